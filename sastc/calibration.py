@@ -1,0 +1,276 @@
+"""Self-attentive spatio-temporal calibration: which teacher layer should guide which student layer, and when (Eq. 2-5).
+
+Shapes: T time steps, B instances, S student layers, A teacher layers. Student features are ``(T, B, C, H, W)``, teacher
+features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+
+CHOICES = {
+    "mlp_sharing": ("per_layer", "shared"),
+    "sim_norm": ("none", "row_l2"),
+    "sim_order": ("batch", "sorted"),
+    "resize_student": ("max", "avg"),
+    "small_student": ("pool_target", "upsample_student"),
+    "projector_bn": ("per_step", "folded", "none"),
+}
+
+
+def similarity(features: Tensor) -> Tensor:
+    """Eq. 3: ``R(f) R(f)'``, the dot products of all pairs of instances, in at least float32.
+
+    ``(..., B, C, H, W)`` to ``(..., B, B)``: leading time steps are kept apart.
+    """
+    rows = features.flatten(-3)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return rows @ rows.mT
+
+
+def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers: int) -> list[tuple[int, int]]:
+    """Zero-based (student layer, teacher layer) pairs.
+
+    Parameters
+    ----------
+    pairs : str or sequence of (int, int)
+        "all"; "one_to_one" (each student layer with the teacher layer at the nearest relative depth); "last" (the
+        deepest of both); a text such as "1-2,3-3" (one-based); or the pairs themselves (zero-based).
+    students, teachers : int
+        Numbers of candidate layers S and A.
+    """
+    if not isinstance(pairs, str):
+        chosen = [(int(s), int(a)) for s, a in pairs]
+    elif pairs == "all":
+        chosen = [(s, a) for s in range(students) for a in range(teachers)]
+    elif pairs == "one_to_one":
+        scale = (teachers - 1) / max(students - 1, 1)
+        chosen = [(s, math.floor(s * scale + 0.5)) for s in range(students)]
+    elif pairs == "last":
+        chosen = [(students - 1, teachers - 1)]
+    else:
+        try:
+            chosen = [tuple(int(i) - 1 for i in pair.split("-")) for pair in pairs.split(",")]
+        except ValueError:
+            chosen = []
+    if not chosen or any(len(p) != 2 or not (0 <= p[0] < students and 0 <= p[1] < teachers) for p in chosen):
+        raise ValueError(
+            f"pairs={pairs!r}: must be all, one_to_one, last, or student-teacher pairs such as 1-1,2-3 "
+            f"with student layers 1..{students} and teacher layers 1..{teachers}"
+        )
+    return chosen
+
+
+class Projector(nn.Module):
+    """Eq. 2: brings one student map to one teacher map's channels and size, by a 3×3 and a 1×1 convolution.
+
+    Called on ``(T, B, C_s, H, W)``; the weights are shared over time. Batch-norm statistics are those of each time step
+    ("per_step", as the released code's loop over t does), of all steps together ("folded"), or there is none ("none").
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, bn: str = "per_step"):
+        super().__init__()
+        # paper: 3x3, then 1x1  released: 3x3 to twice the target's channels, batch-norm, ReLU, 1x1
+        self.conv3 = nn.Conv2d(student_channels, 2 * teacher_channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(2 * teacher_channels) if bn != "none" else nn.Identity()
+        self.conv1 = nn.Conv2d(2 * teacher_channels, teacher_channels, 1, bias=False)
+        self.bn = bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``."""
+        h = self.conv3(x.flatten(0, 1))
+        h = torch.cat([self.norm(step) for step in h.chunk(len(x))]) if self.bn == "per_step" else self.norm(h)
+        return self.conv1(F.relu(h)).unflatten(0, x.shape[:2])
+
+
+class Calibration(NamedTuple):
+    """What :class:`SelfAttentiveCalibration` returns."""
+
+    attention: Tensor  # (T, B, S, A), η of Eq. 5; sums to one over A
+    distances: Tensor  # (T, B, S, A), mean squared difference of each instance's projected and target map
+    student_similarity: Tensor  # (T, S, B, B)
+    teacher_similarity: Tensor  # (A, B, B)
+
+
+class SelfAttentiveCalibration(nn.Module):
+    """Attention from student layers at each time step to teacher layers (Eq. 2-5).
+
+    Parameters
+    ----------
+    student_shapes, teacher_shapes : sequence of (C, H, W)
+        Shapes of the S student and A teacher candidate layers, without batch and time.
+    batch_size : int
+        Input width of the query and key MLPs, which read rows of the ``B × B`` similarity matrices. A smaller batch is
+        padded with zero similarities; a larger one is an error.
+    hidden, embedding : int, optional
+        Widths of the MLPs; ``batch_size // 2`` and ``batch_size // 4`` by default, as in the released code.
+    qk_norm : bool
+        L2-normalise queries and keys. Scores then lie in ``[-score_scale, score_scale]``, see :meth:`attention_bounds`.
+    score_scale : float
+        Factor on the scores of Eq. 5.
+    mlp_sharing : {"per_layer", "shared"}
+        One MLP for each layer (released), or one for all queries and one for all keys (Eq. 4 to the letter).
+    sim_norm : {"none", "row_l2"}
+        Normalisation of the similarity rows before the MLPs.
+    sim_order : {"batch", "sorted"}
+        "sorted" sorts each row, so that attention does not depend on the order of the batch.
+    detach_sim : bool
+        Keep the loss from reaching the student through the attention weights.
+    resize_student : {"max", "avg"}
+        Adaptive pooling of a student map that is larger than its target.
+    small_student : {"pool_target", "upsample_student"}
+        What to do with a student map that is smaller than its target.
+    projector_bn : {"per_step", "folded", "none"}
+        See :class:`Projector`.
+    """
+
+    def __init__(
+        self,
+        student_shapes: Sequence[Shape],
+        teacher_shapes: Sequence[Shape],
+        batch_size: int,
+        *,
+        hidden: int | None = None,
+        embedding: int | None = None,
+        qk_norm: bool = True,
+        score_scale: float = 1.0,
+        mlp_sharing: str = "per_layer",
+        sim_norm: str = "none",
+        sim_order: str = "batch",
+        detach_sim: bool = False,
+        resize_student: str = "max",
+        small_student: str = "pool_target",
+        projector_bn: str = "per_step",
+    ):
+        super().__init__()
+        given = dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order, resize_student=resize_student)
+        for name, value in (given | dict(small_student=small_student, projector_bn=projector_bn)).items():
+            if value not in CHOICES[name]:
+                raise ValueError(f"{name}={value!r}: must be one of {', '.join(CHOICES[name])}")
+        hidden = max(1, batch_size // 2) if hidden is None else hidden
+        embedding = max(1, batch_size // 4) if embedding is None else embedding
+        for name, value in dict(batch_size=batch_size, hidden=hidden, embedding=embedding).items():
+            if value < 1:
+                raise ValueError(f"{name}={value!r}: must be at least 1")
+        for name, shapes in dict(student_shapes=student_shapes, teacher_shapes=teacher_shapes).items():
+            if not shapes or any(len(shape) != 3 for shape in shapes):
+                raise ValueError(f"{name}={shapes!r}: must be one (channels, height, width) for each layer")
+        self.student_shapes = [tuple(s) for s in student_shapes]
+        self.teacher_shapes = [tuple(s) for s in teacher_shapes]
+        self.batch_size, self.qk_norm, self.score_scale = batch_size, qk_norm, score_scale
+        self.sim_norm, self.sim_order, self.detach_sim = sim_norm, sim_order, detach_sim
+        self.resize_student, self.small_student = resize_student, small_student
+
+        def mlps(layers: int) -> nn.ModuleList:
+            # paper: MLP_Q and MLP_K without a layer index  released: one MLP for each layer, shared over time
+            def mlp() -> nn.Module:
+                return nn.Sequential(nn.Linear(batch_size, hidden), nn.ReLU(), nn.Linear(hidden, embedding))
+
+            return nn.ModuleList([mlp()] * layers if mlp_sharing == "shared" else [mlp() for _ in range(layers)])
+
+        self.query, self.key = mlps(len(self.student_shapes)), mlps(len(self.teacher_shapes))
+        self.projectors = nn.ModuleList(
+            nn.ModuleList(Projector(c, target[0], projector_bn) for target in self.teacher_shapes)
+            for c, _, _ in self.student_shapes
+        )
+
+    def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Calibration:
+        """Attention and distances of one batch.
+
+        Parameters
+        ----------
+        student_features : sequence of Tensor
+            S maps ``(T, B, C_s, H_s, W_s)``.
+        teacher_features : sequence of Tensor
+            A maps ``(B, C_a, H_a, W_a)``; they receive no gradient.
+
+        Raises
+        ------
+        ValueError
+            Shapes that differ from those given at construction, or a batch larger than `batch_size`.
+        """
+        self._check(student_features, teacher_features)
+        teacher_features = [f.detach() for f in teacher_features]
+        students, teachers = self.similarities(student_features, teacher_features)
+        attention = self.attention(students, teachers)
+        return Calibration(attention, self.distances(student_features, teacher_features), students, teachers)
+
+    @staticmethod
+    def similarities(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)``."""
+        students = torch.stack([similarity(f) for f in student_features], 1)
+        return students, torch.stack([similarity(f) for f in teacher_features])
+
+    def attention(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
+        """Eq. 4 and 5: weights ``(T, B, S, A)`` from similarities ``(T, S, B, B)`` and ``(A, B, B)``."""
+        if self.detach_sim:
+            student_similarity = student_similarity.detach()
+        queries = self._embed(self.query, student_similarity.transpose(0, 1))  # (S, T, B, E)
+        keys = self._embed(self.key, teacher_similarity)  # (A, B, E)
+        scores = torch.einsum("stbe,abe->tbsa", queries, keys)
+        return (self.score_scale * scores).softmax(-1)
+
+    def _embed(self, mlps: nn.ModuleList, similarities: Tensor) -> Tensor:
+        """Apply the l-th MLP to the rows of the l-th layer's matrices: ``(L, ..., B, B)`` to ``(L, ..., B, E)``."""
+        rows = similarities
+        if self.sim_norm == "row_l2":
+            rows = F.normalize(rows, dim=-1)
+        if self.sim_order == "sorted":
+            rows = rows.sort(-1, descending=True).values
+        rows = F.pad(rows, (0, self.batch_size - rows.shape[-1]))
+        with torch.autocast(rows.device.type, enabled=False):  # sums of many spikes overflow bf16's 8 bits
+            embedded = torch.stack([mlp(row) for mlp, row in zip(mlps, rows, strict=True)])
+        # paper: none  released: L2 norm, without an epsilon
+        return F.normalize(embedded, dim=-1) if self.qk_norm else embedded
+
+    def distances(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+        """``MSE(f_a[i], Proj(f_s^t, a)[i])`` of Eq. 6 for every pair: ``(T, B, S, A)``."""
+        rows = [
+            torch.stack(
+                [self.distance(f, target, projector) for target, projector in zip(teacher_features, row, strict=True)],
+                -1,
+            )
+            for f, row in zip(student_features, self.projectors, strict=True)
+        ]
+        return torch.stack(rows, -2)
+
+    def distance(self, student: Tensor, target: Tensor, projector: nn.Module) -> Tensor:
+        """``(T, B)`` distances of one pair of layers, after bringing both to the smaller size."""
+        size, target_size = student.shape[-2:], target.shape[-2:]
+        # paper: the student always takes the target's size  released: the larger of both is pooled
+        if size[0] > target_size[0]:
+            pool = F.adaptive_max_pool2d if self.resize_student == "max" else F.adaptive_avg_pool2d
+            student = pool(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
+        elif size[0] < target_size[0] and self.small_student == "upsample_student":
+            student = F.interpolate(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
+        else:
+            target = F.adaptive_avg_pool2d(target, size)
+        projected = projector(student)
+        return (projected.to(torch.promote_types(projected.dtype, torch.float32)) - target).square().mean((-3, -2, -1))
+
+    def attention_bounds(self) -> tuple[float, float]:
+        """Smallest and largest weight that normalised queries and keys allow; (0, 1) without normalisation."""
+        if not self.qk_norm:
+            return 0.0, 1.0
+        others, e = len(self.teacher_shapes) - 1, math.exp(2 * abs(self.score_scale))
+        return 1 / (1 + others * e), e / (e + others)
+
+    def _check(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> None:
+        found = dict(
+            student_features=([tuple(f.shape[2:]) for f in student_features], self.student_shapes),
+            teacher_features=([tuple(f.shape[1:]) for f in teacher_features], self.teacher_shapes),
+        )
+        for name, (shapes, expected) in found.items():
+            if shapes != expected:
+                raise ValueError(f"{name}: (C, H, W) of the layers are {shapes}, must be {expected}")
+        batches = {f.shape[1] for f in student_features} | {f.shape[0] for f in teacher_features}
+        if len(batches) != 1 or max(batches) > self.batch_size:
+            raise ValueError(
+                f"batch of {sorted(batches)} instances: must be one size, at most batch_size={self.batch_size}"
+            )

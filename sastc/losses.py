@@ -1,0 +1,67 @@
+"""Losses of the paper (Eq. 6-8) and of the methods it is compared with."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+REDUCTIONS = ("mean", "sum")
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 4.0,
+    kl_weight: float = 1.0,
+    ce_weight: float = 1.0,
+) -> Tensor:
+    """Eq. 8: cross-entropy plus ``temperature**2`` times KL(teacher || student), batch means.
+
+    Parameters
+    ----------
+    student_logits, teacher_logits : Tensor
+        ``(B, N)``, the student's averaged over time.
+    labels : Tensor
+        ``(B,)`` class indices.
+    temperature : float
+        α of Eq. 8, 4 in the experiments.
+    kl_weight, ce_weight : float
+        Weights of the two terms, 1 in Eq. 8.
+    """
+    s, t = student_logits.float() / temperature, teacher_logits.float() / temperature
+    # paper: Eq. 8 divides the probabilities by alpha  released: the logits, as here and as the paper's notation
+    kl = F.kl_div(F.log_softmax(s, -1), F.log_softmax(t, -1), reduction="batchmean", log_target=True)
+    return ce_weight * F.cross_entropy(student_logits.float(), labels) + kl_weight * temperature**2 * kl
+
+
+def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") -> Tensor:
+    """Eq. 6: attention-weighted distances between projected student maps and teacher maps.
+
+    Parameters
+    ----------
+    attention, distances : Tensor
+        ``(T, B, S, A)``: weights η (Eq. 5) and squared distances of each instance.
+    reduction : {"mean", "sum"}
+        "mean" divides the sum by T·B·S, the scale on which the published β works; "sum" is Eq. 6 to the letter.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction={reduction!r}: must be one of {', '.join(REDUCTIONS)}")
+    # paper: a bare sum  released: divided by batch, time steps and student layers
+    weighted = (attention * distances).sum(-1)
+    return weighted.mean() if reduction == "mean" else weighted.sum()
+
+
+def feature_kd_loss(distances: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Mean distance over fixed (student layer, teacher layer) pairs, time steps and instances.
+
+    Parameters
+    ----------
+    distances : Tensor
+        ``(T, B, S, A)``.
+    pairs : sequence of (int, int)
+        Zero-based layer indices (s, a).
+    """
+    s, a = zip(*pairs, strict=True)
+    return distances[:, :, list(s), list(a)].mean()

@@ -1,0 +1,261 @@
+"""Leaky integrate-and-fire neurons and surrogate gradients (Eq. 9-11).
+
+:func:`lif_step` is the model, one time step at a time. :class:`LIF` runs the same arithmetic over a whole sequence
+``(T, B, ...)`` as one autograd node that keeps nothing but its input. Both are stateless: nobody has to call a reset.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+RESETS = ("hard", "soft")
+
+
+# Derivatives of the spike with respect to d = u - threshold. Each has unit area; gamma is its width.
+def triangle(d: Tensor, gamma: float) -> Tensor:
+    """Eq. 11: ``max(0, gamma - |d|) / gamma**2``."""
+    return (gamma - d.abs()).clamp_min(0) / gamma**2
+
+
+def rectangle(d: Tensor, gamma: float) -> Tensor:
+    """``1 / gamma`` where ``|d| < gamma / 2`` (Wu et al. 2018)."""
+    return (d.abs() < gamma / 2).to(d.dtype) / gamma
+
+
+def sigmoid(d: Tensor, gamma: float) -> Tensor:
+    """Derivative of ``sigmoid(d / gamma)``."""
+    p = torch.sigmoid(d / gamma)
+    return p * (1 - p) / gamma
+
+
+def atan(d: Tensor, gamma: float) -> Tensor:
+    """Derivative of ``atan(pi * d / gamma) / pi`` (Fang et al. 2021)."""
+    return 1 / (gamma * (1 + (math.pi * d / gamma).square()))
+
+
+SURROGATES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "triangle": triangle,
+    "rectangle": rectangle,
+    "sigmoid": sigmoid,
+    "atan": atan,
+}
+
+
+class _Spike(torch.autograd.Function):
+    """Heaviside step forward, surrogate backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(d, surrogate, gamma):
+        return (d > 0).to(d.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        d, ctx.surrogate, ctx.gamma = inputs
+        ctx.save_for_backward(d)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (d,) = ctx.saved_tensors
+        return grad * SURROGATES[ctx.surrogate](d, ctx.gamma), None, None
+
+
+def lif_step(
+    x: Tensor,
+    v: Tensor,
+    *,
+    decay: float = 0.5,
+    threshold: float = 1.0,
+    gamma: float = 0.3,
+    surrogate: str = "triangle",
+    reset: str = "hard",
+    detach_reset: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One differentiable LIF step (Eq. 9-11).
+
+    Parameters
+    ----------
+    x : Tensor
+        Input current ``I^t``, any shape.
+    v : Tensor
+        Membrane potential after the previous step's reset, broadcastable to `x`.
+
+    Returns
+    -------
+    tuple of Tensor
+        Spikes ``o^t`` in {0, 1}, potential after the reset, potential ``u^t`` before it.
+    """
+    u = decay * v + x
+    o = _Spike.apply(u - threshold, surrogate, gamma)  # strictly above the threshold fires
+    r = o.detach() if detach_reset else o
+    return o, (u * (1 - r) if reset == "hard" else u - threshold * r), u
+
+
+def _membranes(x, u0, decay, threshold, reset):
+    """Yield ``(u, fired)`` for every step; the potential accumulates in at least float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    v = None if u0 is None else u0.to(dtype)
+    for current in x:
+        u = current.to(dtype) if v is None else torch.add(current, v, alpha=decay)
+        fired = u > threshold
+        yield u, fired
+        v = u.masked_fill(fired, 0.0) if reset == "hard" else u - threshold * fired
+
+
+def _vmap_first(x, u0, dims, size):
+    """Put the mapped dimension behind time; LIF is elementwise in every other dimension."""
+    x = x.unsqueeze(1).expand(-1, size, *x.shape[1:]) if dims[0] is None else x.movedim(dims[0], 1)
+    if u0 is not None:
+        u0 = u0.unsqueeze(0) if dims[1] is None else u0.movedim(dims[1], 0)
+    return x, u0
+
+
+class _LIF(torch.autograd.Function):
+    """All T steps as one node: keeps only its input and recomputes the potentials in the backward pass."""
+
+    @staticmethod
+    def forward(x, u0, decay, threshold, gamma, surrogate, reset, detach_reset):
+        spikes = torch.empty_like(x)  # keeps the layout: no copy under channels_last
+        for t, (_, fired) in enumerate(_membranes(x, u0, decay, threshold, reset)):
+            spikes[t] = fired
+        return spikes
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, u0, *ctx.options = inputs
+        ctx.save_for_backward(x, u0)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grads = _LIFGrad.apply(grad, *ctx.saved_tensors, *ctx.options)
+        return grads[0], (grads[1] if ctx.needs_input_grad[1] else None), *[None] * 6
+
+    @staticmethod
+    def vmap(info, dims, x, u0, *options):
+        x, u0 = _vmap_first(x, u0, dims, info.batch_size)
+        return _LIF.apply(x, u0, *options), 1
+
+
+class _LIFGrad(torch.autograd.Function):
+    """The backward recursion of :class:`_LIF`, from the last step to the first."""
+
+    @staticmethod
+    def forward(grad, x, u0, decay, threshold, gamma, surrogate, reset, detach_reset):
+        steps = list(_membranes(x, u0, decay, threshold, reset))
+        grad_x, grad_v = torch.empty_like(x), None
+        for t in reversed(range(len(steps))):
+            u, fired = steps.pop()
+            slope = SURROGATES[surrogate](u - threshold, gamma)
+            grad_u = grad[t] * slope
+            if grad_v is not None:
+                grad_u = grad_u + (grad_v.masked_fill(fired, 0.0) if reset == "hard" else grad_v)
+                if not detach_reset:
+                    grad_u = grad_u - grad_v * slope * (u if reset == "hard" else threshold)
+            grad_x[t] = grad_u
+            grad_v = decay * grad_u
+        return grad_x, (grad_v if u0 is None else grad_v.sum_to_size(u0.shape).to(u0.dtype))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise NotImplementedError("a surrogate gradient has no second derivative")
+
+    @staticmethod
+    def vmap(info, dims, grad, x, u0, *options):
+        x, u0 = _vmap_first(x, u0, dims[1:3], info.batch_size)
+        grad, _ = _vmap_first(grad, None, dims[:1], info.batch_size)
+        if u0 is not None:  # one gradient for each mapped element, even where they share u0
+            u0 = u0.expand(info.batch_size, *u0.shape[1:])
+        return _LIFGrad.apply(grad, x, u0, *options), (1, 0)
+
+
+class LIF(nn.Module):
+    """Multi-step leaky integrate-and-fire neuron (Eq. 9-11).
+
+    ``u^t = decay * v^{t-1} + I^t``; a spike where ``u^t > threshold``; then the reset gives ``v^t``.
+
+    Parameters
+    ----------
+    decay : float
+        Leak λ in (0, 1]; 0.5 in the paper.
+    threshold : float
+        Firing threshold V_th > 0; 1 in the paper.
+    gamma : float
+        Width of the surrogate gradient, in units of the potential.
+    surrogate : {"triangle", "rectangle", "sigmoid", "atan"}
+        Shape of the surrogate gradient; triangle is Eq. 11.
+    reset : {"hard", "soft"}
+        To zero (Eq. 10), or by subtraction of the threshold.
+    detach_reset : bool
+        Whether the gradient ignores the spike inside the reset.
+
+    Raises
+    ------
+    ValueError
+        A parameter out of range, or an input without a time dimension.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        threshold: float = 1.0,
+        gamma: float = 0.3,  # paper: 0.3  released: 1.0
+        surrogate: str = "triangle",
+        reset: str = "hard",
+        detach_reset: bool = False,
+    ):
+        super().__init__()
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay={decay!r}: must be in (0, 1]")
+        for name, value in (("threshold", threshold), ("gamma", gamma)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r}: must be positive and finite")
+        for name, value, choices in (("surrogate", surrogate, SURROGATES), ("reset", reset, RESETS)):
+            if value not in choices:
+                raise ValueError(f"{name}={value!r}: must be one of {', '.join(choices)}")
+        self.decay, self.threshold, self.gamma = decay, threshold, gamma
+        self.surrogate, self.reset, self.detach_reset = surrogate, reset, detach_reset
+
+    def forward(self, x: Tensor, u0: Tensor | None = None) -> Tensor:
+        """Spikes ``(T, B, ...)`` for input currents ``(T, B, ...)`` and an initial potential ``(B, ...)``, default 0."""
+        self._check(x)
+        options = (self.decay, self.threshold, self.gamma, self.surrogate, self.reset, self.detach_reset)
+        return _LIF.apply(x, u0, *options)
+
+    def membrane(self, x: Tensor, u0: Tensor | None = None) -> Tensor:
+        """Potentials ``u^t`` before the reset, ``(T, B, ...)``, differentiable; at least float32."""
+        self._check(x)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        v = x.new_zeros(x.shape[1:], dtype=dtype) if u0 is None else u0.to(dtype)
+        potentials = []
+        for current in x:
+            _, v, u = lif_step(
+                current.to(dtype),
+                v,
+                decay=self.decay,
+                threshold=self.threshold,
+                gamma=self.gamma,
+                surrogate=self.surrogate,
+                reset=self.reset,
+                detach_reset=self.detach_reset,
+            )
+            potentials.append(u)
+        return torch.stack(potentials)
+
+    @staticmethod
+    def _check(x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[0] == 0 or not x.is_floating_point():
+            raise ValueError(f"x has shape {tuple(x.shape)} and {x.dtype}: must be floating point (T, B, ...), T >= 1")
+
+    def extra_repr(self) -> str:
+        """Parameters in the printed module."""
+        return (
+            f"decay={self.decay}, threshold={self.threshold}, gamma={self.gamma}, surrogate={self.surrogate}, "
+            f"reset={self.reset}, detach_reset={self.detach_reset}"
+        )

@@ -1,0 +1,89 @@
+"""Spatio-temporal mismatch score (Eq. 1)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sastc.calibration import SelfAttentiveCalibration, layer_pairs
+
+DISTANCES = ("mse", "euclidean")
+LOG_BASES = {"e": math.e, "2": 2.0, "10": 10.0, "none": None}
+
+
+def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distance: str = "mse") -> Tensor:
+    """Distance between the similarity matrices of every pair of layers at every time step.
+
+    Parameters
+    ----------
+    student_similarity, teacher_similarity : Tensor
+        ``(T, S, B, B)`` and ``(A, B, B)``.
+    distance : {"mse", "euclidean"}
+        Mean squared difference of the entries (Eq. 1 as written), or the Frobenius norm (its name in the text).
+
+    Returns
+    -------
+    Tensor
+        ``(T, S, A)``.
+    """
+    if distance not in DISTANCES:
+        raise ValueError(f"distance={distance!r}: must be one of {', '.join(DISTANCES)}")
+    squared = torch.stack([(student_similarity - a).square().mean((-2, -1)) for a in teacher_similarity], -1)
+    return squared if distance == "mse" else squared.sqrt() * student_similarity.shape[-1]
+
+
+def stm_from_mismatch(
+    mismatch: Tensor,
+    *,
+    pairs: str | Sequence[tuple[int, int]] = "all",
+    weights: Tensor | None = None,
+    log_base: str | int = "e",
+) -> float:
+    """Eq. 1 from the mismatch ``(T, S, A)`` of every pair: the logarithm of its mean over time and pairs.
+
+    `weights` ``(T, S, A)``, for example the mean attention, weights the pairs; `log_base` is e, 2, 10 or none.
+    """
+    if str(log_base) not in LOG_BASES:
+        raise ValueError(f"log_base={log_base!r}: must be one of {', '.join(LOG_BASES)}")
+    s, a = zip(*layer_pairs(pairs, *mismatch.shape[1:]), strict=True)
+    chosen = mismatch.double()[:, list(s), list(a)]
+    if weights is None:
+        mean = chosen.mean().item()
+    else:
+        chosen_weights = weights.double()[:, list(s), list(a)]
+        mean = ((chosen * chosen_weights).sum() / chosen_weights.sum()).item()
+    base = LOG_BASES[str(log_base)]
+    if base is None:
+        return mean
+    return math.log(mean) / math.log(base) if mean > 0 else -math.inf
+
+
+def stm_score(
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    *,
+    pairs: str | Sequence[tuple[int, int]] = "all",
+    distance: str = "mse",
+    weights: Tensor | None = None,
+    log_base: str | int = "e",
+) -> float:
+    """Spatio-temporal mismatch score of one batch (Eq. 1); lower is a better match.
+
+    Parameters
+    ----------
+    student_features : sequence of Tensor
+        S spike maps ``(T, B, C, H, W)``.
+    teacher_features : sequence of Tensor
+        A feature maps ``(B, C, H, W)``.
+    pairs : str or sequence of (int, int)
+        Candidate pairs C', see :func:`sastc.calibration.layer_pairs`.
+    distance : {"mse", "euclidean"}
+        See :func:`pair_mismatch`.
+    weights : Tensor, optional
+        ``(T, S, A)`` weights of the pairs; uniform by default.
+    log_base : {"e", 2, 10, "none"}
+        The paper says "log-scale" without a base; its values fit the natural logarithm.
+    """
+    mismatch = pair_mismatch(*SelfAttentiveCalibration.similarities(student_features, teacher_features), distance)
+    return stm_from_mismatch(mismatch, pairs=pairs, weights=weights, log_base=log_base)
