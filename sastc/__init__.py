@@ -1,0 +1,37 @@
+"""Self-attentive spatio-temporal calibration (SASTC) for ANN-to-SNN distillation.
+
+Names are imported when first used, so that ``sastc.RunConfig`` does not wait for torch.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "RunConfig": "config",
+    "ConfigError": "config",
+    "Run": "records",
+    "RunError": "records",
+    "find_run": "records",
+    "list_runs": "records",
+    "run": "train",
+    "load_model": "train",
+    "create_model": "models",
+    "load_dataset": "data",
+    "LIF": "neurons",
+    "SelfAttentiveCalibration": "calibration",
+    "kd_loss": "losses",
+    "sastc_loss": "losses",
+    "stm_score": "stm",
+    "load_experiment": "experiments",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sastc' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sastc.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

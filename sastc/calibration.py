@@ -31,7 +31,8 @@ def similarity(features: Tensor) -> Tensor:
     """
     rows = features.flatten(-3)
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    return rows @ rows.mT
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ rows.mT
 
 
 def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers: int) -> list[tuple[int, int]]:
@@ -67,6 +68,18 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
     return chosen
 
 
+def attention_bounds(teachers: int, qk_norm: bool = True, score_scale: float = 1.0) -> tuple[float, float]:
+    """Smallest and largest weight that Eq. 5 can give among so many teacher layers.
+
+    Normalised queries and keys bound the scores by ±score_scale, so no layer can be chosen outright: with three teacher
+    layers every weight lies within 0.063 and 0.787. Without the normalisation the bounds are 0 and 1.
+    """
+    if not qk_norm:
+        return 0.0, 1.0
+    e = math.exp(2 * abs(score_scale))
+    return 1 / (1 + (teachers - 1) * e), e / (e + teachers - 1)
+
+
 class Projector(nn.Module):
     """Eq. 2: brings one student map to one teacher map's channels and size, by a 3×3 and a 1×1 convolution.
 
@@ -87,6 +100,95 @@ class Projector(nn.Module):
         h = self.conv3(x.flatten(0, 1))
         h = torch.cat([self.norm(step) for step in h.chunk(len(x))]) if self.bn == "per_step" else self.norm(h)
         return self.conv1(F.relu(h)).unflatten(0, x.shape[:2])
+
+
+def feature_distance(
+    student: Tensor,
+    target: Tensor,
+    projector: nn.Module,
+    *,
+    resize_student: str = "max",
+    small_student: str = "pool_target",
+) -> Tensor:
+    """``MSE(f_a[i], Proj(f_s^t, a)[i])`` of Eq. 6 for one pair of layers, after bringing both to one size.
+
+    Parameters
+    ----------
+    student : Tensor
+        ``(T, B, C_s, H_s, W_s)``.
+    target : Tensor
+        ``(B, C_a, H_a, W_a)``.
+    projector : nn.Module
+        Maps ``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``.
+    resize_student : {"max", "avg"}
+        Adaptive pooling of a student map that is larger than its target.
+    small_student : {"pool_target", "upsample_student"}
+        What to do with a student map that is smaller than its target.
+
+    Returns
+    -------
+    Tensor
+        ``(T, B)``, the mean over channels and pixels, in at least float32.
+    """
+    size, target_size = student.shape[-2:], target.shape[-2:]
+    # paper: the student always takes the target's size  released: the larger of both is pooled
+    if size[0] > target_size[0] or size[1] > target_size[1]:
+        pool = F.adaptive_max_pool2d if resize_student == "max" else F.adaptive_avg_pool2d
+        student = pool(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
+    elif size != target_size and small_student == "upsample_student":
+        student = F.interpolate(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
+    else:
+        target = F.adaptive_avg_pool2d(target, size)
+    projected = projector(student)
+    dtype = torch.promote_types(projected.dtype, torch.float32)
+    return (projected.to(dtype) - target).square().mean((-3, -2, -1))
+
+
+class LayerDistances(nn.Module):
+    """Distances of chosen (student, teacher) layer pairs, each with a projector of its own (Eq. 2 and 6).
+
+    Parameters
+    ----------
+    student_shapes, teacher_shapes : sequence of (C, H, W)
+        Shapes of the S student and A teacher layers.
+    pairs : sequence of (int, int)
+        P zero-based pairs, see :func:`layer_pairs`.
+    resize_student, small_student, projector_bn : str
+        See :func:`feature_distance` and :class:`Projector`.
+    """
+
+    def __init__(
+        self,
+        student_shapes: Sequence[Shape],
+        teacher_shapes: Sequence[Shape],
+        pairs: Sequence[tuple[int, int]],
+        *,
+        resize_student: str = "max",
+        small_student: str = "pool_target",
+        projector_bn: str = "per_step",
+    ):
+        super().__init__()
+        given = dict(resize_student=resize_student, small_student=small_student, projector_bn=projector_bn)
+        _check_choices(given)
+        self.pairs = list(pairs)
+        self.sizes = dict(resize_student=resize_student, small_student=small_student)
+        self.projectors = nn.ModuleList(
+            Projector(student_shapes[s][0], teacher_shapes[a][0], projector_bn) for s, a in self.pairs
+        )
+
+    def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+        """``(T, B, P)`` distances; teacher features receive no gradient."""
+        distances = [
+            feature_distance(student_features[s], teacher_features[a].detach(), projector, **self.sizes)
+            for (s, a), projector in zip(self.pairs, self.projectors, strict=True)
+        ]
+        return torch.stack(distances, -1)
+
+
+def _check_choices(given: dict[str, str]) -> None:
+    for name, value in given.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name}={value!r}: must be one of {', '.join(CHOICES[name])}")
 
 
 class Calibration(NamedTuple):
@@ -149,10 +251,7 @@ class SelfAttentiveCalibration(nn.Module):
         projector_bn: str = "per_step",
     ):
         super().__init__()
-        given = dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order, resize_student=resize_student)
-        for name, value in (given | dict(small_student=small_student, projector_bn=projector_bn)).items():
-            if value not in CHOICES[name]:
-                raise ValueError(f"{name}={value!r}: must be one of {', '.join(CHOICES[name])}")
+        _check_choices(dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order))
         hidden = max(1, batch_size // 2) if hidden is None else hidden
         embedding = max(1, batch_size // 4) if embedding is None else embedding
         for name, value in dict(batch_size=batch_size, hidden=hidden, embedding=embedding).items():
@@ -165,7 +264,6 @@ class SelfAttentiveCalibration(nn.Module):
         self.teacher_shapes = [tuple(s) for s in teacher_shapes]
         self.batch_size, self.qk_norm, self.score_scale = batch_size, qk_norm, score_scale
         self.sim_norm, self.sim_order, self.detach_sim = sim_norm, sim_order, detach_sim
-        self.resize_student, self.small_student = resize_student, small_student
 
         def mlps(layers: int) -> nn.ModuleList:
             # paper: MLP_Q and MLP_K without a layer index  released: one MLP for each layer, shared over time
@@ -175,9 +273,13 @@ class SelfAttentiveCalibration(nn.Module):
             return nn.ModuleList([mlp()] * layers if mlp_sharing == "shared" else [mlp() for _ in range(layers)])
 
         self.query, self.key = mlps(len(self.student_shapes)), mlps(len(self.teacher_shapes))
-        self.projectors = nn.ModuleList(
-            nn.ModuleList(Projector(c, target[0], projector_bn) for target in self.teacher_shapes)
-            for c, _, _ in self.student_shapes
+        self.distances = LayerDistances(
+            self.student_shapes,
+            self.teacher_shapes,
+            layer_pairs("all", len(self.student_shapes), len(self.teacher_shapes)),
+            resize_student=resize_student,
+            small_student=small_student,
+            projector_bn=projector_bn,
         )
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Calibration:
@@ -196,10 +298,10 @@ class SelfAttentiveCalibration(nn.Module):
             Shapes that differ from those given at construction, or a batch larger than `batch_size`.
         """
         self._check(student_features, teacher_features)
-        teacher_features = [f.detach() for f in teacher_features]
-        students, teachers = self.similarities(student_features, teacher_features)
-        attention = self.attention(students, teachers)
-        return Calibration(attention, self.distances(student_features, teacher_features), students, teachers)
+        students, teachers = self.similarities(student_features, [f.detach() for f in teacher_features])
+        distances = self.distances(student_features, teacher_features)
+        distances = distances.unflatten(-1, (len(self.student_shapes), len(self.teacher_shapes)))
+        return Calibration(self.attention(students, teachers), distances, students, teachers)
 
     @staticmethod
     def similarities(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -213,14 +315,16 @@ class SelfAttentiveCalibration(nn.Module):
             student_similarity = student_similarity.detach()
         queries = self._embed(self.query, student_similarity.transpose(0, 1))  # (S, T, B, E)
         keys = self._embed(self.key, teacher_similarity)  # (A, B, E)
-        scores = torch.einsum("stbe,abe->tbsa", queries, keys)
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = torch.einsum("stbe,abe->tbsa", queries, keys)
         return (self.score_scale * scores).softmax(-1)
 
     def _embed(self, mlps: nn.ModuleList, similarities: Tensor) -> Tensor:
         """Apply the l-th MLP to the rows of the l-th layer's matrices: ``(L, ..., B, B)`` to ``(L, ..., B, E)``."""
         rows = similarities
         if self.sim_norm == "row_l2":
-            rows = F.normalize(rows, dim=-1)
+            norm = rows.norm(dim=-1, keepdim=True)
+            rows = rows / norm.masked_fill(norm == 0, 1.0)
         if self.sim_order == "sorted":
             rows = rows.sort(-1, descending=True).values
         rows = F.pad(rows, (0, self.batch_size - rows.shape[-1]))
@@ -229,37 +333,9 @@ class SelfAttentiveCalibration(nn.Module):
         # paper: none  released: L2 norm, without an epsilon
         return F.normalize(embedded, dim=-1) if self.qk_norm else embedded
 
-    def distances(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """``MSE(f_a[i], Proj(f_s^t, a)[i])`` of Eq. 6 for every pair: ``(T, B, S, A)``."""
-        rows = [
-            torch.stack(
-                [self.distance(f, target, projector) for target, projector in zip(teacher_features, row, strict=True)],
-                -1,
-            )
-            for f, row in zip(student_features, self.projectors, strict=True)
-        ]
-        return torch.stack(rows, -2)
-
-    def distance(self, student: Tensor, target: Tensor, projector: nn.Module) -> Tensor:
-        """``(T, B)`` distances of one pair of layers, after bringing both to the smaller size."""
-        size, target_size = student.shape[-2:], target.shape[-2:]
-        # paper: the student always takes the target's size  released: the larger of both is pooled
-        if size[0] > target_size[0]:
-            pool = F.adaptive_max_pool2d if self.resize_student == "max" else F.adaptive_avg_pool2d
-            student = pool(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
-        elif size[0] < target_size[0] and self.small_student == "upsample_student":
-            student = F.interpolate(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
-        else:
-            target = F.adaptive_avg_pool2d(target, size)
-        projected = projector(student)
-        return (projected.to(torch.promote_types(projected.dtype, torch.float32)) - target).square().mean((-3, -2, -1))
-
     def attention_bounds(self) -> tuple[float, float]:
-        """Smallest and largest weight that normalised queries and keys allow; (0, 1) without normalisation."""
-        if not self.qk_norm:
-            return 0.0, 1.0
-        others, e = len(self.teacher_shapes) - 1, math.exp(2 * abs(self.score_scale))
-        return 1 / (1 + others * e), e / (e + others)
+        """See :func:`attention_bounds`."""
+        return attention_bounds(len(self.teacher_shapes), self.qk_norm, self.score_scale)
 
     def _check(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> None:
         found = dict(
@@ -269,6 +345,8 @@ class SelfAttentiveCalibration(nn.Module):
         for name, (shapes, expected) in found.items():
             if shapes != expected:
                 raise ValueError(f"{name}: (C, H, W) of the layers are {shapes}, must be {expected}")
+        if len({len(f) for f in student_features}) != 1:
+            raise ValueError(f"student_features: time steps {[len(f) for f in student_features]}, must be equal")
         batches = {f.shape[1] for f in student_features} | {f.shape[0] for f in teacher_features}
         if len(batches) != 1 or max(batches) > self.batch_size:
             raise ValueError(

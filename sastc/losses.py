@@ -1,7 +1,6 @@
 """Losses of the paper (Eq. 6-8) and of the methods it is compared with."""
 
-from collections.abc import Sequence
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,10 +29,12 @@ def kd_loss(
     kl_weight, ce_weight : float
         Weights of the two terms, 1 in Eq. 8.
     """
-    s, t = student_logits.float() / temperature, teacher_logits.float() / temperature
+    dtype = torch.promote_types(student_logits.dtype, torch.float32)
+    student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
+    s, t = student_logits / temperature, teacher_logits / temperature
     # paper: Eq. 8 divides the probabilities by alpha  released: the logits, as here and as the paper's notation
     kl = F.kl_div(F.log_softmax(s, -1), F.log_softmax(t, -1), reduction="batchmean", log_target=True)
-    return ce_weight * F.cross_entropy(student_logits.float(), labels) + kl_weight * temperature**2 * kl
+    return ce_weight * F.cross_entropy(student_logits, labels) + kl_weight * temperature**2 * kl
 
 
 def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") -> Tensor:
@@ -53,15 +54,9 @@ def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") ->
     return weighted.mean() if reduction == "mean" else weighted.sum()
 
 
-def feature_kd_loss(distances: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """Mean distance over fixed (student layer, teacher layer) pairs, time steps and instances.
+def feature_kd_loss(distances: Tensor) -> Tensor:
+    """Mean distance over P fixed pairs of layers, time steps and instances: ``(T, B, P)`` to a scalar.
 
-    Parameters
-    ----------
-    distances : Tensor
-        ``(T, B, S, A)``.
-    pairs : sequence of (int, int)
-        Zero-based layer indices (s, a).
+    The distances come from :class:`sastc.calibration.LayerDistances`.
     """
-    s, a = zip(*pairs, strict=True)
-    return distances[:, :, list(s), list(a)].mean()
+    return distances.mean()

@@ -88,7 +88,7 @@ def lif_step(
     tuple of Tensor
         Spikes ``o^t`` in {0, 1}, potential after the reset, potential ``u^t`` before it.
     """
-    u = decay * v + x
+    u = torch.add(x, v, alpha=decay)
     o = _Spike.apply(u - threshold, surrogate, gamma)  # strictly above the threshold fires
     r = o.detach() if detach_reset else o
     return o, (u * (1 - r) if reset == "hard" else u - threshold * r), u
@@ -102,7 +102,7 @@ def _membranes(x, u0, decay, threshold, reset):
         u = current.to(dtype) if v is None else torch.add(current, v, alpha=decay)
         fired = u > threshold
         yield u, fired
-        v = u.masked_fill(fired, 0.0) if reset == "hard" else u - threshold * fired
+        v = u.masked_fill(fired, 0.0) if reset == "hard" else torch.sub(u, fired.to(dtype), alpha=threshold)
 
 
 def _vmap_first(x, u0, dims, size):
@@ -223,7 +223,7 @@ class LIF(nn.Module):
         self.surrogate, self.reset, self.detach_reset = surrogate, reset, detach_reset
 
     def forward(self, x: Tensor, u0: Tensor | None = None) -> Tensor:
-        """Spikes ``(T, B, ...)`` for input currents ``(T, B, ...)`` and an initial potential ``(B, ...)``, default 0."""
+        """Spikes ``(T, B, ...)`` for currents ``(T, B, ...)`` and an initial potential ``(B, ...)``, default 0."""
         self._check(x)
         options = (self.decay, self.threshold, self.gamma, self.surrogate, self.reset, self.detach_reset)
         return _LIF.apply(x, u0, *options)

@@ -1,0 +1,109 @@
+"""Terminal interface: ``python -m sastc train|list|show|compare|explain``, with the notebooks' parameter names."""
+
+import argparse
+import os
+import sys
+
+from sastc import records
+from sastc.config import EVERY, ConfigError, RunConfig, _allowed, check_name
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 2 for a mistake that a message explains."""
+    parser = argparse.ArgumentParser(prog="python -m sastc", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", default="results", help="folder of the runs (default: %(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a run and its teacher, or show it if it is recorded")
+    train.add_argument("settings", nargs="*", metavar="key=value", help="fields of RunConfig, see explain")
+    train.add_argument("--data", default="data", help="folder of the datasets (default: %(default)s)")
+    train.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    train.add_argument("--force", action="store_true", help="run again even if a result is recorded")
+    commands.add_parser("list", help="list recorded runs").add_argument("filter", nargs="*", help="parts of the name")
+    commands.add_parser("show", help="show one run").add_argument("run", help="its folder, name or part of the name")
+    compare = commands.add_parser("compare", help="show runs side by side")
+    compare.add_argument("runs", nargs="+", metavar="run")
+    explain = commands.add_parser("explain", help="explain the fields of a run's configuration")
+    explain.add_argument("fields", nargs="*", metavar="field")
+    options = parser.parse_args(arguments)
+    try:
+        globals()[f"_{options.command}"](options)
+    except (ConfigError, records.RunError, ValueError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = RunConfig.from_arguments(options.settings)
+    from sastc.train import run  # here, so that a mistake in the settings shows before torch is loaded
+
+    _print_run(run(config, results=options.results, data=options.data, device=options.device, force=options.force))
+
+
+def _list(options: argparse.Namespace) -> None:
+    runs = [r for r in records.list_runs(options.results) if all(part in r.name for part in options.filter)]
+    if not runs:
+        print(f"no runs below {options.results}" + (" match" if options.filter else ""))
+    for run in runs:
+        accuracy = f"{run.metrics['accuracy']:6.2f} %" if run.complete else "unfinished"
+        print(f"{accuracy:>10}  {run.path}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    _print_run(records.find_run(options.run, options.results))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    runs = [records.find_run(name, options.results) for name in options.runs]
+    configs = [run.config.to_dict() for run in runs]
+    rows = {name: [c[name] for c in configs] for name in configs[0] if len({str(c[name]) for c in configs}) > 1}
+    metrics = [run.metrics if run.complete else {} for run in runs]
+    for name in ("last_accuracy", "best_accuracy", "stm", "epochs", "parameters", "train_seconds_per_epoch"):
+        if any(name in m for m in metrics):
+            rows[name] = [m.get(name, "-") for m in metrics]
+    width = max(map(len, rows), default=0)
+    for name, values in rows.items():
+        print(f"{name:<{width}}", *(f"{_text(v):>16}" for v in values))
+
+
+def _explain(options: argparse.Namespace) -> None:
+    for name in options.fields:
+        check_name(name)
+    for name, field in RunConfig.fields().items():
+        if options.fields and name not in options.fields:
+            continue
+        default = "from the presets" if field.default is None else repr(field.default)
+        methods = field.metadata["applies"]
+        only = "" if set(methods) == set(EVERY) else f"; for {', '.join(methods)}"
+        print(f"{name}: {field.metadata['doc']}\n    {_allowed(field)}; default {default}{only}")
+
+
+def _print_run(run: records.Run) -> None:
+    print(run.path)
+    print(f"  made by   {run.config.command}")
+    if not run.complete:
+        print("  unfinished: the same command goes on from the last finished epoch")
+        return
+    metrics, provenance = run.metrics, run.provenance
+    print(f"  accuracy  last {metrics['last_accuracy']:.2f} %, best {metrics['best_accuracy']:.2f} %"
+          f" (epoch {metrics['best_epoch']} of {metrics['epochs']})")  # fmt: skip
+    if "stm" in metrics:
+        print(f"  STM score {metrics['stm']:.3f}")
+    if "teacher" in provenance:
+        print(f"  teacher   {provenance['teacher']['run']}, {provenance['teacher']['accuracy']:.2f} %")
+    commit = (provenance["commit"] or "unknown")[:10] + (" with changes" if provenance["dirty"] else "")
+    print(f"  commit    {commit}, torch {provenance['versions']['torch']}, {provenance['device']}")
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # piped into head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,224 @@
+"""From stored uint8 images to the batches a network sees.
+
+Order and augmentation are functions of (seed, epoch) and nothing else: a resumed run needs no state of a
+random generator, and methods with the same seed see the same images in the same order.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sastc.data.dataset import Dataset, Split
+from sastc.data.lazy import DRAWS, LazyImages
+from sastc.data.subsets import AUGMENT, ORDER, draw_words
+
+Batch = tuple[Tensor, Tensor, Tensor]
+AHEAD = 2  # lazy batches being decoded while one is in use
+
+
+def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
+    """Pad with zeros, crop at random to the old size, mirror half of the images (appendix 4, datasets).
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W), any type, any device.
+    generator : torch.Generator
+        On the CPU, so that a GPU sees the augmentation the CPU sees.
+    padding : int
+        Pixels added on each side.
+    flip : bool
+        Whether to mirror.
+
+    Returns
+    -------
+    Tensor
+        Same shape, type and device.
+    """
+    batch, _, height, width = images.shape
+    top, left = torch.randint(2 * padding + 1, (2, batch), generator=generator).to(images.device)
+    mirrored = torch.randint(2, (batch, 1, 1, 1), generator=generator).bool().to(images.device)
+    if padding:
+        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        images = windows[torch.arange(batch, device=images.device), :, top, left]  # (B, C, H, W)
+    return torch.where(mirrored, images.flip(-1), images) if flip else images
+
+
+def normalise(
+    images: Tensor,
+    mean: Sequence[float] | Tensor,
+    std: Sequence[float] | Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Scale uint8 images (..., C, H, W) to [0, 1], subtract the channels' mean, divide by their std."""
+    mean, std = (
+        torch.as_tensor(value, dtype=torch.float32, device=images.device).view(-1, 1, 1) for value in (mean, std)
+    )
+    return images.float().div_(255).sub_(mean).div_(std).to(dtype)
+
+
+def num_batches(dataset: Dataset, split: str, batch_size: int, *, drop_last: bool = False) -> int:
+    """Return how many batches `epoch_batches` yields."""
+    size = len(_split(dataset, split))
+    return size // batch_size if drop_last else -(-size // batch_size)
+
+
+def epoch_batches(
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    *,
+    train: bool,
+    seed: int,
+    epoch: int,
+    drop_last: bool,
+    device: torch.device | str,
+    reshuffle: bool = True,
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Iterate over one epoch.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        From `load_dataset`.
+    split : {"train", "test"}
+        Which split.
+    batch_size : int
+        Images a batch, over all ranks.
+    train : bool
+        Shuffle and augment, or take the images as they are, in their order.
+    seed, epoch : int
+        All that the order and the augmentation depend on; non-negative.
+    drop_last : bool
+        Leave out the last batch if it is not full.
+    device : torch.device or str
+        Where the batches live. Resident images are moved there once, as uint8.
+    reshuffle : bool
+        False: every epoch has epoch 0's order; the augmentation still changes.
+    dtype : torch.dtype
+        Of the images.
+    rank, world_size : int
+        This process's share of every batch: images rank, rank + world_size, ... All ranks together see
+        exactly what a single process sees.
+
+    Yields
+    ------
+    x : Tensor
+        (B, C, H, W), normalised, of type `dtype`.
+    y : Tensor
+        (B,), int64 labels.
+    index : Tensor
+        (B,), int64, the images' places in the split.
+
+    Raises
+    ------
+    ValueError
+        At the call for an argument out of range; while iterating for an image that cannot be decoded.
+    """
+    part = _split(dataset, split)
+    for field, value, low in (("batch_size", batch_size, 1), ("seed", seed, 0), ("epoch", epoch, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"{field}={value!r}: must be an integer of at least {low}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank!r}: must be between 0 and world_size - 1 = {world_size - 1}")
+    size = len(part)
+    if drop_last:
+        size -= size % batch_size
+        if size == 0:
+            raise ValueError(
+                f"batch_size={batch_size}: with drop_last it must be between 1 and {len(part)}, the {split} split"
+            )
+    smallest = size % batch_size or batch_size
+    if smallest < world_size:
+        raise ValueError(
+            f"batch_size={batch_size}: leaves a batch of {smallest} images for world_size={world_size} processes; "
+            "every process needs at least one: choose another batch_size or drop_last"
+        )
+    # paper: not given  released: order of epoch 0 in every epoch (reshuffle=False)
+    order = shuffled(len(part), seed, epoch if reshuffle else 0) if train else torch.arange(len(part))
+    batches = order[:size].split(batch_size)
+    generators = (_generator(seed, epoch, step) for step in range(len(batches))) if train else None
+    return _batches(dataset, part.to(device), batches, generators, torch.device(device), dtype, rank, world_size)
+
+
+def shuffled(size: int, seed: int, epoch: int) -> Tensor:
+    """Return the order (size,) of a training epoch."""
+    return torch.from_numpy(np.argsort(draw_words(size, seed, ORDER, epoch), kind="stable"))
+
+
+def _split(dataset: Dataset, split: str) -> Split:
+    if split not in ("train", "test"):
+        raise ValueError(f"split={split!r}: must be 'train' or 'test'")
+    return dataset.train if split == "train" else dataset.test
+
+
+def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
+    word = int(draw_words(1, seed, AUGMENT, epoch, step)[0])
+    return torch.Generator().manual_seed(word >> 1)  # manual_seed takes 63 bits on every platform
+
+
+def _batches(
+    dataset: Dataset,
+    part: Split,
+    batches: Sequence[Tensor],
+    generators: Iterator[torch.Generator] | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    rank: int,
+    world_size: int,
+) -> Iterator[Batch]:
+    mean, std = (torch.tensor(value, device=device) for value in (dataset.mean, dataset.std))
+    mine = slice(rank, None, world_size)
+    shares = (indices[mine].to(device) for indices in batches)
+    if isinstance(part.images, LazyImages):
+        images = _decoded(part.images, batches, generators, mine)
+    else:
+        images = _resident(part.images, batches, generators, mine, dataset.crop_padding, dataset.flip)
+    for index, pixels in zip(shares, images, strict=True):
+        yield normalise(pixels.to(device), mean, std, dtype), part.labels[index], index
+
+
+def _resident(
+    images: Tensor,
+    batches: Sequence[Tensor],
+    generators: Iterator[torch.Generator] | None,
+    mine: slice,
+    padding: int,
+    flip: bool,
+) -> Iterator[Tensor]:
+    for indices in batches:
+        if generators is None:
+            yield images[indices[mine].to(images.device)]
+        else:  # the whole batch, so that the draws do not depend on the number of ranks
+            yield augment(images[indices.to(images.device)], next(generators), padding, flip)[mine]
+
+
+def _decoded(
+    images: LazyImages, batches: Sequence[Tensor], generators: Iterator[torch.Generator] | None, mine: slice
+) -> Iterator[Tensor]:
+    def submit(indices: Tensor) -> list[Future]:
+        draws: Sequence = [None] * len(indices)
+        if generators is not None:
+            draws = torch.rand(len(indices), DRAWS, dtype=torch.float64, generator=next(generators)).numpy()
+        return [pool.submit(images.decode, *job) for job in zip(indices[mine].tolist(), draws[mine], strict=True)]
+
+    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="decode")
+    try:
+        waiting: deque[list[Future]] = deque()
+        for indices in batches:
+            waiting.append(submit(indices))
+            if len(waiting) > AHEAD:
+                yield torch.from_numpy(np.stack([future.result() for future in waiting.popleft()]))
+        while waiting:
+            yield torch.from_numpy(np.stack([future.result() for future in waiting.popleft()]))
+    finally:  # also when the caller stops early or an image is damaged
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,182 @@
+"""Folders, checksums and the decoded copy of a data set that is kept on the disk."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+CACHE_FORMAT = 1
+HASHED_UP_TO = 1 << 30  # bytes; larger cache files are checked by size alone when they are opened
+SUMS = "SHA256SUMS"
+MANIFEST = "manifest.json"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in `folder`, sorted; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> NoReturn:
+    """Raise the error for data that is not there: where it was looked for, what was expected, how to get it."""
+    looked = ", ".join(dict.fromkeys(str(place) for place in places))
+    raise FileNotFoundError(
+        f"{name}: no data found. Looked in: {looked}. Expected: {expected}. {remedy}. "
+        "Another folder can be given as root=... or in the environment variable SASTC_DATA."
+    )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digests(files: Sequence[Path], cache: Path) -> dict[str, dict[str, Any]]:
+    """Return {name: {sha256, bytes, mtime_ns}} of files in one folder, checked against its SHA256SUMS.
+
+    A file whose size and time are those in the manifest of `cache` is not read again: ImageNet's shards are
+    150 GB.
+
+    Raises
+    ------
+    ValueError
+        If a checksum differs from the one in SHA256SUMS; names the file.
+    """
+    known = _manifest(cache).get("source", {})
+    expected = _sums(files[0].parent / SUMS)
+    total, found = sum(path.stat().st_size for path in files), {}
+    for path in tqdm(files, desc="checksums", unit="file", leave=False, disable=total < HASHED_UP_TO):
+        stat = path.stat()
+        entry = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        old = known.get(path.name, {})
+        unchanged = all(old.get(key) == value for key, value in entry.items())
+        entry["sha256"] = old["sha256"] if unchanged and "sha256" in old else sha256(path)
+        if expected.get(path.name, entry["sha256"]) != entry["sha256"]:
+            raise ValueError(
+                f"{path}: damaged: its SHA-256 is {entry['sha256']}, {SUMS} beside it says {expected[path.name]}; "
+                "get the file again"
+            )
+        found[path.name] = entry
+    return found
+
+
+def _sums(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    sums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line.rstrip())
+        if match is None:
+            raise ValueError(f"{path}, line {number}: must read '<64 hexadecimal digits>  <file name>', got {line!r}")
+        sums[match[2]] = match[1].lower()
+    return sums
+
+
+def cache_folder(root: Path, name: str, data: Path) -> Path:
+    """Return where the decoded copy of the data in folder `data` belongs.
+
+    $SASTC_CACHE, else root/.cache, else (root is read-only) the user's cache folder. The name carries a hash
+    of the data's folder, so that two copies of a data set do not replace each other.
+    """
+    base = root / ".cache"
+    if os.environ.get("SASTC_CACHE"):
+        base = Path(os.environ["SASTC_CACHE"])
+    elif not os.access(base if base.exists() else root, os.W_OK):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sastc"
+    return base / f"{name}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]}"
+
+
+def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None]) -> dict[str, Any]:
+    """Make sure that `folder` holds what `build` makes from `source`, and return its manifest.
+
+    Parameters
+    ----------
+    folder : Path
+        Appears complete or not at all: it is built aside and renamed.
+    source : mapping
+        {file: {"sha256": ..., ...}}; a copy made from other checksums is stale.
+    build : callable
+        Writes files into the folder it is given.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; says how to choose another place.
+    """
+    if _fault(folder, source) is None:
+        return _manifest(folder)
+    aside = folder.with_name(folder.name + ".partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(folder.name + ".lock")):
+            fault = _fault(folder, source)  # another process may have built it meanwhile
+            if fault is None:
+                return _manifest(folder)
+            if folder.exists():
+                warnings.warn(f"{folder}: {fault}; the decoded copy is made again", stacklevel=3)
+            shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
+            try:
+                aside.mkdir()
+                build(aside)
+                _seal(aside, source)
+                shutil.rmtree(folder, ignore_errors=True)
+                aside.rename(folder)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+            return _manifest(folder)
+    except OSError as error:
+        raise OSError(
+            f"{folder}: cannot write the decoded copy of the data ({error}); "
+            "set SASTC_CACHE to a folder with room that may be written"
+        ) from error
+
+
+def _seal(folder: Path, source: Mapping[str, Any]) -> None:
+    """Write the manifest of the files in `folder`, and all of them through to the disk."""
+    paths = sorted(folder.iterdir())
+    files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
+    manifest = {"format": CACHE_FORMAT, "source": dict(source), "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in (*paths, folder / MANIFEST):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest in `folder`; empty if there is none or it is not one of ours."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        entries = [*manifest["source"].values(), *manifest["files"].values()]
+        sound = manifest["format"] == CACHE_FORMAT and all({"sha256", "bytes"} <= set(entry) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return manifest if sound else {}
+
+
+def _fault(folder: Path, source: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with the copy in `folder`; None if nothing is."""
+    manifest = _manifest(folder)
+    if not manifest:
+        return "no readable manifest of this format"
+    checksums = {name: entry["sha256"] for name, entry in manifest["source"].items()}
+    if checksums != {name: entry["sha256"] for name, entry in source.items()}:
+        return "stale: the files it was made from have changed"
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return f"{name} is missing or has another size"
+        if entry["bytes"] <= HASHED_UP_TO and sha256(path) != entry["sha256"]:
+            return f"{name} is damaged"
+    return None

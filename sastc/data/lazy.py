@@ -1,0 +1,162 @@
+"""Images that stay encoded until a batch needs them, for sets too large to hold decoded."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+CROP_TRIES = 10
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+DRAWS = 4 * CROP_TRIES + 1  # uniform numbers one training view uses: tries x (area, ratio, top, left), flip
+
+
+class Encoded(Protocol):
+    """A store of encoded images."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int) -> bytes:
+        """Return the bytes of image `i`."""
+
+    def where(self, i: int) -> str:
+        """Name image `i` for an error message."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files below one folder."""
+
+    folder: Path
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, i: int) -> bytes:
+        """Return the bytes of file `i`."""
+        return (self.folder / self.names[i]).read_bytes()
+
+    def where(self, i: int) -> str:
+        """Path of file `i`."""
+        return str(self.folder / self.names[i])
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Encoded images end to end in one memory-mapped file; image i is bytes offsets[i]:offsets[i+1]."""
+
+    path: Path
+    blob: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def read(self, i: int) -> bytes:
+        """Return the bytes of image `i`."""
+        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes()
+
+    def where(self, i: int) -> str:
+        """File and number of image `i`."""
+        return f"{self.path}, image {i}"
+
+
+class LazyImages:
+    """A stand-in for a uint8 (N, 3, S, S) tensor that decodes on demand.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        Where the bytes are.
+    image_size : int
+        S.
+    rows : array of int64, optional
+        Which images, in which order; all of them when left out.
+    """
+
+    def __init__(self, encoded: Encoded, image_size: int, rows: NDArray[np.int64] | None = None) -> None:
+        self.encoded, self.image_size = encoded, image_size
+        self.rows = np.arange(len(encoded)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, 3, S, S)."""
+        return len(self), 3, self.image_size, self.image_size
+
+    def __getitem__(self, indices: Tensor) -> "LazyImages":
+        return LazyImages(self.encoded, self.image_size, self.rows[indices.numpy()])
+
+    def decode(self, index: int, draws: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+        """Decode one image to (3, S, S).
+
+        Parameters
+        ----------
+        index : int
+            Which image.
+        draws : array, optional
+            `DRAWS` uniform numbers in [0, 1): the random training view they stand for. Without them, the
+            test view: the shorter side resized to 256/224 of S, then the centre S x S.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are no readable image; names the file.
+        """
+        row = int(self.rows[index])
+        try:
+            with Image.open(BytesIO(self.encoded.read(row))) as image:
+                image = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{self.encoded.where(row)}: not a readable image ({error})") from error
+        view = centre_view(image, self.image_size) if draws is None else random_view(image, self.image_size, draws)
+        return np.ascontiguousarray(np.asarray(view).transpose(2, 0, 1))
+
+
+def centre_view(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to 256/224 of `size` and cut the centre, the customary ImageNet test view."""
+    # paper: not given  released: no ImageNet code
+    short = round(size * 256 / 224)
+    width, height = (int(short * side / min(image.size)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def random_view(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Image:
+    """Crop a random part of the image, resize it to `size` and mirror it half of the time.
+
+    The paper says only "randomly sampled as a 224x224 crop or its horizontal flip"; this is the customary
+    reading, a random resized crop (area 8-100 %, aspect ratio 3/4-4/3, ten tries, else the centre).
+    """
+    left, top, width, height = random_box(*image.size, draws[:-1].reshape(CROP_TRIES, 4))
+    # Cropping first keeps pixels outside the box out of the antialiasing filter.
+    view = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[-1] < 0.5 else view
+
+
+def random_box(width: int, height: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """Return (left, top, width, height) of the first of the drawn boxes, (tries, 4), that fits the image."""
+    area = width * height * (CROP_AREA[0] + draws[:, 0] * (CROP_AREA[1] - CROP_AREA[0]))
+    low, high = np.log(CROP_RATIO)
+    ratio = np.exp(low + draws[:, 1] * (high - low))
+    widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    if fits.any():
+        k = int(fits.argmax())
+        w, h = int(widths[k]), int(heights[k])
+        return math.floor(draws[k, 3] * (width - w + 1)), math.floor(draws[k, 2] * (height - h + 1)), w, h
+    # The largest centred box whose aspect ratio is allowed.
+    w = min(width, max(1, round(height * CROP_RATIO[1])))
+    h = min(height, max(1, round(width / CROP_RATIO[0])))
+    return (width - w) // 2, (height - h) // 2, w, h

@@ -1,0 +1,120 @@
+"""Image-parquet shards as the Hub publishes them: finding, checking and reading them."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+
+def first_shards(folders: Sequence[Path], *test_names: str) -> tuple[list[Path], list[Path]] | None:
+    """Return the training and the test shards of the first folder that holds training shards, if any does.
+
+    Raises
+    ------
+    FileNotFoundError
+        If that folder has no test shards under any of `test_names`.
+    """
+    for folder in folders:
+        train, test = find_shards(folder, "train"), find_shards(folder, *test_names)
+        if train and not test:
+            expected = " or ".join(f"{name}-*.parquet" for name in test_names)
+            raise FileNotFoundError(f"{folder}: has {train[0].name} but no test images; expected {expected} beside it")
+        if train:
+            return train, test
+    return None
+
+
+def find_shards(folder: Path, *splits: str) -> list[Path]:
+    """Return the shards `<split>-*.parquet` of the first of `splits` that `folder` holds, in order.
+
+    Raises
+    ------
+    ValueError
+        If their names say "-of-N" and some of the N are missing.
+    """
+    for split in splits:
+        shards = sorted(folder.glob(f"{split}-*.parquet"))
+        if not shards:
+            continue
+        parts = [re.match(rf"{split}-(\d+)-of-(\d+)", shard.name) for shard in shards]
+        if all(parts):
+            wanted = {f"{split}-{i:05d}-of-{int(parts[0][2]):05d}" for i in range(int(parts[0][2]))}
+            missing = sorted(wanted - {part[0] for part in parts})
+            if missing:
+                raise ValueError(
+                    f"{folder}: incomplete: {len(missing)} shards are missing, first {missing[0]}*.parquet"
+                )
+        return shards
+    return []
+
+
+def shard_columns(
+    shards: Sequence[Path], images: Sequence[str], labels: Sequence[str]
+) -> tuple[str, str, tuple[str, ...]]:
+    """Return the names of the image and the label column, and the class names as far as the shards have them.
+
+    Raises
+    ------
+    ValueError
+        If a file is no parquet file, lacks the columns or differs from the first one in any of this.
+    """
+    first = _columns(shards[0], images, labels)
+    for shard in shards[1:]:
+        if _columns(shard, images, labels) != first:
+            raise ValueError(f"{shard}: its columns or class names differ from those of {shards[0].name}")
+    return first
+
+
+def _columns(shard: Path, images: Sequence[str], labels: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    try:
+        schema = pq.read_schema(shard)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{shard}: damaged: not a readable parquet file ({error})") from error
+    image = next((name for name in images if name in schema.names), None)
+    label = next((name for name in labels if name in schema.names), None)
+    if image is None or label is None:
+        raise ValueError(
+            f"{shard}: needs an image column ({' or '.join(images)}) and a label column ({' or '.join(labels)}), "
+            f"has {', '.join(schema.names)}"
+        )
+    try:
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):  # class names are optional
+        names = ()
+    return image, label, tuple(names or ())
+
+
+def shard_rows(shards: Sequence[Path], image: str, label: str, num_classes: int | None) -> Iterator[tuple[bytes, int]]:
+    """Iterate over (encoded image, label) of all shards, under a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged, an image is missing, or a label is outside 0 ... num_classes - 1.
+    """
+    try:
+        shard = shards[0]
+        total = sum(pq.read_metadata(shard := path).num_rows for path in shards)
+        if total == 0:
+            raise ValueError(f"{shard}: holds no images")
+        with tqdm(total=total, desc=f"decoding {shards[0].name.split('-')[0]}", unit="image", leave=False) as bar:
+            for shard in shards:
+                row = 0
+                with pq.ParquetFile(shard) as file:
+                    for batch in file.iter_batches(batch_size=500, columns=[image, label]):
+                        for cell, target in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
+                            encoded = cell.get("bytes") if isinstance(cell, dict) else cell
+                            if not encoded:
+                                raise ValueError(f"{shard}, row {row}: no image bytes in column {image!r}")
+                            if target is None or target < 0 or (num_classes and target >= num_classes):
+                                allowed = f"0 to {num_classes - 1}" if num_classes else "0 or larger"
+                                raise ValueError(f"{shard}, row {row}: {label}={target}, must be {allowed}")
+                            yield encoded, target
+                            row += 1
+                        bar.update(batch.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{shard}: damaged: not a readable parquet file ({error})") from error

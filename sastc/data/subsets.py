@@ -1,0 +1,115 @@
+"""Which training images are kept and which labels are wrong: seeded, nested and the same everywhere.
+
+Only raw 64-bit words of PCG64 are used: NumPy promises that stream for all versions, which it does not for
+`Generator.permutation` and friends. Words belong to an image's place in the full split, so an image has the
+same rank and the same wrong label whatever subset it is in.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sastc.data.dataset import Split
+
+# One independent stream a purpose; a new purpose takes a new number.
+DIGITS_SPLIT, SUBSET, NOISY_IMAGES, WRONG_CLASS, ORDER, AUGMENT = range(6)
+
+
+def draw_words(n: int, *key: int) -> NDArray[np.uint64]:
+    """Return `n` raw words (n,) of the stream named by `key`, a tuple of non-negative integers."""
+    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(n)
+
+
+def digest(*arrays: Tensor | NDArray[np.int64]) -> str:
+    """SHA-256 of the arrays' values as little-endian int64, one after the other."""
+    values = np.concatenate([np.asarray(array).ravel() for array in arrays])
+    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
+
+
+def class_ranks(labels: NDArray[np.int64], *key: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Shuffle each class and number its images.
+
+    Returns
+    -------
+    shuffled : array of int64, (N,)
+        A random order of all images.
+    ranks : array of int64, (N,)
+        ranks[i] is the number, from 0, of image i among its class in that order.
+    """
+    shuffled = np.argsort(draw_words(len(labels), *key), kind="stable")
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return shuffled, ranks
+
+
+def stratified_order(labels: NDArray[np.int64], *key: int) -> NDArray[np.int64]:
+    """Return a random order (N,) of which every beginning is stratified.
+
+    An image of rank r in a class of n images is placed at (r + 1/2) / n. Cutting there apportions the places
+    by Sainte-Laguë's method, and smaller cuts lie inside larger ones by construction.
+    """
+    shuffled, ranks = class_ranks(labels, *key)
+    place = (ranks + 0.5) / np.bincount(labels)[labels]
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+
+def subset(split: Split, classes: tuple[str, ...], size: int | None, fraction: float, seed: int) -> Split:
+    """Keep a stratified part of a split, in the split's own order.
+
+    Parameters
+    ----------
+    split : Split
+        The full training split.
+    classes : tuple of str
+        Class names, for the error message.
+    size : int, optional
+        Keep this many images, classes in proportion.
+    fraction : float
+        Keep round(fraction * count) images of each class (appendix 2, few-shot learning).
+    seed : int
+        Draws the order in which images are kept.
+
+    Raises
+    ------
+    ValueError
+        If `size` exceeds the split, `fraction` leaves a class empty, or both are given.
+    """
+    labels = split.labels.numpy()
+    if size is None and fraction == 1.0:
+        return split
+    if size is not None and fraction != 1.0:
+        raise ValueError(f"train_subset={size} and train_fraction={fraction} exclude each other; give one of them")
+    if size is not None:
+        if size > len(split):
+            raise ValueError(f"train_subset={size}: must be between 1 and {len(split)}, the size of the training split")
+        kept = stratified_order(labels, seed, SUBSET)[:size]
+    else:
+        quota = np.array([round(fraction * int(count)) for count in np.bincount(labels, minlength=len(classes))])
+        if not quota.all():
+            empty = classes[int(quota.argmin())]
+            raise ValueError(f"train_fraction={fraction}: keeps no image of class {empty!r}; must be larger")
+        kept = np.flatnonzero(class_ranks(labels, seed, SUBSET)[1] < quota[labels])
+    return split.take(np.sort(kept))
+
+
+def add_label_noise(split: Split, num_classes: int, fraction: float, seed: int) -> Split:
+    """Replace round(fraction * N) labels by another class drawn uniformly, once and for all (Table 7).
+
+    Images noisy at a smaller fraction are noisy, with the same wrong label, at a larger one. The paper does
+    not say whether the noise is symmetric, nor whether it is drawn anew each epoch: symmetric and fixed here.
+    """
+    count = round(fraction * len(split))
+    if count == 0:
+        return split
+    rows, total = split.rows.numpy(), int(split.rows.max()) + 1
+    # A stream's first words do not depend on how many are drawn, so any subset sees an image's own word.
+    noisy = np.argsort(draw_words(total, seed, NOISY_IMAGES)[rows], kind="stable")[:count]
+    step = 1 + (draw_words(total, seed, WRONG_CLASS)[rows[noisy]] % np.uint64(num_classes - 1)).astype(np.int64)
+    labels = split.labels.clone()
+    labels[noisy] = (labels[noisy] + torch.from_numpy(step)) % num_classes
+    return Split(split.images, labels, split.clean_labels, split.rows)

@@ -1,0 +1,20 @@
+"""How things are called in tables, figures and titles."""
+
+from sastc.config import RunConfig
+
+LABELS = {
+    "baseline": "Baseline", "kd": "KD", "feature_kd": "Feature KD", "sastc": "SASTC", "teacher": "Teacher (ANN)",
+    "vgg11": "VGG-11", "vgg13": "VGG-13", "resnet18": "ResNet-18", "resnet19": "ResNet-19", "resnet34": "ResNet-34",
+    "resnet32x4": "ResNet-32x4", "wrn16_2": "WRN-16-2", "wrn28_4": "WRN-28-4", "wrn40_2": "WRN-40-2",
+    "pyramidnet20": "PyramidNet-20", "digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet", "imagefolder": "ImageFolder",
+}  # fmt: skip
+
+
+def title_of(config: RunConfig) -> str:
+    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0 (Digits)``."""
+    place = f"({LABELS[config.dataset]}, {config.scale})"
+    if config.method == "teacher":
+        return f"{LABELS[config.teacher]}, teacher, seed {config.seed} {place}"
+    pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method != "baseline" else "")
+    return f"{pair}, {LABELS[config.method]}, T={config.timesteps}, seed {config.seed} {place}"

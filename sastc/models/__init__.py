@@ -1,0 +1,159 @@
+"""Networks of the paper, each written once and made ANN or SNN by the neuron it is given."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from sastc.models.layers import Recipe, check, is_count
+from sastc.models.network import Network
+from sastc.models.pyramidnet import pyramidnet
+from sastc.models.resnet import resnet18, resnet19, resnet32x4, resnet34
+from sastc.models.vgg import vgg11, vgg13
+from sastc.models.wide_resnet import wide_resnet, wrn16_2
+from sastc.neurons import LIF
+
+__all__ = ["MODELS", "OPTIONS", "Network", "create_model"]
+
+MODELS: dict[str, Callable[[Recipe, dict], Network]] = {
+    "vgg11": lambda recipe, o: vgg11(recipe, o["vgg_downsample"], o["vgg_head"]),
+    "vgg13": lambda recipe, o: vgg13(recipe),
+    "resnet18": lambda recipe, o: resnet18(recipe, o["resnet18_variant"], o["resnet_head"]),
+    "resnet19": lambda recipe, o: resnet19(recipe, o["resnet_head"]),
+    "resnet34": lambda recipe, o: resnet34(recipe, o["resnet_head"]),
+    "resnet32x4": lambda recipe, o: resnet32x4(recipe, o["resnet_head"]),
+    "wrn16_2": lambda recipe, o: wrn16_2(recipe, o["wrn16_2_variant"], o["resnet_head"]),
+    "wrn28_4": lambda recipe, o: wide_resnet(recipe, 28, 4, o["resnet_head"]),
+    "wrn40_2": lambda recipe, o: wide_resnet(recipe, 40, 2, o["resnet_head"]),
+    "pyramidnet20": lambda recipe, o: pyramidnet(recipe, 20, 200, o["pyramidnet_taps"], o["resnet_head"]),
+}
+
+# Architecture options and their allowed values, the default first.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "resnet18_variant": ("released", "standard"),
+    "wrn16_2_variant": ("released", "wide_resnet"),
+    "vgg_downsample": ("stride", "pool"),
+    "vgg_head": ("stacked", "single"),
+    "resnet_head": ("hidden", "single"),
+    "pyramidnet_taps": ("released", "all"),
+}
+
+
+def create_model(
+    name: str,
+    neuron: str | Callable[..., nn.Module] = "lif",
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: int = 32,
+    width: float = 1.0,
+    timesteps: int = 2,
+    neuron_options: dict[str, Any] | None = None,
+    taps: str = "stages",
+    tap: str = "spikes",
+    output: str = "mean_current",
+    tdbn_alpha: float | None = None,
+    **options: str,
+) -> Network:
+    """Build a network.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MODELS`.
+    neuron : {"lif", "relu"} or callable
+        An SNN of :class:`sastc.neurons.LIF`, an ANN of ReLUs, or what a callable builds, one for every layer.
+        Modules of ``torch.nn`` make an ANN; any other is taken as spiking and called with the whole sequence
+        (T, B, ...), unless it has an attribute ``spiking`` that says otherwise.
+    num_classes, in_channels : int
+        Outputs N and image channels C.
+    image_size : int
+        Side of the images in pixels. It picks the residual networks' stem (ImageNet's from 128 on), VGG-13's last
+        pool (from 64 on) and the size of VGG-11's first linear layer.
+    width : float
+        Factor on all channel counts and hidden layers, at least 4 of each.
+    timesteps : int
+        T for static images; ANNs ignore it, as they do `output` and `tdbn_alpha`.
+    neuron_options : dict, optional
+        Keyword arguments of the LIF or the callable; "relu" takes none and ignores them.
+    taps : {"stages", "stem_and_stages"}
+        Candidate layers: the stage outputs, or the stem's as well.
+    tap : {"spikes", "membrane"}
+        What a tapped layer of an SNN shows: its output, or the potential u^t of its last neuron before the reset.
+    output : {"mean_current", "leaky_membrane"}
+        Logits of an SNN: mean over T of the last linear layer, or of a membrane that it charges, with the neuron's
+        leak and without reset.
+    tdbn_alpha : float, optional
+        Initial scale α·V_th of all batch norms of an SNN (Zheng et al. 2021); None: 1.
+    **options : str
+        Architecture options; those of other networks are checked and ignored. `resnet18_variant` ("released",
+        "standard"), `wrn16_2_variant` ("released", "wide_resnet"), `vgg_downsample` ("stride", "pool") and `vgg_head`
+        ("stacked", "single") of VGG-11, `resnet_head` of spiking residual networks ("hidden": 256 LIF neurons before
+        the last layer, "single"), `pyramidnet_taps` ("released": without stage 2, "all").
+
+    Returns
+    -------
+    Network
+        With weights drawn from torch's global generator.
+
+    Raises
+    ------
+    ValueError
+        A value that is not allowed; the message names the field, the value and the choices.
+    """
+    for key, value, choices in (
+        ("name", name, MODELS),
+        ("taps", taps, ("stages", "stem_and_stages")),
+        ("tap", tap, ("spikes", "membrane")),
+        ("output", output, ("mean_current", "leaky_membrane")),
+        *(("option", key, OPTIONS) for key in options),
+        *((key, value, OPTIONS[key]) for key, value in options.items() if key in OPTIONS),
+    ):
+        check(key, value, isinstance(value, str) and value in choices, f"one of {', '.join(choices)}")
+    for key, value in (
+        ("num_classes", num_classes),
+        ("in_channels", in_channels),
+        ("image_size", image_size),
+        ("timesteps", timesteps),
+    ):
+        check(key, value, is_count(value), "an integer >= 1")
+    for key, value in (("width", width), ("tdbn_alpha", tdbn_alpha)):
+        if key == "width" or value is not None:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            check(key, value, number and 0 < value < math.inf, "a positive finite number")
+
+    make_neuron = _neuron_factory(neuron, neuron_options or {})
+    example = make_neuron()
+    check("neuron", neuron, isinstance(example, nn.Module), f"a function that returns an nn.Module, not {example!r}")
+    spiking = bool(getattr(example, "spiking", not type(example).__module__.startswith("torch.nn.")))
+    recipe = Recipe(
+        name=name,
+        make_neuron=make_neuron,
+        spiking=spiking,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        width=width,
+        timesteps=timesteps,
+        taps=taps,
+        tap=tap,
+        output=output,
+        leak=getattr(example, "decay", 0.5),
+        norm_gain=tdbn_alpha * getattr(example, "threshold", 1.0) if spiking and tdbn_alpha is not None else 1.0,
+    )
+    return MODELS[name](recipe, {key: values[0] for key, values in OPTIONS.items()} | options)
+
+
+def _neuron_factory(neuron: str | Callable[..., nn.Module], options: dict[str, Any]) -> Callable[[], nn.Module]:
+    if neuron == "relu":
+        return nn.ReLU
+    if neuron == "lif":
+        allowed = inspect.signature(LIF).parameters
+        for key in options:
+            check("neuron_options", key, key in allowed, f"made of {', '.join(allowed)}")
+        return lambda: LIF(**options)
+    factory = callable(neuron) and not isinstance(neuron, nn.Module)
+    check("neuron", neuron, factory, "'lif', 'relu' or a function that returns a new nn.Module")
+    return lambda: neuron(**options)

@@ -1,0 +1,202 @@
+"""Building blocks of every network.
+
+An ANN passes (B, C, H, W) through them, an SNN (T, B, C, H, W); only the neurons know what time is. A network is a
+chain of *stages*, a stage a chain of *units*. The last unit of a stage is the place where the network is tapped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all layers of one network have in common; :func:`sastc.models.create_model` explains the fields.
+
+    `leak` is the λ of a leaky output membrane, `norm_gain` the initial scale of the batch norms.
+    """
+
+    name: str
+    make_neuron: Callable[[], nn.Module]
+    spiking: bool
+    num_classes: int = 10
+    in_channels: int = 3
+    image_size: int = 32
+    width: float = 1.0
+    timesteps: int = 2
+    taps: str = "stages"
+    tap: str = "spikes"
+    output: str = "mean_current"
+    leak: float = 0.5
+    norm_gain: float = 1.0
+
+    def channels(self, count: float) -> int:
+        """Published channel count times the width factor, rounded, at least 4."""
+        return max(4, round(count * self.width))
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """Batch norm over batch, pixels and, by folding, time.
+
+        tdBN (Zheng et al. 2021) normalises to α·V_th instead of 1. The factor is put into the initial value of the
+        learned scale: the same functions, and a plain batch norm that stays one when it is synchronised over GPUs.
+        """
+        norm = nn.BatchNorm2d(channels)
+        nn.init.constant_(norm.weight, self.norm_gain)
+        return norm
+
+    def conv_norm(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> "PerStep":
+        """Convolution that keeps the size (up to its stride), then batch norm."""
+        return PerStep(conv(inputs, outputs, kernel, stride, bias), self.norm(outputs))
+
+
+def check(field: str, value: Any, valid: bool, allowed: str) -> None:
+    """Raise the ValueError of a field that is not `valid`."""
+    if not valid:
+        raise ValueError(f"{field}={value!r}: must be {allowed}")
+
+
+def is_count(value: Any) -> bool:
+    """Whether `value` is an integer of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """Square convolution with odd `kernel`; the output side is ``ceil(side / stride)``."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+
+
+class PerStep(nn.Sequential):
+    """Layers that know no time: (T, B, C, H, W) goes through as (T·B, C, H, W), (B, C, H, W) as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers to every time step."""
+        if x.dim() == 4:
+            return super().forward(x)
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Unit(nn.Module):
+    """A piece of network that ends in a neuron: ``forward(x) = neuron(current(x))``.
+
+    Pre-activation units have no neuron at their end; theirs is the identity.
+    """
+
+    def __init__(self, neuron: nn.Module | None = None):
+        super().__init__()
+        self.neuron = nn.Identity() if neuron is None else neuron
+
+    def current(self, x: Tensor) -> Tensor:
+        """Input current of the last neuron."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output of the unit."""
+        return self.neuron(self.current(x))
+
+
+class ConvUnit(Unit):
+    """Convolution (and norm), then the neuron."""
+
+    def __init__(self, conv: PerStep, neuron: nn.Module | None = None):
+        super().__init__(neuron)
+        self.conv = conv
+
+    def current(self, x: Tensor) -> Tensor:
+        """Convolved input."""
+        return self.conv(x)
+
+
+class Encoder(ConvUnit):
+    """First unit of a network. In an SNN it turns a static image into a current that is the same at every step.
+
+    The convolution and its norm run once on the (B, C, H, W) image and the result is shown T times, which is what
+    repeating the image T times gives. In training, too, the batch statistics are the same; only the running variance
+    differs, by the unbiased estimate's n/(n-1), where n = B·H·W is counted once instead of T times.
+    """
+
+    def __init__(self, conv: PerStep, neuron: nn.Module | None, timesteps: int | None):
+        super().__init__(conv, neuron)
+        self.timesteps = timesteps  # None in an ANN
+
+    def current(self, x: Tensor) -> Tensor:
+        """Currents (T, B, C, H, W) of a static image or of a sequence (T, B, C, H, W)."""
+        current = self.conv(x)
+        if self.timesteps is None or x.dim() == 5:
+            return current
+        return current.expand(self.timesteps, *current.shape)
+
+
+class ResidualUnit(Unit):
+    """``neuron(branch(x) + shortcut(x))``: the sum fires, as in ResNet the ReLU follows the addition."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module | None, neuron: nn.Module | None = None):
+        super().__init__(neuron)
+        self.branch = branch
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def current(self, x: Tensor) -> Tensor:
+        """Residual sum; a shortcut with fewer channels is filled up with zeros."""
+        branch, shortcut = self.branch(x), self.shortcut(x)
+        missing = branch.shape[-3] - shortcut.shape[-3]
+        return branch + (F.pad(shortcut, (0, 0, 0, 0, 0, missing)) if missing else shortcut)
+
+
+class Stage(nn.Sequential):
+    """Units up to a tap.
+
+    Parameters
+    ----------
+    *units : nn.Module
+        The last one is a :class:`Unit`: its output, or its neuron's potential, is what the tap shows.
+    channels : int
+        Channels at the tap.
+    stride : int
+        Factor by which the stage shrinks its input: side → ``ceil(side / stride)``.
+    """
+
+    def __init__(self, *units: nn.Module, channels: int, stride: int = 1):
+        super().__init__(*units)
+        self.channels, self.stride = channels, stride
+
+    def with_membrane(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Output of the stage, and the membrane potential u^t before reset of its last neuron."""
+        *body, last = self
+        for unit in body:
+            x = unit(x)
+        current = last.current(x)
+        return last.neuron(current), last.neuron.membrane(current)
+
+
+def residual_stem(recipe: Recipe, channels: int, *, norm: bool = True, fire: bool = True) -> tuple[Stage, list]:
+    """Stem of a residual network, and what stands before its first block.
+
+    A 3x3 convolution as in all CIFAR networks; for images of 128 pixels and more the ImageNet stem of He et al. (2016),
+    a 7x7 convolution with stride 2 and a 3x3 max-pool with stride 2. The stem is tapped before that pool.
+    """
+    channels = recipe.channels(channels)
+    large = recipe.image_size >= 128
+    layers = [conv(recipe.in_channels, channels, *((7, 2) if large else (3, 1)))]
+    encoder = Encoder(
+        PerStep(*layers, recipe.norm(channels)) if norm else PerStep(*layers),
+        recipe.make_neuron() if fire else None,
+        recipe.timesteps if recipe.spiking else None,
+    )
+    stem = Stage(encoder, channels=channels, stride=2 if large else 1)
+    return stem, [PerStep(nn.MaxPool2d(3, stride=2, padding=1))] if large else []
+
+
+def pooled_head(recipe: Recipe, channels: int, head: str = "single") -> tuple[nn.Sequential, nn.Sequential]:
+    """Neck and classifier: global average pool, then a linear layer; in an SNN with `head` "hidden" two and a LIF.
+
+    The neck ends where the network's last neuron (and the pool behind it) ends, the classifier is linear.
+    """
+    neck = [PerStep(nn.AdaptiveAvgPool2d(1), nn.Flatten())]
+    # paper: silent  released: students (SNN) have a hidden layer of 256 LIF neurons, teachers (ANN) have none
+    if recipe.spiking and head == "hidden":
+        hidden = recipe.channels(256)
+        neck += [nn.Linear(channels, hidden), recipe.make_neuron()]
+        channels = hidden
+    return nn.Sequential(*neck), nn.Sequential(nn.Linear(channels, recipe.num_classes))

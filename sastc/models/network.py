@@ -1,0 +1,148 @@
+"""The one network class: a chain of tapped stages, a neck, a linear classifier."""
+
+import torch
+from torch import Tensor, nn
+
+from sastc.models.layers import Recipe, Stage, check, is_count
+
+
+class Network(nn.Module):
+    """An ANN or SNN classifier that shows its candidate layers.
+
+    Build one with :func:`sastc.create_model`.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Neuron, sizes, taps and output.
+    stages : dict of str to Stage
+        "stem", "stage1", ... in the order of computation.
+    neck : nn.Module
+        From the last stage's output to the vector before the classifier, neurons included.
+    classifier : nn.Module
+        Affine, (..., F) to (..., N).
+    untapped : tuple of str
+        Stages that are not candidate layers.
+
+    Attributes
+    ----------
+    name : str
+    spiking : bool
+    timesteps : int
+        T for static images (1 in an ANN); may be set.
+    tap_names : list of str
+        Names of the candidate layers, in the order of :meth:`features`.
+
+    Notes
+    -----
+    Initial weights are those of the released code's networks: an SNN keeps PyTorch's defaults, the convolutions of an
+    ANN are drawn by He's method (normal, fan-out) with biases of zero. Linear layers have PyTorch's defaults in both;
+    the released WRN alone starts its last bias at zero, and RepDistiller's VGG its last weights at N(0, 0.01²).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stages: dict[str, Stage],
+        neck: nn.Module,
+        classifier: nn.Module,
+        untapped: tuple[str, ...] = (),
+    ):
+        super().__init__()
+        self.name, self.spiking, self.output = recipe.name, recipe.spiking, recipe.output
+        self._leak = recipe.leak
+        self.in_channels, self.image_size = recipe.in_channels, recipe.image_size
+        self.stages, self.neck, self.classifier = nn.ModuleDict(stages), neck, classifier
+        # paper: Fig. 2 counts the stem  released: SASTC leaves out the stem and the vector before the classifier
+        untapped += ("stem",) if recipe.taps == "stages" else ()
+        self.tap_names = [name for name in stages if name not in untapped]
+        self._membrane_taps = recipe.tap == "membrane"
+        neurons = {name: stages[name][-1].neuron for name in self.tap_names}
+        if self._membrane_taps and not all(hasattr(neuron, "membrane") for neuron in neurons.values()):
+            without = [name for name, neuron in neurons.items() if not hasattr(neuron, "membrane")]
+            raise ValueError(
+                f"tap='membrane': {self.name} has no neuron with a membrane at the end of {', '.join(without)}; "
+                "allowed here: 'spikes'"
+            )
+        if not self.spiking:
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+
+    @property
+    def timesteps(self) -> int:
+        """Number of steps T for which a static image is shown; 1 in an ANN."""
+        return self.stages["stem"][0].timesteps or 1
+
+    @timesteps.setter
+    def timesteps(self, timesteps: int) -> None:
+        check("timesteps", timesteps, self.spiking and is_count(timesteps), "an integer >= 1, in an SNN alone")
+        self.stages["stem"][0].timesteps = timesteps
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Candidate layers and logits.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images (B, C, H, W); for an SNN also a sequence (T, B, C, H, W) with any T.
+
+        Returns
+        -------
+        features : list of Tensor
+            One for each of `tap_names`: (B, C, H, W) of an ANN, (T, B, C, H, W) of an SNN. Spikes or ReLU outputs,
+            membrane potentials if asked for, or the sums of a pre-activation network.
+        logits : Tensor
+            (B, N).
+
+        Raises
+        ------
+        ValueError
+            An input of another shape.
+        """
+        features, z = self._run(x)
+        if self.spiking and self.output == "mean_current":
+            z = z.mean(0)  # affine, so the mean over time may go first: the classifier runs once
+            return features, self.classifier(z)
+        return features, self._steps(z).mean(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, N): the mean over time of :meth:`step_logits`."""
+        return self.features(x)[1]
+
+    def step_logits(self, x: Tensor) -> Tensor:
+        """Output of every step, (T, B, N); (1, B, N) for an ANN."""
+        return self._steps(self._run(x)[1])
+
+    def feature_shapes(self) -> list[tuple[int, int, int]]:
+        """(C, H, W) of every tapped layer at the network's image size, without running it."""
+        shapes, side = {}, self.image_size
+        for name, stage in self.stages.items():
+            side = -(-side // stage.stride)
+            shapes[name] = (stage.channels, side, side)
+        return [shapes[name] for name in self.tap_names]
+
+    def _run(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Tapped layers, and the vector before the classifier: (B, F) or (T, B, F)."""
+        if x.dim() not in ((4, 5) if self.spiking else (4,)) or x.shape[-3] != self.in_channels:
+            allowed = f"(B, {self.in_channels}, H, W)" + f" or (T, B, {self.in_channels}, H, W)" * self.spiking
+            raise ValueError(f"x has shape {tuple(x.shape)}: {self.name} takes {allowed}")
+        taps = {}
+        for name, stage in self.stages.items():
+            if self._membrane_taps and name in self.tap_names:
+                x, taps[name] = stage.with_membrane(x)
+            else:
+                x = taps[name] = stage(x)
+        return [taps[name] for name in self.tap_names], self.neck(x)
+
+    def _steps(self, z: Tensor) -> Tensor:
+        current = self.classifier(z if self.spiking else z.unsqueeze(0))
+        # paper: mean membrane potential of the last layer  released: mean of its linear output
+        if self.output == "mean_current" or not self.spiking:
+            return current
+        potentials = [current[0]]  # u^t = λ u^{t-1} + I^t, no threshold, no reset
+        for step in current[1:]:
+            potentials.append(self._leak * potentials[-1] + step)
+        return torch.stack(potentials)

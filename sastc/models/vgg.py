@@ -1,0 +1,74 @@
+"""VGG (Simonyan & Zisserman 2015) for small images: five groups of 3x3 convolutions with bias and batch norm."""
+
+from itertools import pairwise
+
+from torch import nn
+
+from sastc.models.layers import ConvUnit, Encoder, PerStep, Recipe, Stage, pooled_head
+from sastc.models.network import Network
+
+VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+VGG13 = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))
+
+
+def vgg11(recipe: Recipe, downsample: str, head: str) -> Network:
+    """VGG-11: eight convolutions and up to three linear layers.
+
+    The released student shrinks the image by stride 2 in every second convolution and stacks three linear layers with
+    neither neuron nor dropout between them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    downsample : {"stride", "pool"}
+        Stride 2 in convolutions 2, 4, 6 and 8, or stride 1 and an average pool of 2 behind each of them.
+    head : {"stacked", "single"}
+        Linear layers of 4096, 4096 and N outputs, or of N alone.
+    """
+    pool = downsample == "pool"  # taps stand before the pool, where the spikes are
+    stages = _stages(recipe, VGG11, [None] + [nn.AvgPool2d] * 3 if pool else [None] * 4, stride=1 if pool else 2)
+    side = recipe.image_size
+    for _ in range(4):
+        side = -(-side // 2)
+    neck = [_pool(nn.AvgPool2d)] if pool else []
+    if side > 2:  # 2x2 at 32 pixels; larger images are averaged down to it, so that the head keeps its size
+        neck.append(PerStep(nn.AdaptiveAvgPool2d(2)))
+    neck.append(nn.Flatten(-3))
+    flat, hidden = stages["stage4"].channels * min(side, 2) ** 2, recipe.channels(4096)
+    sizes = (flat, hidden, hidden) if head == "stacked" else (flat,)
+    sizes += (recipe.num_classes,)
+    classifier = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(sizes)))
+    return Network(recipe, stages, nn.Sequential(*neck), classifier)
+
+
+def vgg13(recipe: Recipe) -> Network:
+    """VGG-13 as in RepDistiller: ten convolutions, max-pools between the groups, global pool, one linear layer.
+
+    The pool before the last group is there from 64 pixels on.
+    """
+    pools = [nn.MaxPool2d] * (4 if recipe.image_size >= 64 else 3)
+    stages = _stages(recipe, VGG13, [*pools, None][:4])
+    return Network(recipe, stages, *pooled_head(recipe, stages["stage4"].channels))
+
+
+def _pool(kind: type[nn.Module]) -> PerStep:
+    return PerStep(kind(2, ceil_mode=True))  # ceil: an image of one pixel stays one
+
+
+def _stages(recipe: Recipe, groups: tuple, pools: list, stride: int = 1) -> dict[str, Stage]:
+    """Stem and stages 1 to 4; ``pools[k]`` stands before stage k+1, `stride` is that of a stage's last convolution."""
+    stages, inputs = {}, recipe.in_channels
+    for k, group in enumerate(groups):
+        pool = pools[k - 1] if k else None
+        units: list[nn.Module] = [_pool(pool)] if pool else []
+        for i, width in enumerate(map(recipe.channels, group)):
+            step = stride if k and i == len(group) - 1 else 1
+            layers = recipe.conv_norm(inputs, width, stride=step, bias=True)
+            if k == i == 0:
+                units.append(Encoder(layers, recipe.make_neuron(), recipe.timesteps if recipe.spiking else None))
+            else:
+                units.append(ConvUnit(layers, recipe.make_neuron()))
+            inputs = width
+        factor = (2 if pool else 1) * (stride if k else 1)
+        stages[f"stage{k}" if k else "stem"] = Stage(*units, channels=inputs, stride=factor)
+    return stages

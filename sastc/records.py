@@ -1,0 +1,238 @@
+"""One folder a run: what was asked for, what ran, and what came out.
+
+====================  ==================================================================================
+``config.json``       every field of the :class:`~sastc.config.RunConfig`
+``provenance.json``   commit, versions, hardware, times, command, data and teacher hashes
+``history.csv``       one row an epoch
+``measures.npz``      arrays by layer, time step and epoch (no pickle), see :data:`MEASURES`
+``metrics.json``      final numbers; written last, so a run with this file is complete
+``log.txt``           the same for human eyes
+``weights.pt``        weights after the last epoch (not in git)
+``checkpoint*.pt``    the two latest epochs of a run that is not complete, headed by their SHA-256 (not in git)
+====================  ==================================================================================
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sastc.config import RunConfig
+
+MEASURES = {
+    "student_layers": "(S,) names of the student layers",
+    "teacher_layers": "(A,) names of the teacher layers",
+    "mismatch_mse": "(E, T, S, A) mean squared difference of similarity matrices, training batches (Eq. 1)",
+    "mismatch_euclidean": "(E, T, S, A) the same as a Frobenius norm",
+    "attention": "(E, T, S, A) mean η over the probe images, in evaluation mode (Eq. 5)",
+    "attention_class": "(E, N, T, S, A) mean η over the probe images of each class",
+    "attention_instance": "(E, P, T, S, A) η of the first P probe images",
+    "distance": "(E, T, S, A) mean unweighted distance over the probe images (Eq. 6)",
+    "instance_index": "(P,) indices of those images in the test split",
+}
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A recorded run: the files of one folder, read when asked for."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return self.path.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has finished."""
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig.from_dict(
+            {k: tuple(v) if isinstance(v, list) else v for k, v in self._json("config.json").items()}
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Commit, versions, hardware, times, command, hashes."""
+        return self._json("provenance.json")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Final numbers; ``accuracy`` is the headline, in percent."""
+        return self._json("metrics.json")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, so far."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @property
+    def measures(self) -> dict[str, np.ndarray]:
+        """Arrays by name, see :data:`MEASURES`."""
+        with np.load(self.path / "measures.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} holds no {name}: not a recorded run, or not finished") from None
+        except ValueError:
+            raise RunError(f"{self.path / name} is damaged: delete the folder and run again") from None
+
+
+def run_path(config: RunConfig, results: str | Path) -> Path:
+    """Folder of a run."""
+    return Path(results) / config.scale / config.name
+
+
+def list_runs(results: str | Path = "results") -> list[Run]:
+    """All runs below a folder, by path."""
+    return [Run(p.parent) for p in sorted(Path(results).rglob("config.json"))]
+
+
+def find_run(name: str, results: str | Path = "results") -> Run:
+    """A run by folder, by name, or by a part of its name that no other run has."""
+    if (Path(name) / "config.json").is_file():
+        return Run(Path(name))
+    runs = list_runs(results)
+    found = [r for r in runs if r.name == name] or [r for r in runs if name in r.name]
+    if len(found) == 1:
+        return found[0]
+    what = "more than one run matches: " + ", ".join(r.name for r in found[:5]) if found else "no such run"
+    raise RunError(f"{name!r} below {results}: {what}")
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    RunError
+        When the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}; what was recorded before is kept") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary as readable JSON."""
+    write(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as a compressed npz without pickles; floating-point arrays as float32."""
+    small = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **small)
+    write(path, buffer.getvalue())
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``checkpoint.pt``, headed by its hash; the one before becomes ``checkpoint.previous.pt``."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    latest = folder / "checkpoint.pt"
+    if latest.exists():
+        os.replace(latest, folder / "checkpoint.previous.pt")
+    write(latest, hashlib.sha256(content).digest() + content)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The latest undamaged checkpoint, and what was noticed on the way."""
+    import torch
+
+    notes = []
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        try:
+            content = (folder / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() == digest:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), notes
+        notes.append(f"{name} is damaged: not used")
+    return None, notes
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a run that is complete."""
+    for path in folder.glob("checkpoint*"):
+        path.unlink()
+
+
+def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
+    """Where and with what a run is made."""
+    import torch
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+        "command": command,
+        "started": now(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages} | {"sastc": version("sastc")},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device_type": device.type,
+        "threads": threads,
+    }
+
+
+def now() -> str:
+    """Time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _cpu_name() -> str:
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux" and (found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())):
+        name = found[1]
+    return f"{name}, {os.cpu_count()} logical cores"

@@ -1,0 +1,334 @@
+"""From recorded runs to the book: the paper's numbers beside ours, tables, and footers that name the runs."""
+
+import html
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student_t
+
+from sastc.config import METHODS, RunConfig
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+from sastc.records import Run, run_path
+
+ROOT = Path(__file__).parents[1]
+PAIR = ("student", "teacher", "timesteps")
+
+
+# The paper's numbers
+
+
+def paper_accuracy(config: RunConfig, dataset: str | None = None) -> float | None:
+    """Accuracy that Table 2 prints for a run's student, teacher, method and T; ``None`` if it has no such cell.
+
+    `dataset` asks for another dataset's column, for example CIFAR-10's beside a run on digits.
+    """
+    table = pd.read_csv(ROOT / "paper" / "cifar_accuracy.csv")
+    teacher = "" if config.method == "baseline" else LABELS[config.teacher]
+    rows = table[
+        (table.dataset == LABELS[dataset or config.dataset])
+        & (table.student == LABELS.get(config.student, ""))
+        & (table.teacher.fillna("") == teacher)
+        & (table.method == config.method)
+        & (table.timesteps == config.timesteps)
+    ]
+    return float(rows.accuracy.iloc[0]) if len(rows) else None
+
+
+# Tables
+
+
+def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name and command."""
+    rows = []
+    for config in experiment.runs:
+        run = Run(run_path(config, results))
+        metrics = run.metrics if run.complete else {}
+        row = {name: getattr(config, name) for name in ("dataset", "student", "teacher", "method", "timesteps", "seed")}
+        row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
+        rows.append(row | {"run": run.name, "complete": run.complete, "command": config.command})
+    return pd.DataFrame(rows)
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """``95.1 ± 0.3`` over seeds; no deviation for a single value, a dash for none."""
+    known = [v for v in values if np.isfinite(v)]
+    if not known:
+        return "–"
+    return f"{statistics.mean(known):.2f}" + (f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else "")
+
+
+def cell(rows: pd.DataFrame, paper: float | None, link: str = "combination/{}.html") -> str:
+    """One HTML cell: our mean ± sd and n, each seed linked to its run, and the paper's value below."""
+    done = rows[rows.complete]
+    if len(done):
+        links = " ".join(f'<a href="{link.format(r.run)}" title="{r.run}">{r.seed}</a>' for r in done.itertuples())
+        ours = (
+            f'<span class="ours">{mean_sd(done.accuracy)}</span> <span class="seeds">n={len(done)}: seed {links}</span>'
+        )
+    else:
+        commands = html.escape("\n".join(rows.command), quote=True)
+        ours = f'<span class="missing" title="{commands}">–</span>'
+    return ours + (f'<span class="paper">paper {paper:.2f}</span>' if paper is not None else "")
+
+
+def accuracy_table(runs: pd.DataFrame, paper_dataset: str) -> str:
+    """Table 2 as HTML: a row for each student, teacher and T, a column for each method.
+
+    A baseline has no teacher, so one run stands in every row of its student and T. The paper's values are those of
+    `paper_dataset`.
+    """
+    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
+    body = []
+    for student, teacher, timesteps in _pairs(runs):
+        cells = [f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>']
+        for method in METHODS:
+            chosen = runs[(runs.student == student) & (runs.method == method) & (runs.timesteps == timesteps)]
+            if method != "baseline":
+                chosen = chosen[chosen.teacher == teacher]
+            config = RunConfig(student=student, teacher=teacher, method=method, timesteps=int(timesteps))
+            cells.append(f"<td>{cell(chosen, paper_accuracy(config, paper_dataset))}</td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    caption = "Test accuracy in percent after the last epoch, mean ± standard deviation over n seeds."
+    return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
+
+
+def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Every student, teacher and T that a distillation is run for, in the experiment's order."""
+    keys = runs[runs.method != "baseline"][list(PAIR)].drop_duplicates()
+    return list(keys.itertuples(index=False, name=None))
+
+
+def footer(runs: Sequence[Run], command: str) -> str:
+    """HTML footer of a results page: which runs, commit, seeds, hardware, and the command that makes the page."""
+    done = [run for run in runs if run.complete]
+    facts = [run.provenance for run in done]
+
+    def distinct(values) -> str:
+        return html.escape(", ".join(sorted({str(v) for v in values})) or "–")
+
+    rows = {
+        "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
+        "Data": distinct(f["data"]["name"] for f in facts),
+        "Scale, variant": distinct(f"{r.config.scale}, {r.config.variant}" for r in done),
+        "Seeds": distinct(r.config.seed for r in done),
+        "Commit": distinct((f["commit"] or "unknown")[:10] + (" with changes" if f["dirty"] else "") for f in facts),
+        "Hardware": distinct(f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts),
+        "Versions": distinct(f"torch {f['versions']['torch']}, Python {f['python']}" for f in facts),
+        "Command": f"<code>{html.escape(command)}</code>",
+    }
+    return _facts(rows)
+
+
+def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run]:
+    """The experiment's runs, recorded or not."""
+    return [Run(run_path(config, results)) for config in experiment.runs]
+
+
+def one_of_each(experiment: Experiment, results: str | Path = "results") -> list[Run]:
+    """The recorded runs of all methods that share student, teacher, T and seed with the experiment's first run."""
+    first = experiment.runs[0]
+    same = [c for c in experiment.runs if all(getattr(c, n) == getattr(first, n) for n in (*PAIR, "seed"))]
+    return [run for c in same if (run := Run(run_path(c, results))).complete]
+
+
+def run_summary(run: Run) -> str:
+    """HTML facts of one run: accuracy, the paper's value, mismatch, teacher, parameters."""
+    config, metrics, provenance = run.config, run.metrics, run.provenance
+    last, best = metrics["last_accuracy"], metrics["best_accuracy"]
+    facts = {"Test accuracy": f"<strong>{last:.2f} %</strong> after the last epoch; best {best:.2f} % in epoch "
+             f"{metrics['best_epoch']} of {metrics['epochs']}"}  # fmt: skip
+    if config.method != "teacher":
+        same = config.dataset in ("cifar10", "cifar100")
+        papers = [config.dataset] if same else ["cifar10", "cifar100"]
+        values = [f"{v:.2f} % on {LABELS[d]}" for d in papers if (v := paper_accuracy(config, d)) is not None]
+        facts["The paper's Table 2"] = ", ".join(values) or "no such cell"
+    if "stm" in metrics:
+        epochs = min(10, metrics["epochs"])
+        facts["STM score"] = f"{metrics['stm']:.3f}, mean of the last {epochs} epochs"
+    if teacher := provenance.get("teacher"):
+        page = f"../teacher/{teacher['run']}.html"
+        facts["Teacher"] = f'<a href="{page}">{LABELS[config.teacher]}</a>, {teacher["accuracy"]:.2f} %'
+    facts["Parameters"] = f"{metrics['parameters']:,}"
+    seconds = (
+        f"{metrics['train_seconds_per_epoch']:.2f} s an epoch of training, {metrics['test_seconds']:.2f} s testing"
+    )
+    facts["Time"] = f"{seconds}, on {html.escape(provenance['device'])}"
+    return _facts(facts)
+
+
+def rerun_box(run: Run, notebook: str) -> str:
+    """HTML box with the commands that make this page again, ready to be changed."""
+    settings = run.config.arguments
+    parameters = "".join(f" -p {s.replace('=', ' ', 1)}" for s in settings)
+    papermill = f"papermill notebooks/{notebook}.ipynb own.ipynb --cwd .{parameters}"
+    checked = f"python workflow/execute.py {' '.join([notebook, *settings])}"
+    return (
+        '<div class="rerun"><p>Run this notebook again, with other values if you like:</p>'
+        f"<pre>{html.escape(papermill)}</pre><p>or, with every parameter checked before anything starts,</p>"
+        f"<pre>{html.escape(checked)}</pre></div>"
+    )
+
+
+def scale_note(experiment: Experiment) -> str:
+    """HTML note on what results at this scale can show."""
+    sets = {config.dataset for config in experiment.runs}
+    if sets == {"digits"}:
+        text = (
+            "<strong>Digits are no CIFAR-10.</strong> These runs train networks a sixteenth as wide for a few epochs on "
+            "1,437 images of handwritten digits. They show that every part works; they say nothing about whether the "
+            "paper's results hold."
+        )
+    elif experiment.scale == "slim":
+        text = "<strong>Slim scale.</strong> Narrow networks and a part of the training images: compare methods, not the paper."
+    else:
+        text = f"Scale: {experiment.scale}."
+    return f'<p class="scale-note">{text}</p>'
+
+
+# Statistics
+
+
+def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[float, float, int]:
+    """Mean difference of two methods over common seeds, half the width of its 95 % interval, and the number of seeds.
+
+    `runs` holds one student, teacher and T. The interval is Student's t on the differences of each seed; it is ``nan``
+    for fewer than two.
+    """
+    accuracy = runs[runs.complete].pivot_table(index="seed", columns="method", values="accuracy")
+    if not {method, other} <= set(accuracy):
+        return np.nan, np.nan, 0
+    difference = (accuracy[method] - accuracy[other]).dropna()
+    n = len(difference)
+    if n == 0:
+        return np.nan, np.nan, 0
+    half = student_t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    return float(difference.mean()), float(half), n
+
+
+def judge(mean: float, half: float, n: int) -> str:
+    """What a paired difference allows to say."""
+    if n == 0:
+        return "not run"
+    if n == 1:
+        return "cannot say from one seed"
+    return "not distinguishable" if abs(mean) <= half else "better" if mean > 0 else "worse"
+
+
+def _same_pair(runs: pd.DataFrame, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
+    """The runs of one student, teacher and T; a baseline belongs to every teacher."""
+    rows = runs[(runs.student == student) & (runs.timesteps == timesteps)]
+    return rows[(rows.teacher == teacher) | (rows.method == "baseline")]
+
+
+def differences_table(runs: pd.DataFrame) -> str:
+    """HTML table: SASTC against each other method for every student, teacher and T."""
+    others = [m for m in METHODS if m != "sastc"]
+    head = "".join(f'<th scope="col">SASTC − {LABELS[m]}</th>' for m in others)
+    body = []
+    for student, teacher, timesteps in _pairs(runs):
+        rows, cells = _same_pair(runs, student, teacher, timesteps), []
+        for other in others:
+            mean, half, n = paired_difference(rows, "sastc", other)
+            value = "–" if n == 0 else f"{mean:+.2f}" + (f" ± {half:.2f}" if n > 1 else "")
+            cells.append(
+                f'<td><span class="ours">{value}</span> <span class="seeds">n={n}: {judge(mean, half, n)}</span></td>'
+            )
+        name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
+        body.append(f"<tr>{name}{''.join(cells)}</tr>")
+    caption = "Differences of test accuracy in percentage points, mean ± half the 95 % interval over n seeds."
+    return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
+
+
+def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str | int]:
+    """Numbers and sentences of the front page, by name."""
+    first = experiment.runs[0]
+    rows = _same_pair(runs, first.student, first.teacher, first.timesteps)
+    values: dict[str, str | int] = {
+        f"digits_{method}": mean_sd(rows[rows.method == method].accuracy) for method in METHODS
+    }
+    teacher = Run(run_path(first.replace(method="kd").teacher_config(), results))
+    values["digits_teacher"] = f"{teacher.metrics['accuracy']:.2f}" if teacher.complete else "–"
+    mean, half, n = paired_difference(rows, "sastc", "kd")
+    pair = f"{LABELS[first.student]} & {LABELS[first.teacher]} at T={first.timesteps}"
+    interval = f", 95 % interval {mean - half:+.2f} to {mean + half:+.2f}" if n > 1 else ""
+    values["verdict"] = (
+        f"For {pair}, SASTC minus KD is {mean:+.2f} percentage points over {n} seeds{interval}: {judge(mean, half, n)}."
+        if n
+        else f"{pair} is not run."
+    )
+    cells = []
+    for method in METHODS:
+        chosen = rows[rows.method == method]
+        config = first.replace(method=method)
+        value = cell(chosen, paper_accuracy(config, "cifar10"), "runs/combination/{}.html")
+        cells.append(f'<tr><th scope="row">{LABELS[method]}</th><td>{value}</td></tr>')
+    head = '<th scope="col">method</th><th scope="col">test accuracy (%)</th>'
+    caption = f"{pair}: {LABELS[first.dataset]}, {first.scale} scale; the paper's values are CIFAR-10's."
+    values["results_short"] = _table(caption, head, cells)
+    return values | {"n_runs": int(runs.complete.sum()), "n_combinations": len(_pairs(runs))}
+
+
+# Attention
+
+
+def weight_distance_table(runs: Sequence[Run]) -> str:
+    """HTML table: for each student layer the mean weight of, and the mean distance to, each teacher layer."""
+    body = []
+    for run in runs:
+        measures = run.measures
+        weight, distance = (measures[name][-1].mean(0) for name in ("attention", "distance"))  # (S, A)
+        for s, student in enumerate(measures["student_layers"]):
+            same = weight[s].argmax() == distance[s].argmin()
+            cells = "".join(
+                f'<td><span class="ours">{w:.3f}</span> <span class="seeds">{name}: distance {d:.3f}</span></td>'
+                for name, w, d in zip(measures["teacher_layers"], weight[s], distance[s], strict=True)
+            )
+            config = run.config
+            pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
+            body.append(
+                f'<tr><th scope="row">{pair}</th><td>{student}</td>{cells}<td>{"yes" if same else "no"}</td></tr>'
+            )
+    most = max((row.count("<td>") for row in body), default=2) - 2
+    body = [row.replace("<td>yes", "<td></td>" * (most + 2 - row.count("<td>")) + "<td>yes") for row in body]
+    body = [row.replace("<td>no<", "<td></td>" * (most + 2 - row.count("<td>")) + "<td>no<") for row in body]
+    head = '<th scope="col">run</th><th scope="col">student layer</th>'
+    head += "".join(f'<th scope="col">weight of teacher layer {a + 1}</th>' for a in range(most))
+    caption = "Mean attention over time and probe images, and the mean unweighted distance, after the last epoch."
+    return _table(caption, head + '<th scope="col">highest weight on lowest distance?</th>', body)
+
+
+def attention_spread_table(runs: Sequence[Run]) -> str:
+    """HTML table: how much attention differs from uniform, between time steps, images and classes."""
+    body = []
+    for run in runs:
+        measures, config = run.measures, run.config
+        instance = measures["attention_instance"][-1]  # (P, T, S, A)
+        spreads = [
+            np.sqrt(np.mean((measures["attention"][-1] - 1 / instance.shape[-1]) ** 2)),
+            measures["attention"][-1].std(0).mean(),
+            instance.std(0).mean(),
+            np.nanstd(measures["attention_class"][-1], axis=0).mean(),
+        ]
+        pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
+        body.append(f'<tr><th scope="row">{pair}</th>{"".join(f"<td>{v:.4f}</td>" for v in spreads)}</tr>')
+    names = ("run", "from uniform", "between time steps", "between images", "between classes")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return _table("Spread of the attention weights η after the last epoch.", head, body)
+
+
+# HTML
+
+
+def _table(caption: str, head: str, rows: Iterable[str]) -> str:
+    return (
+        f'<div class="table-box"><table class="results"><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _facts(facts: dict[str, str]) -> str:
+    return f'<dl class="footer">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())}</dl>'

@@ -1,0 +1,444 @@
+"""run(config): train a student or a teacher, or return the recorded result."""
+
+import contextlib
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sastc import records
+from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
+from sastc.config import RunConfig
+from sastc.data import Dataset, epoch_batches, load_dataset, num_batches
+from sastc.losses import feature_kd_loss, kd_loss, sastc_loss
+from sastc.models import create_model
+from sastc.records import Run, RunError
+from sastc.stm import DISTANCES, pair_mismatch, stm_from_mismatch
+
+PROBE_INSTANCES = 16  # images whose own attention is recorded
+
+
+def run(
+    config: RunConfig,
+    *,
+    results: str | Path = "results",
+    data: str | Path = "data",
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    force: bool = False,
+) -> Run:
+    """Train what `config` describes, or return the recorded run if it is there and complete.
+
+    The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch and ends with
+    the same numbers, bit for bit on the CPU with the same number of threads.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to run.
+    results, data : path
+        Where runs are recorded, and where datasets are looked for.
+    device : str
+        "auto" takes a GPU where there is one.
+    progress : bool
+        Show a progress bar.
+    force : bool
+        Run again even if a result is recorded.
+
+    Raises
+    ------
+    RunError
+        The run cannot start or go on: another process has it, the folder cannot be written, the data is too small for
+        the batch size, or the loss is no longer finite. What was recorded before is kept.
+    """
+    folder = records.run_path(config, results)
+    recorded = Run(folder)
+    if recorded.complete and not force:
+        return recorded
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _locked(folder):
+        if recorded.complete and not force:  # another process has just finished it
+            return recorded
+        if force:
+            (folder / "metrics.json").unlink(missing_ok=True)
+            records.remove_checkpoints(folder)
+        teacher = _teacher(config, results=results, data=data, device=device, progress=progress)
+        return _Training(config, folder, teacher, data, torch.device(device), progress).run()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. The operating system frees it when the process ends, however it ends."""
+    records.write(folder / ".writable", "")  # a full disk or a read-only folder shows before any work starts
+    (folder / ".writable").unlink()
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{folder} is being written by another process: wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _teacher(config: RunConfig, **options: Any) -> Run | None:
+    """The run of the config's teacher, trained if need be, with its weights at hand."""
+    if config.teacher_run:
+        teacher = records.find_run(config.teacher_run, options["results"])
+        if teacher.config.method != "teacher" or not (teacher.path / "weights.pt").exists():
+            raise RunError(f"teacher_run={config.teacher_run!r}: must be a finished teacher run with its weights.pt")
+        return teacher
+    if (wanted := config.teacher_config()) is None:
+        return None
+    path = records.run_path(wanted, options["results"])
+    weights_missing = Run(path).complete and not (path / "weights.pt").exists()  # weights are not kept in git
+    return run(wanted, force=weights_missing, **options)
+
+
+def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
+    """The student or teacher network of a config, freshly initialised from the current random state."""
+    shared = dict(
+        num_classes=dataset.num_classes,
+        in_channels=dataset.in_channels,
+        image_size=dataset.image_size,
+        width=config.width,
+        taps=config.taps,
+        resnet18_variant=config.resnet18_variant,
+        wrn16_2_variant=config.wrn16_2_variant,
+        vgg_downsample=config.vgg_downsample,
+        vgg_head=config.vgg_head,
+        pyramidnet_taps=config.pyramidnet_taps,
+    )
+    if role == "teacher":
+        return create_model(config.teacher, "relu", **shared)
+    neuron = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
+    return create_model(
+        config.student,
+        "lif",
+        timesteps=config.timesteps,
+        neuron_options={name: getattr(config, name) for name in neuron},
+        tap=config.student_tap,
+        output=config.output,
+        tdbn_alpha=config.tdbn_alpha or None,
+        **shared,
+    )
+
+
+def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
+    """The trained network of a finished run, in evaluation mode.
+
+    `role` is "student" or "teacher"; by default what the run trained. Raises RunError where ``weights.pt`` is missing.
+    """
+    config = run.config
+    model = build_model(
+        config, _dataset(config, data), role or ("teacher" if config.method == "teacher" else "student")
+    )
+    if not (run.path / "weights.pt").exists():
+        raise RunError(f"{run.path} has no weights.pt: weights are not kept in git; make them with {config.command}")
+    model.load_state_dict(torch.load(run.path / "weights.pt", map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def _dataset(config: RunConfig, root: str | Path) -> Dataset:
+    return load_dataset(
+        config.dataset,
+        root=root,
+        image_size=config.image_size,
+        train_subset=config.train_subset or None,
+        train_fraction=config.train_fraction,
+        label_noise=config.label_noise,
+        data_seed=config.data_seed,
+    )
+
+
+class _Training:
+    """One training, from the first epoch or from a checkpoint to the recorded run."""
+
+    def __init__(self, config, folder, teacher: Run | None, data, device, progress):
+        self.config, self.folder, self.teacher_run = config, folder, teacher
+        self.device, self.progress = device, progress
+        self.dataset = _dataset(config, data)
+        self.keep_last = config.partial_batch == "keep"
+        self.batches = num_batches(self.dataset, "train", config.batch_size, drop_last=not self.keep_last)
+        if self.batches == 0:
+            raise RunError(
+                f"batch_size={config.batch_size}: the training split has {len(self.dataset.train)} images; "
+                "must be at most that, or partial_batch=keep"
+            )
+        is_teacher = config.method == "teacher"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = build_model(config, self.dataset, "teacher" if is_teacher else "student").to(device)
+            self.teacher = None
+            if teacher is not None:
+                self.teacher = build_model(config, self.dataset, "teacher").to(device).eval().requires_grad_(False)
+                self.teacher.load_state_dict(torch.load(teacher.path / "weights.pt", weights_only=True))
+            torch.manual_seed(config.seed)  # the same students and data whatever the method adds
+            self.calibration = self._calibration().to(device)
+        self.parameters = [*self.model.parameters(), *self.calibration.parameters()]
+        self.optimizer = torch.optim.SGD(
+            self.parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        # The same random test images in every epoch of every run.
+        images = torch.randperm(len(self.dataset.test), generator=torch.Generator().manual_seed(0))
+        images = images[: config.probe_batches * config.batch_size]
+        self.probe, self.probe_index = replace(self.dataset, test=self.dataset.test.take(images)), images
+        self.history: list[dict[str, float]] = []
+        self.measures: dict[str, list[Tensor]] = {}
+
+    def _calibration(self) -> nn.Module:
+        """What the method trains besides the student."""
+        if self.teacher is None:
+            return nn.Identity()
+        config, shapes = self.config, (self.model.feature_shapes(), self.teacher.feature_shapes())
+        self.layers = tuple(len(s) for s in shapes)
+        layer_pairs(config.stm_pairs, *self.layers)
+        sizes = dict(resize_student=config.resize_student, small_student=config.small_student)
+        sizes |= dict(projector_bn=config.projector_bn)
+        if config.method == "feature_kd":
+            return LayerDistances(*shapes, layer_pairs(config.feature_pairs, *self.layers), **sizes)
+        if config.method == "sastc":
+            names = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim")
+            options = {name: getattr(config, name) for name in names}
+            return SelfAttentiveCalibration(*shapes, config.mlp_dim, **options, **sizes)
+        return nn.Identity()
+
+    def run(self) -> Run:
+        """Train to the end and record."""
+        config, folder = self.config, self.folder
+        records.write_json(folder / "config.json", config.to_dict())
+        provenance = records.provenance(config.command, self.device, torch.get_num_threads())
+        provenance["data"] = {"name": self.dataset.label, **self.dataset.provenance}
+        if self.teacher_run:
+            provenance["teacher"] = {
+                "run": self.teacher_run.name,
+                "weights_sha256": records.sha256(self.teacher_run.path / "weights.pt"),
+                "accuracy": self.teacher_run.metrics["accuracy"],
+            }
+        first = self._resume()
+        provenance["resumed_at_epoch"] = first or None
+        records.write_json(folder / "provenance.json", provenance)
+        self._log(
+            f"{provenance['started']} {'resumed at epoch ' + str(first + 1) if first else 'started'}: {config.command}"
+        )
+        best = max((row["test_accuracy"] for row in self.history), default=-1.0)
+        name = f"{config.student or config.teacher} {config.method}"
+        bar = tqdm(total=config.epochs * self.batches, initial=first * self.batches, desc=name, unit="step",
+                   disable=not self.progress, dynamic_ncols=True)  # fmt: skip
+        with bar:
+            for epoch in range(first, config.epochs):
+                if self._stop_early():
+                    break
+                row = self._epoch(epoch, bar)
+                if not np.isfinite(row["train_loss"]):
+                    raise RunError(
+                        f"the loss is not finite in epoch {epoch + 1} of {folder.name}: try a smaller learning_rate or beta; "
+                        "the epochs before are kept"
+                    )
+                self.history.append(row)
+                best = max(best, row["test_accuracy"])
+                bar.set_postfix_str(f"loss {row['train_loss']:.3g}, test {row['test_accuracy']:.2f} %")
+                self._checkpoint()
+        return self._finish(best)
+
+    def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
+        """Train one epoch and evaluate; returns the history's row."""
+        config, start = self.config, time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate_at(epoch)
+        self.model.train()
+        self.calibration.train()
+        sums: dict[str, Tensor] = {}  # stay on the device until the epoch ends
+        mismatch: dict[str, list[Tensor]] = {name: [] for name in DISTANCES}
+        seen = 0
+        for step, (x, y, _) in enumerate(self._batches("train", epoch)):
+            measure = self.teacher is not None and (config.stm_batches == 0 or step < config.stm_batches)
+            parts, similarities = self._losses(x, y, measure)
+            self.optimizer.zero_grad(set_to_none=True)
+            parts["loss"].backward()
+            self.optimizer.step()
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(y))
+            seen += len(y)
+            if measure:
+                for name, values in mismatch.items():
+                    values.append(pair_mismatch(*similarities, name))
+            bar.update()
+        means = {name: value.item() / seen for name, value in sums.items()}
+        row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch), "train_loss": means.pop("loss")}
+        row |= {"train_accuracy": 100 * means.pop("correct")} | means
+        row |= {"train_seconds": time.perf_counter() - start}
+        start = time.perf_counter()
+        row |= self._evaluate()
+        if self.teacher is not None:
+            mean = {name: torch.stack(values).mean(0).cpu() for name, values in mismatch.items()}
+            weights = self._probe() if config.method == "sastc" else None
+            self._keep(**{f"mismatch_{name}": value for name, value in mean.items()})
+            row["stm"] = stm_from_mismatch(
+                mean[config.stm_distance],
+                pairs=config.stm_pairs,
+                weights=weights if config.stm_weighted else None,
+                log_base=config.stm_log_base,
+            )
+        return row | {"test_seconds": time.perf_counter() - start}
+
+    def _losses(self, x: Tensor, y: Tensor, measure: bool) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """Loss of one batch, its parts, and the similarity matrices where they are measured."""
+        config, similarities, distances = self.config, None, None
+        with self._autocast():
+            features, logits = self.model.features(x)
+            if self.teacher is not None and (config.method != "baseline" or measure):
+                with torch.no_grad():
+                    targets, soft = self.teacher.features(x)
+            if config.method in ("feature_kd", "sastc"):
+                distances = self.calibration(features, targets)
+        parts = {"cross_entropy": F.cross_entropy(logits.float(), y)}
+        loss = parts["cross_entropy"]
+        if config.method in ("kd", "feature_kd", "sastc"):
+            weights = dict(kl_weight=config.kl_weight, ce_weight=config.ce_weight)
+            loss = parts["kd_loss"] = kd_loss(logits, soft, y, temperature=config.temperature, **weights)
+        if config.method == "feature_kd":
+            parts["feature_loss"] = feature_kd_loss(distances)
+        elif config.method == "sastc":
+            parts["feature_loss"] = sastc_loss(distances.attention, distances.distances, config.reduction)
+            similarities = (distances.student_similarity.detach(), distances.teacher_similarity)
+        if "feature_loss" in parts:
+            loss = loss + config.beta * parts["feature_loss"]  # Eq. 7
+        if measure and similarities is None:
+            similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets)
+        return parts | {"loss": loss, "correct": (logits.argmax(-1) == y).sum()}, similarities
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        """Loss and accuracy on the whole test split."""
+        self.model.eval()
+        loss = correct = torch.zeros((), device=self.device)
+        for x, y, _ in self._batches("test", 0):
+            with self._autocast():
+                logits = self.model(x).float()
+            loss = loss + F.cross_entropy(logits, y, reduction="sum")
+            correct = correct + (logits.argmax(-1) == y).sum()
+        n = len(self.dataset.test)
+        return {"test_loss": loss.item() / n, "test_accuracy": 100 * correct.item() / n}
+
+    @torch.no_grad()
+    def _probe(self) -> Tensor:
+        """Record attention and distances on the same test images every epoch; returns the mean attention (T, S, A)."""
+        self.calibration.eval()
+        attention, distance, labels = [], [], []
+        for x, y, _ in self._batches("probe", 0):
+            with self._autocast():
+                result = self.calibration(self.model.features(x)[0], self.teacher.features(x)[0])
+            attention.append(result.attention)
+            distance.append(result.distances)
+            labels.append(y)
+        attention, distance, labels = torch.cat(attention, 1), torch.cat(distance, 1), torch.cat(labels)
+        by_class = torch.stack([attention[:, labels == c].mean(1) for c in range(self.dataset.num_classes)])
+        self._keep(
+            attention=attention.mean(1),
+            attention_class=by_class,  # nan for a class that has no image among them
+            attention_instance=attention[:, :PROBE_INSTANCES].transpose(0, 1),
+            distance=distance.mean(1),
+        )
+        return attention.mean(1).cpu()
+
+    def _batches(self, split: str, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        config, dataset, train = self.config, self.dataset, split == "train"
+        if split == "probe":
+            dataset = self.probe
+        return epoch_batches(
+            dataset,
+            "train" if train else "test",
+            config.batch_size,
+            train=train,
+            seed=config.seed,
+            epoch=epoch,
+            drop_last=train and not self.keep_last,
+            device=self.device,
+            reshuffle=config.reshuffle,
+        )
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _keep(self, **arrays: Tensor) -> None:
+        for name, array in arrays.items():
+            self.measures.setdefault(name, []).append(array.cpu())
+
+    def _stop_early(self) -> bool:
+        accuracies = [row["test_accuracy"] for row in self.history]
+        return (
+            self.config.early_stop > 0
+            and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= self.config.early_stop
+        )
+
+    def _checkpoint(self) -> None:
+        """Record the epoch: readable files first, then the checkpoint that a resumed run starts from."""
+        self._write_records()
+        states = dict(model=self.model, calibration=self.calibration, optimizer=self.optimizer)
+        state = {name: part.state_dict() for name, part in states.items()}
+        records.save_checkpoint(self.folder, state | dict(history=self.history, measures=self.measures))
+        row = self.history[-1]
+        self._log("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
+
+    def _write_records(self) -> None:
+        records.write(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+        if self.measures:
+            arrays = {name: torch.stack(values).numpy() for name, values in self.measures.items()}
+            arrays["student_layers"] = np.array(self.model.tap_names)
+            arrays["teacher_layers"] = np.array(self.teacher.tap_names)
+            arrays["instance_index"] = self.probe_index[:PROBE_INSTANCES].numpy()
+            records.write_arrays(self.folder / "measures.npz", arrays)
+
+    def _resume(self) -> int:
+        """Load the latest undamaged checkpoint; returns the number of epochs done."""
+        state, notes = records.load_checkpoint(self.folder)
+        for note in notes:
+            self._log(note)
+        if state is None:
+            return 0
+        self.model.load_state_dict(state["model"])
+        self.calibration.load_state_dict(state["calibration"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history, self.measures = state["history"], state["measures"]
+        return len(self.history)
+
+    def _finish(self, best: float) -> Run:
+        config, last = self.config, self.history[-1]
+        buffer = io.BytesIO()
+        torch.save(self.model.state_dict(), buffer)
+        records.write(self.folder / "weights.pt", buffer.getvalue())
+        metrics = {
+            "accuracy": last["test_accuracy"] if config.headline == "last" else best,
+            "last_accuracy": last["test_accuracy"],
+            "best_accuracy": best,
+            "best_epoch": 1 + int(np.argmax([row["test_accuracy"] for row in self.history])),
+            "epochs": len(self.history),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "train_seconds_per_epoch": float(np.mean([row["train_seconds"] for row in self.history])),
+            "test_seconds": float(np.mean([row["test_seconds"] for row in self.history])),
+            "weights_sha256": records.sha256(self.folder / "weights.pt"),
+            "finished": records.now(),
+        }
+        if "stm" in last:  # the paper averages the last ten epochs
+            metrics["stm"] = float(np.mean([row["stm"] for row in self.history[-10:]]))
+        records.write_json(self.folder / "metrics.json", metrics)
+        records.remove_checkpoints(self.folder)
+        self._log(f"{metrics['finished']} finished: accuracy {metrics['accuracy']:.2f} %")
+        return Run(self.folder)
+
+    def _log(self, line: str) -> None:
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")

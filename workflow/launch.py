@@ -1,0 +1,185 @@
+"""Run the workflow: ``python workflow/launch.py [--scale quick] [key=value ...]``.
+
+Snakemake does the work. This starts it with the right settings, clears what a killed run has left behind, shows the
+progress and the time left, and says at the end what failed and how to run just that again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from sastc.config import ConfigError, parse_arguments
+from sastc.records import Run, run_path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from plan import Job, make_plan, progress
+
+ROOT = Path(__file__).parents[1]
+MARK = "SASTC_WORKFLOW"  # in the environment of every process of this checkout's workflow
+
+
+def stop_leftovers() -> int:
+    """Stop processes that a killed workflow of this checkout has left: papermill, kernels; returns how many."""
+    mine = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in mine and process.environ().get(MARK) == str(ROOT):
+                process.kill()
+                found.append(process)
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
+    psutil.wait_procs(found, timeout=10)
+    return len(found)
+
+
+def environment() -> dict[str, str]:
+    """Environment of the jobs."""
+    paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    keep = str(16 * 2**30)
+    return os.environ | {
+        "PATH": os.pathsep.join(paths),
+        MARK: str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # glibc gives large freed tensors back to the kernel each time and fetches them anew: several times slower.
+        "MALLOC_MMAP_THRESHOLD_": keep,
+        "MALLOC_TRIM_THRESHOLD_": keep,
+    }
+
+
+def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
+    """Snakemake's command line."""
+    settings = {n: getattr(options, n) for n in ("scale", "changes", "only", "results", "data", "notebooks", "gpus")}
+    file = ROOT / "results" / ".workflow" / "config.json"
+    file.write_text(json.dumps(settings | {"book": options.book}))
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
+        "--configfile", str(file), "--cores", str(options.cores), "--resources", f"gpu={options.gpus}",
+        "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", *more,
+    ]  # fmt: skip
+
+
+def forget_lost_runs(jobs: dict[str, Job], options: argparse.Namespace) -> None:
+    """Delete executed notebooks whose run folder is gone, so that they are made again."""
+    for job in jobs.values():
+        if job.config is not None and not Run(run_path(job.config, options.results)).complete:
+            (ROOT / options.notebooks / f"{job.name}.ipynb").unlink(missing_ok=True)
+
+
+def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Namespace) -> None:
+    """Show progress until the process ends."""
+    folders = ROOT / options.notebooks, ROOT / options.results
+    done, total = progress(jobs, *folders)
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent, {remaining} left{postfix}"
+    with tqdm(total=total, initial=done, desc="notebooks", bar_format=layout, mininterval=1, smoothing=0.05) as bar:
+        while process.poll() is None:
+            time.sleep(1)
+            now, _ = progress(jobs, *folders)
+            bar.update(now - bar.n)
+            ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
+            bar.set_postfix_str(f" {ready} of {len(jobs)} ready" + ("; building the book" * (ready == len(jobs))))
+
+
+def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: float, log: Path) -> None:
+    """Say what failed and how to run just that again."""
+    failed = [p for p in sorted((ROOT / "results/notebooks/failed").glob("*.ipynb")) if p.stat().st_mtime >= started]
+    by_file = {Path(job.name).name: job for job in jobs.values()}
+    for path in failed:
+        cells = nbformat.read(path, as_version=4).cells
+        errors = [o for c in cells for o in c.get("outputs", []) if o.output_type == "error"]
+        what = f"{errors[-1].ename}: {errors[-1].evalue}" if errors else "stopped"
+        job = by_file.get(path.stem)
+        again = f"{snakemake_hint(options)} --target {job.name}" if job else "make book"
+        print(f"\nfailed: {path.relative_to(ROOT)}\n  {what}\n  run just this again: {again}")
+    if not failed:
+        print("\n".join(log.read_text(errors="replace").splitlines()[-25:]))
+    print(f"\n{len(failed)} notebooks failed; the others are kept. Full log: {log.relative_to(ROOT)}")
+
+
+def snakemake_hint(options: argparse.Namespace) -> str:
+    """Command of this launch, to be extended."""
+    changes = " ".join(f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in options.changes.items())
+    return f"python workflow/launch.py --scale {options.scale} {changes}".strip()
+
+
+def main() -> int:
+    """Run from the terminal; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="change settings of all runs")
+    parser.add_argument("--scale", default="quick", help="quick, slim or paper (default: %(default)s)")
+    parser.add_argument("--only", nargs="*", default=[], metavar="EXPERIMENT", help="names below experiments/")
+    parser.add_argument("--target", nargs="*", default=[], metavar="NOTEBOOK", help="make just these notebooks")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="default: all (%(default)s)")
+    parser.add_argument("--gpus", type=int, default=None, help="default: all that torch sees")
+    parser.add_argument("--results", default="results", help="folder of the runs")
+    parser.add_argument("--data", default="data", help="folder of the datasets")
+    parser.add_argument("--no-book", dest="book", action="store_false", help="do not build the book")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    options = parser.parse_args()
+    options.notebooks = "results/notebooks"
+    os.chdir(ROOT)
+    state = ROOT / "results" / ".workflow"
+    state.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state / "launch.lock")
+    try:
+        options.changes = {
+            n: list(v) if isinstance(v, tuple) else v for n, v in parse_arguments(options.settings).items()
+        }
+        jobs = make_plan(options.scale, options.changes, tuple(options.only), options.results, options.data)
+        unknown = [name for name in options.target if name not in {job.name for job in jobs.values()}]
+        if unknown:
+            raise ConfigError(f"--target {unknown[0]}: no such notebook; they are named as below {options.notebooks}")
+        lock.acquire(timeout=0)
+    except ConfigError as error:
+        print(f"ConfigError: {error}", file=sys.stderr)
+        return 2
+    except Timeout:
+        print("another workflow runs in this checkout: wait for it, or stop it", file=sys.stderr)
+        return 2
+    if options.gpus is None:
+        import torch
+
+        options.gpus = torch.cuda.device_count()
+    if count := stop_leftovers():
+        print(f"stopped {count} processes that an interrupted run had left")
+    targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
+    if options.dry_run:
+        return subprocess.call(snakemake(options, "--dry-run", "--quiet", "rules", *targets), env=environment())
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if any((ROOT / ".snakemake" / "locks").glob("*")):  # a killed Snakemake leaves its lock; ours says it is dead
+        subprocess.run(snakemake(options, "--unlock"), env=environment(), **quiet)
+    forget_lost_runs(jobs, options)
+    chosen = {name: job for name, job in jobs.items() if not options.target or job.name in options.target}
+    started, log = time.time(), state / "snakemake.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            snakemake(options, *targets), env=environment(), stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            watch(process, chosen, options)
+        except KeyboardInterrupt:
+            process.terminate()
+            stop_leftovers()
+            process.wait()
+            print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+            return 130
+    if process.returncode:
+        report_failures(jobs, options, started, log)
+        return 1
+    if options.book and not options.target:
+        print("The book is ready: open results/site/_build/html/index.html, or type `make serve`.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What the workflow has to do: the notebooks of all experiments at one scale, each with its parameters and its inputs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sastc.config import RunConfig
+from sastc.experiments import load_experiment
+from sastc.labels import title_of
+from sastc.records import Run, run_path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One notebook to execute."""
+
+    notebook: str  # source, notebooks/<notebook>.ipynb
+    name: str  # executed notebook, <folder>/<name>.ipynb
+    title: str
+    parameters: dict[str, Any]
+    needs: tuple[str, ...] = ()  # names of the executed notebooks that come first
+    config: RunConfig | None = None  # of a training
+
+    @property
+    def cost(self) -> float:
+        """Rough work, in steps of a baseline, from which the launcher estimates the time left."""
+        if self.config is None:
+            return 1.0
+        factor = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}[self.config.method]
+        return factor * self.config.epochs * (1 if self.config.method == "teacher" else self.config.timesteps / 2)
+
+
+def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], results: str, data: str) -> dict[str, Job]:
+    """All jobs by name, every input before what needs it."""
+    jobs: dict[str, Job] = {}
+    paths = {"results": results, "data": data}
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        if only and path.stem not in only:
+            continue
+        experiment = load_experiment(path, scale, changes)
+        for config in (*experiment.teachers, *experiment.runs):
+            jobs.setdefault(config.name, training(config, paths))
+        if experiment.runs:
+            parameters = {"experiment": path.stem, "scale": scale, "changes": changes, **paths}
+            needs = tuple(config.name for config in experiment.runs)
+            jobs[path.stem] = Job(experiment.notebook, path.stem, experiment.title, parameters, needs)
+    return jobs
+
+
+def training(config: RunConfig, paths: dict[str, str]) -> Job:
+    """The notebook that trains one teacher or student."""
+    teacher = config.teacher_config()
+    values = dict(argument.split("=", 1) for argument in config.arguments)
+    parameters = {name: value for name, value in config.to_dict().items() if name in values} | paths
+    notebook = "teacher" if config.method == "teacher" else "combination"
+    needs = (teacher.name,) if teacher else ()
+    return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
+
+
+def progress(jobs: dict[str, Job], folder: Path, results: Path) -> tuple[float, float]:
+    """Work done and work in all; a training counts by its finished epochs."""
+    done = 0.0
+    for job in jobs.values():
+        if (folder / f"{job.name}.ipynb").exists():
+            done += job.cost
+        elif job.config is not None:
+            history = run_path(job.config, results) / "history.csv"
+            if Run(history.parent).complete:
+                done += 0.95 * job.cost
+            elif history.exists():
+                done += 0.9 * job.cost * history.read_text().count("\n") / (job.config.epochs + 1)
+    return done, sum(job.cost for job in jobs.values())
