@@ -31,6 +31,11 @@ class Experiment:
     runs: tuple[RunConfig, ...]
 
     @property
+    def command(self) -> str:
+        """Command that makes these runs and their notebook."""
+        return f"python workflow/launch.py --scale {self.scale} --only {self.name}"
+
+    @property
     def teachers(self) -> tuple[RunConfig, ...]:
         """The teachers those runs need, each once."""
         return tuple({t.identity: t for r in self.runs if (t := r.teacher_config())}.values())

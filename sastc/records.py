@@ -5,6 +5,7 @@
 ``provenance.json``   commit, versions, hardware, times, command, data and teacher hashes
 ``history.csv``       one row an epoch
 ``measures.npz``      arrays by layer, time step and epoch (no pickle), see :data:`MEASURES`
+``indices.npz``       training images and noisy labels used, where the run has a subset or label noise
 ``metrics.json``      final numbers; written last, so a run with this file is complete
 ``log.txt``           the same for human eyes
 ``weights.pt``        weights after the last epoch (not in git)
@@ -12,6 +13,7 @@
 ====================  ==================================================================================
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -140,7 +142,8 @@ def write(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise RunError(f"cannot write {path}: {error.strerror}; what was recorded before is kept") from error
 
 

@@ -178,12 +178,12 @@ def scale_note(experiment: Experiment) -> str:
     sets = {config.dataset for config in experiment.runs}
     if sets == {"digits"}:
         text = (
-            "<strong>Digits are no CIFAR-10.</strong> These runs train networks a sixteenth as wide for a few epochs on "
+            "<strong>Digits are no CIFAR-10.</strong> These runs train networks an eighth as wide for a few epochs on "
             "1,437 images of handwritten digits. They show that every part works; they say nothing about whether the "
             "paper's results hold."
         )
     elif experiment.scale == "slim":
-        text = "<strong>Slim scale.</strong> Narrow networks and a part of the training images: compare methods, not the paper."
+        text = "<strong>Slim scale.</strong> Narrow networks and a part of the images: compare methods, not the paper."
     else:
         text = f"Scale: {experiment.scale}."
     return f'<p class="scale-note">{text}</p>'

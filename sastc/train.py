@@ -73,8 +73,9 @@ def run(
         if force:
             (folder / "metrics.json").unlink(missing_ok=True)
             records.remove_checkpoints(folder)
+        training = _Training(config, folder, data, torch.device(device), progress)  # mistakes show before work starts
         teacher = _teacher(config, results=results, data=data, device=device, progress=progress)
-        return _Training(config, folder, teacher, data, torch.device(device), progress).run()
+        return training.run(teacher)
 
 
 @contextlib.contextmanager
@@ -166,9 +167,8 @@ def _dataset(config: RunConfig, root: str | Path) -> Dataset:
 class _Training:
     """One training, from the first epoch or from a checkpoint to the recorded run."""
 
-    def __init__(self, config, folder, teacher: Run | None, data, device, progress):
-        self.config, self.folder, self.teacher_run = config, folder, teacher
-        self.device, self.progress = device, progress
+    def __init__(self, config: RunConfig, folder: Path, data: str | Path, device: torch.device, progress: bool):
+        self.config, self.folder, self.device, self.progress = config, folder, device, progress
         self.dataset = _dataset(config, data)
         self.keep_last = config.partial_batch == "keep"
         self.batches = num_batches(self.dataset, "train", config.batch_size, drop_last=not self.keep_last)
@@ -182,10 +182,9 @@ class _Training:
             torch.manual_seed(config.seed)
             self.model = build_model(config, self.dataset, "teacher" if is_teacher else "student").to(device)
             self.teacher = None
-            if teacher is not None:
+            if config.teacher and not is_teacher:
                 self.teacher = build_model(config, self.dataset, "teacher").to(device).eval().requires_grad_(False)
-                self.teacher.load_state_dict(torch.load(teacher.path / "weights.pt", weights_only=True))
-            torch.manual_seed(config.seed)  # the same students and data whatever the method adds
+            torch.manual_seed(config.seed)
             self.calibration = self._calibration().to(device)
         self.parameters = [*self.model.parameters(), *self.calibration.parameters()]
         self.optimizer = torch.optim.SGD(
@@ -215,24 +214,29 @@ class _Training:
             return SelfAttentiveCalibration(*shapes, config.mlp_dim, **options, **sizes)
         return nn.Identity()
 
-    def run(self) -> Run:
+    def run(self, teacher: Run | None) -> Run:
         """Train to the end and record."""
         config, folder = self.config, self.folder
         records.write_json(folder / "config.json", config.to_dict())
         provenance = records.provenance(config.command, self.device, torch.get_num_threads())
         provenance["data"] = {"name": self.dataset.label, **self.dataset.provenance}
-        if self.teacher_run:
+        if teacher:
+            self.teacher.load_state_dict(torch.load(teacher.path / "weights.pt", map_location="cpu", weights_only=True))
             provenance["teacher"] = {
-                "run": self.teacher_run.name,
-                "weights_sha256": records.sha256(self.teacher_run.path / "weights.pt"),
-                "accuracy": self.teacher_run.metrics["accuracy"],
+                "run": teacher.name,
+                "weights_sha256": records.sha256(teacher.path / "weights.pt"),
+                "accuracy": teacher.metrics["accuracy"],
             }
         first = self._resume()
         provenance["resumed_at_epoch"] = first or None
         records.write_json(folder / "provenance.json", provenance)
-        self._log(
-            f"{provenance['started']} {'resumed at epoch ' + str(first + 1) if first else 'started'}: {config.command}"
-        )
+        if config.train_subset or config.train_fraction < 1 or config.label_noise:
+            train = self.dataset.train
+            noisy = (train.labels != train.clean_labels).nonzero().flatten()
+            indices = dict(train_rows=train.rows, noisy_rows=train.rows[noisy], noisy_labels=train.labels[noisy])
+            records.write_arrays(folder / "indices.npz", {name: rows.numpy() for name, rows in indices.items()})
+        begun = f"resumed at epoch {first + 1}" if first else "started"
+        self._log(f"{provenance['started']} {begun}: {config.command}")
         best = max((row["test_accuracy"] for row in self.history), default=-1.0)
         name = f"{config.student or config.teacher} {config.method}"
         bar = tqdm(total=config.epochs * self.batches, initial=first * self.batches, desc=name, unit="step",
@@ -244,8 +248,8 @@ class _Training:
                 row = self._epoch(epoch, bar)
                 if not np.isfinite(row["train_loss"]):
                     raise RunError(
-                        f"the loss is not finite in epoch {epoch + 1} of {folder.name}: try a smaller learning_rate or beta; "
-                        "the epochs before are kept"
+                        f"the loss is not finite in epoch {epoch + 1} of {folder.name}: "
+                        "try a smaller learning_rate or beta; the epochs before are kept"
                     )
                 self.history.append(row)
                 best = max(best, row["test_accuracy"])
@@ -440,5 +444,8 @@ class _Training:
         return Run(self.folder)
 
     def _log(self, line: str) -> None:
-        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.folder / 'log.txt'}: {error.strerror}") from error

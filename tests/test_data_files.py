@@ -357,8 +357,8 @@ def test_real_cifar10_copy():
     assert data.classes == tuple(ANIMALS)
     assert torch.bincount(data.train.labels).tolist() == [5000] * 10
     assert torch.bincount(data.test.labels).tolist() == [1000] * 10
-    pixels = data.train.images.double() / 255
-    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=0.001)
+    pixels = data.train.images[::10].double() / 255
+    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=0.003)
     assert pixels.std((0, 2, 3)).tolist() == pytest.approx(data.std, abs=0.003)  # JPEG blurs a little
     quarter = load_dataset("cifar10", root=REAL, train_fraction=0.25, label_noise=0.1)
     assert torch.bincount(quarter.train.clean_labels).tolist() == [1250] * 10

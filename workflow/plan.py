@@ -1,4 +1,4 @@
-"""What the workflow has to do: the notebooks of all experiments at one scale, each with its parameters and its inputs."""
+"""What the workflow has to do: the notebooks of all experiments at one scale, with their parameters and inputs."""
 
 import dataclasses
 from pathlib import Path

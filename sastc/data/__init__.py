@@ -11,10 +11,7 @@ from pathlib import Path
 import torch
 
 from sastc.data.batches import augment, epoch_batches, normalise, num_batches
-from sastc.data.cifar import load_cifar
 from sastc.data.dataset import Dataset, Split
-from sastc.data.digits import load_digits
-from sastc.data.imagenet import load_imagefolder, load_imagenet
 from sastc.data.lazy import LazyImages
 from sastc.data.subsets import add_label_noise, digest, subset
 
@@ -62,7 +59,7 @@ def load_dataset(
     train_subset : int, optional
         Keep this many training images, classes in proportion.
     train_fraction : float
-        Keep round(fraction * count) training images of each class; in (0, 1].
+        Of these keep round(fraction * count) images of each class; in (0, 1].
     label_noise : float
         Fraction of the kept training labels replaced by another class, uniformly drawn; in [0, 1].
     data_seed : int
@@ -101,14 +98,20 @@ def load_dataset(
     if str(root) == ROOT:
         root = os.environ.get("SASTC_DATA") or root
     root = Path(root).expanduser()
+    # Imported here: torchvision, scikit-learn and pyarrow cost seconds, and each data set needs only one of them.
     if name == "digits":
+        from sastc.data.digits import load_digits
+
         dataset = load_digits(size)
     elif name in ("cifar10", "cifar100"):
+        from sastc.data.cifar import load_cifar
+
         dataset = load_cifar(name, root, size, download)
-    elif name == "imagenet":
-        dataset = load_imagenet(root, size)
     else:
-        dataset = load_imagefolder(root, size)
+        from sastc.data import imagenet
+
+        load = imagenet.load_imagenet if name == "imagenet" else imagenet.load_imagefolder
+        dataset = load(root, size)
 
     train = subset(dataset.train, dataset.classes, train_subset, train_fraction, data_seed)
     train = add_label_noise(train, dataset.num_classes, label_noise, data_seed)

@@ -70,31 +70,28 @@ def subset(split: Split, classes: tuple[str, ...], size: int | None, fraction: f
     size : int, optional
         Keep this many images, classes in proportion.
     fraction : float
-        Keep round(fraction * count) images of each class (appendix 2, few-shot learning).
+        Of these keep round(fraction * count) images of each class (appendix 2, few-shot learning).
     seed : int
         Draws the order in which images are kept.
 
     Raises
     ------
     ValueError
-        If `size` exceeds the split, `fraction` leaves a class empty, or both are given.
+        If `size` exceeds the split or `fraction` leaves a class empty.
     """
-    labels = split.labels.numpy()
     if size is None and fraction == 1.0:
         return split
-    if size is not None and fraction != 1.0:
-        raise ValueError(f"train_subset={size} and train_fraction={fraction} exclude each other; give one of them")
-    if size is not None:
-        if size > len(split):
-            raise ValueError(f"train_subset={size}: must be between 1 and {len(split)}, the size of the training split")
-        kept = stratified_order(labels, seed, SUBSET)[:size]
-    else:
-        quota = np.array([round(fraction * int(count)) for count in np.bincount(labels, minlength=len(classes))])
-        if not quota.all():
-            empty = classes[int(quota.argmin())]
-            raise ValueError(f"train_fraction={fraction}: keeps no image of class {empty!r}; must be larger")
-        kept = np.flatnonzero(class_ranks(labels, seed, SUBSET)[1] < quota[labels])
-    return split.take(np.sort(kept))
+    if size is not None and size > len(split):
+        raise ValueError(f"train_subset={size}: must be between 1 and {len(split)}, the size of the training split")
+    labels = split.labels.numpy()
+    kept = stratified_order(labels, seed, SUBSET)[:size]
+    # Of each class the order takes rank 0 first, then 1, ...: a smaller quota is a cut at a lower rank.
+    ranks = class_ranks(labels, seed, SUBSET)[1]
+    counts = np.bincount(labels[kept], minlength=len(classes))
+    quota = np.array([round(fraction * int(count)) for count in counts])
+    if (emptied := np.flatnonzero((quota == 0) & (counts > 0))).size:
+        raise ValueError(f"train_fraction={fraction}: keeps no image of class {classes[emptied[0]]!r}; must be larger")
+    return split.take(np.sort(kept[ranks[kept] < quota[labels[kept]]]))
 
 
 def add_label_noise(split: Split, num_classes: int, fraction: float, seed: int) -> Split:
@@ -106,6 +103,8 @@ def add_label_noise(split: Split, num_classes: int, fraction: float, seed: int) 
     count = round(fraction * len(split))
     if count == 0:
         return split
+    if num_classes < 2:
+        raise ValueError(f"label_noise={fraction}: must be 0 where there is no other class")
     rows, total = split.rows.numpy(), int(split.rows.max()) + 1
     # A stream's first words do not depend on how many are drawn, so any subset sees an image's own word.
     noisy = np.argsort(draw_words(total, seed, NOISY_IMAGES)[rows], kind="stable")[:count]

@@ -17,17 +17,17 @@ from sastc.neurons import LIF
 
 __all__ = ["MODELS", "OPTIONS", "Network", "create_model"]
 
-MODELS: dict[str, Callable[[Recipe, dict], Network]] = {
+MODELS: dict[str, Callable[..., Network]] = {
     "vgg11": lambda recipe, o: vgg11(recipe, o["vgg_downsample"], o["vgg_head"]),
     "vgg13": lambda recipe, o: vgg13(recipe),
-    "resnet18": lambda recipe, o: resnet18(recipe, o["resnet18_variant"], o["resnet_head"]),
-    "resnet19": lambda recipe, o: resnet19(recipe, o["resnet_head"]),
-    "resnet34": lambda recipe, o: resnet34(recipe, o["resnet_head"]),
-    "resnet32x4": lambda recipe, o: resnet32x4(recipe, o["resnet_head"]),
-    "wrn16_2": lambda recipe, o: wrn16_2(recipe, o["wrn16_2_variant"], o["resnet_head"]),
-    "wrn28_4": lambda recipe, o: wide_resnet(recipe, 28, 4, o["resnet_head"]),
-    "wrn40_2": lambda recipe, o: wide_resnet(recipe, 40, 2, o["resnet_head"]),
-    "pyramidnet20": lambda recipe, o: pyramidnet(recipe, 20, 200, o["pyramidnet_taps"], o["resnet_head"]),
+    "resnet18": lambda recipe, o: resnet18(recipe, o["resnet18_variant"], **_head(o)),
+    "resnet19": lambda recipe, o: resnet19(recipe, **_head(o)),
+    "resnet34": lambda recipe, o: resnet34(recipe, **_head(o)),
+    "resnet32x4": lambda recipe, o: resnet32x4(recipe, **_head(o)),
+    "wrn16_2": lambda recipe, o: wrn16_2(recipe, o["wrn16_2_variant"], **_head(o)),
+    "wrn28_4": lambda recipe, o: wide_resnet(recipe, 28, 4, **_head(o)),
+    "wrn40_2": lambda recipe, o: wide_resnet(recipe, 40, 2, **_head(o)),
+    "pyramidnet20": lambda recipe, o: pyramidnet(recipe, 20, 200, o["pyramidnet_taps"], **_head(o)),
 }
 
 # Architecture options and their allowed values, the default first.
@@ -37,6 +37,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "vgg_downsample": ("stride", "pool"),
     "vgg_head": ("stacked", "single"),
     "resnet_head": ("hidden", "single"),
+    "hidden_init": ("balanced", "released"),
     "pyramidnet_taps": ("released", "all"),
 }
 
@@ -90,8 +91,9 @@ def create_model(
     **options : str
         Architecture options; those of other networks are checked and ignored. `resnet18_variant` ("released",
         "standard"), `wrn16_2_variant` ("released", "wide_resnet"), `vgg_downsample` ("stride", "pool") and `vgg_head`
-        ("stacked", "single") of VGG-11, `resnet_head` of spiking residual networks ("hidden": 256 LIF neurons before
-        the last layer, "single"), `pyramidnet_taps` ("released": without stage 2, "all").
+        ("stacked", "single") of VGG-11, `resnet_head` of spiking residual networks ("hidden": 256 neurons before the
+        last layer, "single") and `hidden_init` of that layer's weights ("balanced", "released": PyTorch's default, too
+        small for γ = 0.3), `pyramidnet_taps` ("released": without stage 2, "all").
 
     Returns
     -------
@@ -136,7 +138,7 @@ def create_model(
         in_channels=in_channels,
         image_size=image_size,
         width=width,
-        timesteps=timesteps,
+        timesteps=timesteps if spiking else None,
         taps=taps,
         tap=tap,
         output=output,
@@ -144,6 +146,10 @@ def create_model(
         norm_gain=tdbn_alpha * getattr(example, "threshold", 1.0) if spiking and tdbn_alpha is not None else 1.0,
     )
     return MODELS[name](recipe, {key: values[0] for key, values in OPTIONS.items()} | options)
+
+
+def _head(options: dict[str, str]) -> dict[str, str]:
+    return {"head": options["resnet_head"], "hidden_init": options["hidden_init"]}
 
 
 def _neuron_factory(neuron: str | Callable[..., nn.Module], options: dict[str, Any]) -> Callable[[], nn.Module]:

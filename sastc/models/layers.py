@@ -16,7 +16,8 @@ from torch import Tensor, nn
 class Recipe:
     """What all layers of one network have in common; :func:`sastc.models.create_model` explains the fields.
 
-    `leak` is the λ of a leaky output membrane, `norm_gain` the initial scale of the batch norms.
+    `timesteps` is None in an ANN, `leak` the λ of a leaky output membrane, `norm_gain` the initial scale of the batch
+    norms.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Recipe:
     in_channels: int = 3
     image_size: int = 32
     width: float = 1.0
-    timesteps: int = 2
+    timesteps: int | None = 2
     taps: str = "stages"
     tap: str = "spikes"
     output: str = "mean_current"
@@ -178,25 +179,38 @@ def residual_stem(recipe: Recipe, channels: int, *, norm: bool = True, fire: boo
     """
     channels = recipe.channels(channels)
     large = recipe.image_size >= 128
-    layers = [conv(recipe.in_channels, channels, *((7, 2) if large else (3, 1)))]
-    encoder = Encoder(
-        PerStep(*layers, recipe.norm(channels)) if norm else PerStep(*layers),
-        recipe.make_neuron() if fire else None,
-        recipe.timesteps if recipe.spiking else None,
-    )
-    stem = Stage(encoder, channels=channels, stride=2 if large else 1)
-    return stem, [PerStep(nn.MaxPool2d(3, stride=2, padding=1))] if large else []
+    kernel, stride = (7, 2) if large else (3, 1)
+    layers = [conv(recipe.in_channels, channels, kernel, stride)] + ([recipe.norm(channels)] if norm else [])
+    encoder = Encoder(PerStep(*layers), recipe.make_neuron() if fire else None, recipe.timesteps)
+    pool = [PerStep(nn.MaxPool2d(3, stride=2, padding=1))] if large else []
+    return Stage(encoder, channels=channels, stride=stride), pool
 
 
-def pooled_head(recipe: Recipe, channels: int, head: str = "single") -> tuple[nn.Sequential, nn.Sequential]:
-    """Neck and classifier: global average pool, then a linear layer; in an SNN with `head` "hidden" two and a LIF.
+def pooled_head(recipe: Recipe, channels: int, *, head: str = "single", hidden_init: str = "balanced") -> tuple:
+    """Neck and classifier: global average pool, then a linear layer; in an SNN with `head` "hidden" two and a neuron.
 
-    The neck ends where the network's last neuron (and the pool behind it) ends, the classifier is linear.
+    The neck ends with the network's last neuron (or the pool behind it), the classifier is linear.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    channels : int
+        Channels F of the last stage.
+    head : {"hidden", "single"}
+        Whether an SNN has a hidden layer.
+    hidden_init : {"balanced", "released"}
+        Weights of the hidden layer. "released" is PyTorch's default, U(-1/√F, 1/√F): the firing rates behind the pool
+        are about 1/4, so the currents are about 0.13, no neuron fires, and hardly a potential comes within γ = 0.3 of
+        the threshold. By Eq. 11 the classification loss then has no gradient, or almost none, at γ = 0.3 (the released
+        γ = 1 has one). "balanced" draws N(0, 16/F): currents of about unit variance, as the batch norms give to all
+        other neurons.
     """
     neck = [PerStep(nn.AdaptiveAvgPool2d(1), nn.Flatten())]
     # paper: silent  released: students (SNN) have a hidden layer of 256 LIF neurons, teachers (ANN) have none
     if recipe.spiking and head == "hidden":
-        hidden = recipe.channels(256)
-        neck += [nn.Linear(channels, hidden), recipe.make_neuron()]
-        channels = hidden
+        linear = nn.Linear(channels, recipe.channels(256))
+        if hidden_init == "balanced":
+            nn.init.normal_(linear.weight, std=4 * recipe.norm_gain / channels**0.5)
+        neck += [linear, recipe.make_neuron()]
+        channels = linear.out_features
     return nn.Sequential(*neck), nn.Sequential(nn.Linear(channels, recipe.num_classes))

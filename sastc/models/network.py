@@ -37,7 +37,8 @@ class Network(nn.Module):
     -----
     Initial weights are those of the released code's networks: an SNN keeps PyTorch's defaults, the convolutions of an
     ANN are drawn by He's method (normal, fan-out) with biases of zero. Linear layers have PyTorch's defaults in both;
-    the released WRN alone starts its last bias at zero, and RepDistiller's VGG its last weights at N(0, 0.01²).
+    the released WRN alone starts its last bias at zero, and RepDistiller's VGG its last weights at N(0, 0.01²). The
+    hidden layer of a spiking residual network is the exception, see :func:`sastc.models.layers.pooled_head`.
     """
 
     def __init__(

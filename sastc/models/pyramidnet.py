@@ -6,7 +6,7 @@ from sastc.models.layers import PerStep, Recipe, ResidualUnit, Stage, conv, pool
 from sastc.models.network import Network
 
 
-def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, head: str) -> Network:
+def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, **head: str) -> Network:
     """PyramidNet-`depth` with basic blocks, its width growing by `alpha` in equal parts over all blocks.
 
     Parameters
@@ -18,8 +18,8 @@ def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, head: str) -
         Channels of the last block less those of the stem (16), before the width factor.
     taps : {"released", "all"}
         Whether stage 2 is left out of the candidate layers. Taps are the pre-activation sums.
-    head : {"hidden", "single"}
-        Linear layers of an SNN.
+    **head : str
+        Linear layers of an SNN, see :func:`sastc.models.layers.pooled_head`.
     """
     stem, pool = residual_stem(recipe, 16, fire=False)
     stages, inputs = {"stem": stem}, stem.channels
@@ -31,7 +31,7 @@ def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, head: str) -
             units.append(_block(recipe, inputs, outputs, stride=2 if k > 1 and i == 0 else 1))
             inputs = outputs
         stages[f"stage{k}"] = Stage(*units, channels=inputs, stride=2 if k > 1 or pool else 1)
-    neck, classifier = pooled_head(recipe, inputs, head)
+    neck, classifier = pooled_head(recipe, inputs, **head)
     last = [PerStep(recipe.norm(inputs)), recipe.make_neuron()]
     # paper: three targets in Fig. 2  released: the features of stage 2 are not collected
     untapped = ("stage2",) if taps == "released" else ()

@@ -37,7 +37,7 @@ def resnet(
     *,
     stem: int = 64,
     branch: Callable = basic,
-    head: str = "hidden",
+    **head: str,
 ) -> Network:
     """Post-activation ResNet.
 
@@ -52,7 +52,7 @@ def resnet(
         Published channel count of the stem.
     branch : {basic, bottleneck}
         Residual branch.
-    head : {"hidden", "single"}
+    **head : str
         Linear layers of an SNN, see :func:`sastc.models.layers.pooled_head`.
     """
     first, pool = residual_stem(recipe, stem)
@@ -66,32 +66,32 @@ def resnet(
             units.append(ResidualUnit(layers, project, recipe.make_neuron()))
             inputs = outputs
         stages[f"stage{k}"] = Stage(*units, channels=inputs, stride=2 if k > 1 or pool else 1)
-    return Network(recipe, stages, *pooled_head(recipe, inputs, head))
+    return Network(recipe, stages, *pooled_head(recipe, inputs, **head))
 
 
-def resnet18(recipe: Recipe, variant: str, head: str) -> Network:
+def resnet18(recipe: Recipe, variant: str, **head: str) -> Network:
     """ResNet-18: "released" as the authors' student, "standard" as He et al. published it."""
     # paper: only the name  released: three stages, the trunk otherwise known as ResNet-19
     if variant == "released":
-        return resnet19(recipe, head)
-    return resnet(recipe, (2, 2, 2, 2), (64, 128, 256, 512), head=head)
+        return resnet19(recipe, **head)
+    return resnet(recipe, (2, 2, 2, 2), (64, 128, 256, 512), **head)
 
 
-def resnet19(recipe: Recipe, head: str) -> Network:
+def resnet19(recipe: Recipe, **head: str) -> Network:
     """ResNet-19 (Zheng et al. 2021), the released teacher."""
-    return resnet(recipe, (3, 3, 2), (128, 256, 512), head=head)
+    return resnet(recipe, (3, 3, 2), (128, 256, 512), **head)
 
 
-def resnet34(recipe: Recipe, head: str) -> Network:
+def resnet34(recipe: Recipe, **head: str) -> Network:
     """ResNet-34."""
-    return resnet(recipe, (3, 4, 6, 3), (64, 128, 256, 512), head=head)
+    return resnet(recipe, (3, 4, 6, 3), (64, 128, 256, 512), **head)
 
 
-def resnet32x4(recipe: Recipe, head: str) -> Network:
+def resnet32x4(recipe: Recipe, **head: str) -> Network:
     """ResNet-32x4 as in RepDistiller: the CIFAR ResNet of depth 32 with four times the channels (twice in the stem)."""
-    return resnet(recipe, (5, 5, 5), (64, 128, 256), stem=32, head=head)
+    return resnet(recipe, (5, 5, 5), (64, 128, 256), stem=32, **head)
 
 
-def bottleneck16(recipe: Recipe, head: str) -> Network:
+def bottleneck16(recipe: Recipe, **head: str) -> Network:
     """The network that the released code calls WRN-16-2: bottlenecks [2, 1, 1] with 512, 1024 and 2048 outputs."""
-    return resnet(recipe, (2, 1, 1), (128, 256, 512), branch=bottleneck, head=head)
+    return resnet(recipe, (2, 1, 1), (128, 256, 512), branch=bottleneck, **head)

@@ -25,6 +25,7 @@ def vgg11(recipe: Recipe, downsample: str, head: str) -> Network:
     head : {"stacked", "single"}
         Linear layers of 4096, 4096 and N outputs, or of N alone.
     """
+    # paper: only the name  released: stride 2, its average pools are commented out; three linear layers in a row
     pool = downsample == "pool"  # taps stand before the pool, where the spikes are
     stages = _stages(recipe, VGG11, [None] + [nn.AvgPool2d] * 3 if pool else [None] * 4, stride=1 if pool else 2)
     side = recipe.image_size
@@ -65,7 +66,7 @@ def _stages(recipe: Recipe, groups: tuple, pools: list, stride: int = 1) -> dict
             step = stride if k and i == len(group) - 1 else 1
             layers = recipe.conv_norm(inputs, width, stride=step, bias=True)
             if k == i == 0:
-                units.append(Encoder(layers, recipe.make_neuron(), recipe.timesteps if recipe.spiking else None))
+                units.append(Encoder(layers, recipe.make_neuron(), recipe.timesteps))
             else:
                 units.append(ConvUnit(layers, recipe.make_neuron()))
             inputs = width

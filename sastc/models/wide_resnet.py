@@ -27,7 +27,7 @@ class WideUnit(Unit):
         return self.branch(a) + (x if self.project is None else self.project(a))
 
 
-def wide_resnet(recipe: Recipe, depth: int, widen: int, head: str) -> Network:
+def wide_resnet(recipe: Recipe, depth: int, widen: int, **head: str) -> Network:
     """WRN-`depth`-`widen`: ``(depth - 4) / 6`` blocks in each of three stages. Taps are the pre-activation sums."""
     stem, pool = residual_stem(recipe, 16, norm=False, fire=False)
     stages, inputs = {"stem": stem}, stem.channels
@@ -37,12 +37,12 @@ def wide_resnet(recipe: Recipe, depth: int, widen: int, head: str) -> Network:
             units.append(WideUnit(recipe, inputs, outputs, stride=2 if k > 1 and i == 0 else 1))
             inputs = outputs
         stages[f"stage{k}"] = Stage(*units, channels=inputs, stride=2 if k > 1 or pool else 1)
-    neck, classifier = pooled_head(recipe, inputs, head)
+    neck, classifier = pooled_head(recipe, inputs, **head)
     last = [PerStep(recipe.norm(inputs)), recipe.make_neuron()]
     return Network(recipe, stages, nn.Sequential(*last, *neck), classifier)
 
 
-def wrn16_2(recipe: Recipe, variant: str, head: str) -> Network:
+def wrn16_2(recipe: Recipe, variant: str, **head: str) -> Network:
     """WRN-16-2: "released" is the bottleneck network of the authors' code, "wide_resnet" the published one."""
     # paper: cites Wide ResNet  released: a bottleneck ResNet, 16 times as wide at the end of each stage
-    return bottleneck16(recipe, head) if variant == "released" else wide_resnet(recipe, 16, 2, head)
+    return bottleneck16(recipe, **head) if variant == "released" else wide_resnet(recipe, 16, 2, **head)

@@ -1,0 +1,110 @@
+"""Shows RunConfig in the book from the code itself, so that no page can go stale.
+
+``{field}`gamma` `` links to a field's row and fails the build if there is no such field; ``{setting}`gamma` `` adds its
+default in both variants (CIFAR-10, paper scale). The directives ``config-fields`` and ``config-presets`` make tables.
+"""
+
+import inspect
+import re
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.addnodes import pending_xref
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from sastc.config import EVERY, RunConfig, _allowed
+
+PRESETS = {
+    "quick, digits": dict(),
+    "slim, CIFAR-10": dict(scale="slim", dataset="cifar10"),
+    "paper, CIFAR-10": dict(scale="paper", dataset="cifar10"),
+    "paper, CIFAR-10, released": dict(scale="paper", dataset="cifar10", variant="released"),
+    "paper, CIFAR-100": dict(scale="paper", dataset="cifar100"),
+    "paper, ImageNet": dict(scale="paper", dataset="imagenet"),
+    "paper, CIFAR-10, teacher": dict(scale="paper", dataset="cifar10", method="teacher"),
+}
+
+
+def shown(value) -> str:
+    """A value as it is typed in a terminal."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f"{v:.4g}" for v in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+class FieldRole(SphinxRole):
+    """A link to a field's row; with `defaults` also what the two variants set."""
+
+    def __init__(self, defaults: bool = False):
+        self.defaults = defaults
+
+    def run(self):
+        """Make the nodes, or an error."""
+        name = self.text
+        if name not in RunConfig.fields():
+            error = self.inliner.reporter.error(f"RunConfig has no field {name!r}", line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, error)], [error]
+        link = pending_xref(
+            "", nodes.literal("", name), refdomain="std", reftype="ref", reftarget=f"field-{name.replace('_', '-')}",
+            refexplicit=True, refwarn=True, refdoc=self.env.docname,
+        )  # fmt: skip
+        if not self.defaults:
+            return [link], []
+        config = dict(dataset="cifar10", scale="paper")
+        values = (getattr(RunConfig(**config, variant=variant), name) for variant in ("paper", "released"))
+        paper, released = (shown(value) or "(empty)" for value in values)
+        both = [nodes.Text(" = "), nodes.literal("", paper)]
+        if released != paper:
+            both += [nodes.Text(" (paper), "), nodes.literal("", released), nodes.Text(" (released)")]
+        return [link, *both], []
+
+
+class Table(SphinxDirective):
+    """A directive whose content is Markdown that the code writes."""
+
+    def run(self):
+        """Parse the Markdown."""
+        node = nodes.container()
+        self.state.nested_parse(StringList(self.markdown(), source="RunConfig"), 0, node)
+        return node.children
+
+
+class Fields(Table):
+    """All fields, in the groups and the order of the class."""
+
+    def markdown(self) -> list[str]:
+        """One table for each comment that heads a group of fields."""
+        lines = []
+        for group, name in re.findall(r"^    (?:# (.+)|(\w+): .* = option\()", inspect.getsource(RunConfig), re.M):
+            if group:
+                lines += ["", f"## {group}", "", "| field | default | allowed | meaning |", "|:--|:--|:--|:--|"]
+                continue
+            field = RunConfig.fields()[name]
+            methods = field.metadata["applies"]
+            only = "" if set(methods) == set(EVERY) else f" *({', '.join(methods)})*"
+            default = "preset" if field.default is None else f"`{shown(field.default) or '(empty)'}`"
+            anchor = f"[`{name}`]{{#field-{name.replace('_', '-')}}}"
+            lines.append(f"| {anchor} | {default} | {_allowed(field)} | {field.metadata['doc']}{only} |")
+        return lines
+
+
+class Presets(Table):
+    """The fields that are left open, as some scales, datasets and variants fill them."""
+
+    def markdown(self) -> list[str]:
+        """One row a field, one column a preset."""
+        configs = [RunConfig(**values) for values in PRESETS.values()]
+        lines = ["| field | " + " | ".join(PRESETS) + " |", "|:--" * (len(PRESETS) + 1) + "|"]
+        for name, field in RunConfig.fields().items():
+            if field.default is None:
+                lines.append(f"| {{field}}`{name}` | " + " | ".join(shown(getattr(c, name)) for c in configs) + " |")
+        return lines
+
+
+def setup(app):
+    """Register roles and directives."""
+    app.add_role("field", FieldRole())
+    app.add_role("setting", FieldRole(defaults=True))
+    app.add_directive("config-fields", Fields)
+    app.add_directive("config-presets", Presets)
+    return {"parallel_read_safe": True, "version": "1"}

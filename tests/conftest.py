@@ -1,0 +1,26 @@
+import shutil
+
+import pytest
+import torch
+
+from sastc.config import RunConfig
+
+torch.set_num_threads(1)
+
+# The smallest run that goes through everything: seconds on one core.
+TINY = dict(epochs=2, teacher_epochs=1, batch_size=16, train_subset=80, image_size=8, width=1 / 16)
+TINY |= dict(stm_batches=2, probe_batches=1)
+TINY_SETTINGS = [f"{name}={value}" for name, value in TINY.items()]
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return lambda **changes: RunConfig(**(TINY | changes))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("Chromium is not installed")
+    return path

@@ -1,0 +1,182 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sastc.config import ConfigError, RunConfig, parse_arguments
+from sastc.experiments import expand, load_experiment
+
+FIELDS = RunConfig.fields()
+
+
+def test_published_values_at_paper_scale():
+    config = RunConfig(dataset="cifar10", scale="paper")
+    expected = dict(
+        epochs=240, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, lr_drop=0.1, beta=1300.0,
+        temperature=4.0, gamma=0.3, decay=0.5, threshold=1.0, width=1.0, train_subset=0, image_size=32, mlp_dim=128,
+        headline="last", partial_batch="drop", reshuffle=True,
+    )  # fmt: skip
+    assert {name: getattr(config, name) for name in expected} == expected
+    drops = [e for e in range(1, 240) if config.learning_rate_at(e) < config.learning_rate_at(e - 1)]
+    assert drops == [150, 180, 210]
+    teacher = config.teacher_config()
+    assert (teacher.epochs, teacher.learning_rate, teacher.student) == (300, 0.1, "")
+    drops = [e for e in range(1, 300) if teacher.learning_rate_at(e) < teacher.learning_rate_at(e - 1)]
+    assert drops == [150, 180, 210]
+    assert RunConfig(dataset="cifar100", scale="paper").beta == 700
+    imagenet = RunConfig(dataset="imagenet", scale="paper", timesteps=4)
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.learning_rate, imagenet.weight_decay) == (90, 256, 0.1, 1e-4)
+    assert imagenet.beta == 50
+    assert [e for e in range(1, 90) if imagenet.learning_rate_at(e) < imagenet.learning_rate_at(e - 1)] == [30, 60]
+
+
+def test_released_variant():
+    config = RunConfig(dataset="cifar10", scale="paper", variant="released")
+    assert (config.gamma, config.beta, config.batch_size, config.headline) == (1.0, 800.0, 64, "best")
+    assert (config.partial_batch, config.reshuffle) == ("drop", False)
+    assert RunConfig(variant="released", method="kd").partial_batch == "keep"
+
+
+def test_a_given_value_wins_over_the_presets():
+    config = RunConfig(batch_size=24, gamma=0.7, epochs=3)
+    assert (config.batch_size, config.gamma, config.epochs, config.mlp_dim) == (24, 0.7, 3, 24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["epcohs=3"], ["epcohs", "epochs"]),
+        (["epochs=0"], ["epochs=0", ">= 1"]),
+        (["epochs=2.5"], ["epochs=2.5", "integer"]),
+        (["epochs=true"], ["epochs=True", "integer"]),
+        (["method=sastk"], ["method='sastk'", "sastc", "feature_kd"]),
+        (["student=alexnet"], ["student='alexnet'", "vgg11"]),
+        (["learning_rate=0"], ["learning_rate", "> 0"]),
+        (["gamma=.nan"], ["gamma=nan", "> 0"]),
+        (["label_noise=1.5"], ["label_noise=1.5", "<= 1"]),
+        (["qk_norm=1"], ["qk_norm=1", "true or false"]),
+        (["milestones=[0.5, x]"], ["milestones", "list of numbers"]),
+        (["milestones=[0.9, 0.5]"], ["milestones", "ascending"]),
+        (["mlp_dim=3"], ["mlp_dim=3", "batch_size=32"]),
+        (["method=kd", "teacher="], ["teacher", "resnet19"]),
+        (["student="], ["student", "vgg11"]),
+        (["timesteps"], ["timesteps", "key=value"]),
+        (["beta=[1, 2"], ["beta", "cannot be read"]),
+    ],
+)
+def test_errors_name_field_value_and_choices(arguments, words):
+    with pytest.raises(ConfigError) as error:
+        RunConfig.from_arguments(arguments)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_identity_ignores_what_does_not_matter_and_nothing_else():
+    base = RunConfig(method="kd")
+    assert base.identity == RunConfig(method="kd", beta=7.0, qk_norm=False, feature_pairs="all").identity
+    same = {base.identity}
+    for change in (
+        dict(seed=1), dict(timesteps=3), dict(temperature=2.0), dict(teacher_seed=1), dict(gamma=0.5), dict(width=0.25),
+        dict(teacher="wrn28_4"), dict(label_noise=0.1), dict(teacher_epochs=2), dict(data_seed=3), dict(method="sastc"),
+    ):  # fmt: skip
+        same.add(base.replace(**change).identity)
+    assert len(same) == 12
+
+
+def test_teacher_is_shared_by_all_students():
+    teachers = {
+        RunConfig(student=s, method=m, timesteps=t, seed=seed).teacher_config().identity
+        for s in ("vgg11", "resnet18")
+        for m in ("baseline", "kd", "sastc")
+        for t in (2, 7)
+        for seed in (0, 1)
+    }
+    assert len(teachers) == 1
+    noisy = RunConfig(label_noise=0.3)
+    assert noisy.teacher_config().label_noise == 0
+    assert noisy.replace(noise_teacher="same_noise").teacher_config().label_noise == 0.3
+    few = RunConfig(train_fraction=0.25)
+    assert few.teacher_config().train_fraction == 0.25
+    assert few.replace(subset_teacher="full").teacher_config().train_fraction == 1
+    assert RunConfig(teacher_run="x").teacher_config() is None
+
+
+def test_json_and_command_round_trips():
+    for config in (
+        RunConfig(),
+        RunConfig(method="teacher", teacher="wrn28_4", epochs=3),
+        RunConfig(
+            dataset="cifar10", scale="slim", variant="released", milestones=(0.1, 0.9), detach_sim=True, beta=1e-3
+        ),
+        RunConfig(method="baseline", teacher="", student="resnet18", timesteps=7, seed=4),
+    ):
+        text = json.loads(json.dumps(config.to_dict()))
+        assert RunConfig.from_dict({k: tuple(v) if isinstance(v, list) else v for k, v in text.items()}) == config
+        assert RunConfig.from_arguments(config.arguments) == config
+
+
+def test_from_notebook_takes_plain_variables_only():
+    namespace = {"timesteps": 3, "_i": "x", "In": [], "results": "here", "sys": json, "milestones": [0.5], "f": len}
+    config = RunConfig.from_notebook(namespace, also=("results",))
+    assert (config.timesteps, config.milestones) == (3, (0.5,))
+    with pytest.raises(ConfigError, match="timestep"):
+        RunConfig.from_notebook({"timestep": 3})
+
+
+junk = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 300), st.floats(), st.text(max_size=5),
+    st.lists(st.floats(), max_size=3), st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)), junk, max_size=5))
+def test_fuzzed_values_give_a_config_or_a_clear_error(values):
+    try:
+        config = RunConfig.from_dict(values)
+    except ConfigError as error:
+        assert any(name in str(error) for name in FIELDS)  # noqa: PT017
+    else:
+        assert None not in dataclasses.asdict(config).values()
+        assert config.name
+        assert config.replace() == config
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=12) | st.builds("{}={}".format, st.sampled_from(sorted(FIELDS)), st.text(max_size=6))))
+def test_fuzzed_arguments_give_a_config_or_a_clear_error(arguments):
+    try:
+        RunConfig.from_dict(parse_arguments(arguments))
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017
+
+
+def test_grids_are_expanded():
+    configs = expand({"student": ["vgg11", "resnet18"], "seed": [0, 1, 2], "milestones": [0.5, 0.75]})
+    assert len(configs) == 6
+    assert {c.milestones for c in configs} == {(0.5, 0.75)}
+
+
+def test_experiments_of_the_repository_are_valid(request):
+    files = sorted((request.config.rootpath / "experiments").glob("*.yaml"))
+    assert {f.stem for f in files} >= {"table2", "attention"}
+    for file in files:
+        for scale in ("quick", "slim", "paper"):
+            load_experiment(file, scale)
+    table2 = load_experiment(files[-1], "quick")
+    pairs = {(c.student, c.teacher) for c in table2.runs if c.method == "sastc" and c.timesteps == 2}
+    assert len(pairs) == 8
+    assert (
+        len(load_experiment(files[-1], "paper").runs) == (13 * 3 + 5) * 3 * 3
+    )  # pairs x methods + baselines, x T x seeds
+
+
+def test_experiment_errors_name_file_and_entry(tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text("title: x\nnotebook: table2\nquick:\n  - {student: vgg11}\n  - {studnet: vgg11}\n")
+    with pytest.raises(ConfigError, match=r"odd.yaml: quick, entry 2: .*studnet"):
+        load_experiment(file)
+    file.write_text("title: x\n")
+    with pytest.raises(ConfigError, match=r"odd.yaml: must have title and notebook"):
+        load_experiment(file)

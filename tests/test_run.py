@@ -1,0 +1,296 @@
+"""Training, records and recovery, with real processes that are really killed."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_SETTINGS
+
+import sastc
+from sastc import records
+from sastc.config import METHODS
+from sastc.records import MEASURES, Run, RunError, find_run, run_path
+from sastc.stm import stm_from_mismatch
+
+SECONDS = ["train_seconds", "test_seconds"]  # the only columns that differ between equal runs
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def run(results):
+    return lambda config, **options: sastc.run(config, results=results, progress=False, **options)
+
+
+def train_process(results, *settings):
+    command = [sys.executable, "-m", "sastc", "--results", str(results), "train", *TINY_SETTINGS, *settings]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_records(run, tiny, method):
+    config = tiny(method=method)
+    done = run(config)
+    assert done.complete
+    assert done.config == config
+    history, metrics, provenance = done.history, done.metrics, done.provenance
+    assert list(history.epoch) == [1, 2]
+    assert np.isfinite(history.to_numpy()).all()
+    assert metrics["last_accuracy"] == history.test_accuracy.iloc[-1]
+    assert metrics["best_accuracy"] == history.test_accuracy.max()
+    assert metrics["stm"] == pytest.approx(history.stm.mean())
+    assert ("kd_loss" in history) == (method != "baseline")
+    assert ("feature_loss" in history) == (method in ("feature_kd", "sastc"))
+    total = history.cross_entropy if method == "baseline" else history.kd_loss
+    if "feature_loss" in history:
+        total = total + config.beta * history.feature_loss
+    np.testing.assert_allclose(history.train_loss, total, rtol=1e-5)
+    teacher = find_run(provenance["teacher"]["run"], done.path.parents[1])
+    assert teacher.config == config.teacher_config()
+    assert provenance["teacher"]["weights_sha256"] == records.sha256(teacher.path / "weights.pt")
+    assert not list(done.path.glob("checkpoint*"))
+    measures = done.measures
+    assert set(measures) <= set(MEASURES)
+    steps, students, teachers = config.timesteps, 4, 3
+    assert measures["mismatch_mse"].shape == (2, steps, students, teachers)
+    recomputed = stm_from_mismatch(torch.from_numpy(measures["mismatch_mse"][-1]))
+    assert recomputed == pytest.approx(history.stm.iloc[-1], rel=1e-5)
+    if method == "sastc":
+        assert measures["attention"].shape == (2, steps, students, teachers)
+        assert measures["attention_class"].shape == (2, 10, steps, students, teachers)
+        assert measures["attention_instance"].shape == (2, 16, steps, students, teachers)
+        np.testing.assert_allclose(measures["attention"].sum(-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(measures["attention_instance"].mean(1), measures["attention"], rtol=1e-4)
+
+
+def test_methods_share_initial_weights_and_order(run, tiny):
+    """With a weight of zero on what distillation adds, a distilled student is the baseline, bit for bit."""
+    baseline = run(tiny(method="baseline"))
+    kd = run(tiny(method="kd", kl_weight=0.0))
+    assert baseline.metrics["weights_sha256"] == kd.metrics["weights_sha256"]
+    feature = run(tiny(method="sastc", kl_weight=0.0, beta=0.0))
+    np.testing.assert_array_equal(feature.history.test_accuracy, baseline.history.test_accuracy)
+
+
+def test_recorded_run_is_returned_without_work(run, tiny):
+    first = run(tiny(method="kd"))
+    before = {p.name: p.stat().st_mtime_ns for p in first.path.iterdir()}
+    again = run(tiny(method="kd"))
+    assert {p.name: p.stat().st_mtime_ns for p in again.path.iterdir()} == before
+
+
+def test_same_config_same_numbers(tiny, tmp_path):
+    runs = [sastc.run(tiny(), results=tmp_path / name, progress=False) for name in "ab"]
+    assert runs[0].metrics["weights_sha256"] == runs[1].metrics["weights_sha256"]
+    first, second = (r.history.drop(columns=SECONDS) for r in runs)
+    assert first.equals(second)
+
+
+def test_load_model_reproduces_the_accuracy(run, tiny):
+    done = run(tiny(method="kd"))
+    model = sastc.load_model(done)
+    dataset = sastc.load_dataset("digits", image_size=8)
+    images = (dataset.test.images.float() / 255 - torch.tensor(dataset.mean).view(-1, 1, 1)) / torch.tensor(
+        dataset.std
+    ).view(-1, 1, 1)
+    subset = sastc.load_dataset("digits", image_size=8, train_subset=80)
+    assert subset.mean == dataset.mean, "normalisation must not depend on the subset"
+    with torch.no_grad():
+        correct = (model(images).argmax(-1) == dataset.test.labels).float().mean().item()
+    assert 100 * correct == pytest.approx(done.metrics["last_accuracy"], abs=0.6)
+
+
+def wait_for_epochs(folder, epochs, process):
+    for _ in range(6000):
+        history = folder / "history.csv"
+        if history.exists() and history.read_text().count("\n") > epochs:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    raise AssertionError("no progress")
+
+
+def test_killed_run_resumes_to_the_same_numbers(run, tiny, tmp_path):
+    """kill -9 three times, once with the latest checkpoint damaged: history, measures and weights stay the same."""
+    config = tiny(epochs=8, seed=5)
+    whole = run(config)
+    folder = run_path(config, tmp_path)
+    for killing, epochs in enumerate((2, 4, 6)):
+        process = train_process(tmp_path, "epochs=8", "seed=5")
+        wait_for_epochs(folder, epochs, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not Run(folder).complete
+        if killing == 1:
+            content = bytearray((folder / "checkpoint.pt").read_bytes())
+            content[len(content) // 2] ^= 1
+            (folder / "checkpoint.pt").write_bytes(content)
+    process = train_process(tmp_path, "epochs=8", "seed=5")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    resumed = Run(folder)
+    log = (folder / "log.txt").read_text()
+    assert log.count("resumed at epoch") == 3
+    assert "checkpoint.pt is damaged: not used" in log
+    assert resumed.metrics["weights_sha256"] == whole.metrics["weights_sha256"]
+    assert resumed.history.drop(columns=SECONDS).equals(whole.history.drop(columns=SECONDS))
+    for name, array in whole.measures.items():
+        np.testing.assert_array_equal(resumed.measures[name], array)
+
+
+def test_killed_between_the_renames_of_a_checkpoint(tmp_path):
+    records.save_checkpoint(tmp_path, {"epoch": 1})
+    os.replace(tmp_path / "checkpoint.pt", tmp_path / "checkpoint.previous.pt")
+    assert records.load_checkpoint(tmp_path)[0] == {"epoch": 1}
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    state, notes = records.load_checkpoint(tmp_path)
+    assert state == {"epoch": 1}
+    assert "damaged" in notes[0]
+
+
+def test_two_processes_never_write_the_same_run(run, tiny, tmp_path):
+    config = tiny(epochs=40, seed=6)
+    process = train_process(tmp_path, "epochs=40", "seed=6")
+    try:
+        wait_for_epochs(run_path(config, tmp_path), 1, process)
+        with pytest.raises(RunError, match="being written by another process"):
+            sastc.run(config, results=tmp_path, progress=False)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_full_disk_is_a_clear_error_and_keeps_what_was_recorded(tiny, tmp_path):
+    """A limit on file size, which the operating system enforces like a full disk."""
+    script = (
+        "import resource, sys, sastc\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from sastc.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "--results", str(tmp_path), "train", *TINY_SETTINGS]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert f"cannot write {tmp_path}" in result.stderr
+    assert os.strerror(errno.EFBIG) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not any(r.complete for r in sastc.list_runs(tmp_path))
+    assert not list(tmp_path.rglob(".checkpoint*"))
+    assert sastc.run(tiny(), results=tmp_path, progress=False).complete
+
+
+def test_unwritable_folder_is_a_clear_error(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write"):
+        sastc.run(tiny(), results=tmp_path / "file", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(batch_size=200), "batch_size=200.*80 images"),
+        (dict(method="feature_kd", feature_pairs="5-1"), "pairs='5-1'.*1..4"),
+        (dict(stm_pairs="nearest"), "pairs='nearest'"),
+        (dict(student="wrn16_2", wrn16_2_variant="wide_resnet", student_tap="membrane"), "tap='membrane'"),
+        (dict(train_subset=1000_000), "train_subset=1000000"),
+        (dict(dataset="cifar10", train_subset=0), "cifar10"),
+        (dict(teacher_run="nobody"), "nobody"),
+    ],
+)
+def test_mistakes_show_before_any_work(tiny, tmp_path, monkeypatch, changes, words):
+    monkeypatch.delenv("SASTC_DATA", raising=False)
+    with pytest.raises((RunError, ValueError, OSError), match=words):
+        sastc.run(tiny(**changes), results=tmp_path, data=tmp_path / "nothing", progress=False)
+    assert not list(tmp_path.rglob("config.json")), "neither the run nor its teacher may have started"
+
+
+def test_loss_that_is_not_finite_stops_with_the_epochs_kept(tiny, tmp_path):
+    with pytest.raises(RunError, match="not finite in epoch"):
+        sastc.run(tiny(learning_rate=1e30, method="baseline", teacher=""), results=tmp_path, progress=False)
+    assert not any(r.complete for r in sastc.list_runs(tmp_path))
+
+
+def test_indices_of_subset_and_noise_are_recorded(run, tiny):
+    done = run(tiny(method="baseline", teacher="", label_noise=0.25, train_fraction=0.5, epochs=1, batch_size=8))
+    with np.load(done.path / "indices.npz", allow_pickle=False) as indices:
+        assert len(indices["train_rows"]) == len(set(indices["train_rows"])) == 40
+        assert len(indices["noisy_rows"]) == 10
+        assert set(indices["noisy_rows"]) <= set(indices["train_rows"])
+        labels = sastc.load_dataset("digits").train.labels.numpy()
+        assert (labels[indices["noisy_rows"]] != indices["noisy_labels"]).all()
+
+
+def test_partial_batches_are_kept_or_dropped(run, tiny):
+    for partial, seen in (("drop", 64), ("keep", 70)):
+        config = tiny(train_subset=70, partial_batch=partial, epochs=1)
+        done = run(config)
+        accuracy = done.history.train_accuracy[0] / 100 * seen
+        assert accuracy == pytest.approx(round(accuracy), abs=1e-3), "a share of the images seen"
+        assert done.complete
+
+
+def test_early_stopping(run, tiny):
+    config = tiny(method="baseline", teacher="", epochs=60, learning_rate=1e-12, early_stop=3)
+    history = run(config).history
+    assert len(history) - 1 - int(history.test_accuracy.argmax()) == 3
+    assert len(history) < 60
+
+
+def test_switches_change_the_result(run, tiny):
+    """Every calibration, neuron and loss switch reaches the training: the weights come out different."""
+    base = run(tiny()).metrics["weights_sha256"]
+    for change in (
+        dict(qk_norm=False), dict(score_scale=3.0), dict(mlp_sharing="shared"), dict(sim_norm="row_l2"),
+        dict(sim_order="sorted"), dict(detach_sim=True), dict(resize_student="avg"), dict(projector_bn="folded"),
+        dict(small_student="upsample_student"), dict(reduction="sum"), dict(beta=9.0), dict(temperature=2.0),
+        dict(gamma=0.6), dict(decay=0.9), dict(threshold=0.8), dict(surrogate="atan"), dict(reset="soft"),
+        dict(detach_reset=True), dict(output="leaky_membrane"), dict(tdbn_alpha=0.5), dict(taps="stem_and_stages"),
+        dict(student_tap="membrane"), dict(mlp_dim=20), dict(reshuffle=False), dict(label_noise=0.5),
+        dict(vgg_downsample="pool"), dict(vgg_head="single"), dict(precision="bf16"), dict(momentum=0.5),
+    ):  # fmt: skip
+        assert run(tiny(**change)).metrics["weights_sha256"] != base, change
+
+
+def test_terminal_interface(run, tiny, results):
+    def cli(*arguments):
+        command = [sys.executable, "-m", "sastc", "--results", str(results), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    kd, base = run(tiny(method="kd")), run(tiny(method="baseline"))
+    train = cli("train", *TINY_SETTINGS, "method=kd")
+    assert train.returncode == 0
+    assert f"last {kd.metrics['last_accuracy']:.2f} %" in train.stdout
+    assert kd.name in cli("list", "kd-T2").stdout
+    assert base.name not in cli("list", "kd-T2").stdout
+    assert kd.config.command in cli("show", kd.name).stdout
+    compared = cli("compare", kd.name, base.name).stdout
+    assert "method" in compared
+    assert "baseline" in compared
+    assert "learning_rate" not in compared
+    assert "one of teacher, baseline, kd, feature_kd, sastc" in cli("explain", "method").stdout
+    for wrong in (["train", "epcohs=3"], ["show", "nobody"], ["explain", "epcohs"], ["train", "epochs=0"]):
+        result = cli(*wrong)
+        assert result.returncode == 2
+        assert "Traceback" not in result.stderr
+        assert result.stderr.strip()
+
+
+def test_damaged_record_is_named(run, tiny, tmp_path):
+    folder = tmp_path / "quick" / "x"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"config.json is damaged"):
+        _ = Run(folder).config
+    (folder / "config.json").write_text(json.dumps(tiny().to_dict()))
+    with pytest.raises(RunError, match=r"holds no metrics.json"):
+        _ = Run(folder).metrics
