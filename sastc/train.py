@@ -121,6 +121,8 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
         vgg_downsample=config.vgg_downsample,
         vgg_head=config.vgg_head,
         pyramidnet_taps=config.pyramidnet_taps,
+        resnet_head=config.resnet_head,
+        hidden_init=config.hidden_init,
     )
     if role == "teacher":
         return create_model(config.teacher, "relu", **shared)

@@ -35,6 +35,7 @@ def test_published_values_at_paper_scale():
 def test_released_variant():
     config = RunConfig(dataset="cifar10", scale="paper", variant="released")
     assert (config.gamma, config.beta, config.batch_size, config.headline) == (1.0, 800.0, 64, "best")
+    assert (config.hidden_init, RunConfig().hidden_init) == ("released", "balanced")
     assert (config.partial_batch, config.reshuffle) == ("drop", False)
     assert RunConfig(variant="released", method="kd").partial_batch == "keep"
 

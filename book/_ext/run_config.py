@@ -1,7 +1,8 @@
 """Shows RunConfig in the book from the code itself, so that no page can go stale.
 
 ``{field}`gamma` `` links to a field's row and fails the build if there is no such field; ``{setting}`gamma` `` adds its
-default in both variants (CIFAR-10, paper scale). The directives ``config-fields`` and ``config-presets`` make tables.
+default in both variants (CIFAR-10, paper scale). The directives ``config-fields``, ``config-presets`` and
+``config-variants`` make tables.
 """
 
 import inspect
@@ -9,19 +10,20 @@ import re
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from sphinx.addnodes import pending_xref
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from sastc.config import EVERY, RunConfig, _allowed
 
+SOURCE = inspect.getfile(RunConfig)  # pages are read again when it changes
+CIFAR10 = dict(dataset="cifar10", scale="paper")
 PRESETS = {
     "quick, digits": dict(),
     "slim, CIFAR-10": dict(scale="slim", dataset="cifar10"),
-    "paper, CIFAR-10": dict(scale="paper", dataset="cifar10"),
-    "paper, CIFAR-10, released": dict(scale="paper", dataset="cifar10", variant="released"),
+    "paper, CIFAR-10": CIFAR10,
+    "paper, CIFAR-10, released": CIFAR10 | dict(variant="released"),
     "paper, CIFAR-100": dict(scale="paper", dataset="cifar100"),
     "paper, ImageNet": dict(scale="paper", dataset="imagenet"),
-    "paper, CIFAR-10, teacher": dict(scale="paper", dataset="cifar10", method="teacher"),
+    "paper, CIFAR-10, teacher": CIFAR10 | dict(method="teacher"),
 }
 
 
@@ -30,6 +32,11 @@ def shown(value) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(f"{v:.4g}" for v in value) + "]"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+def anchor(name: str) -> str:
+    """Where a field's row is on its page."""
+    return "field-" + name.replace("_", "-")
 
 
 class FieldRole(SphinxRole):
@@ -41,17 +48,15 @@ class FieldRole(SphinxRole):
     def run(self):
         """Make the nodes, or an error."""
         name = self.text
+        self.env.note_dependency(SOURCE)
         if name not in RunConfig.fields():
             error = self.inliner.reporter.error(f"RunConfig has no field {name!r}", line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, error)], [error]
-        link = pending_xref(
-            "", nodes.literal("", name), refdomain="std", reftype="ref", reftarget=f"field-{name.replace('_', '-')}",
-            refexplicit=True, refwarn=True, refdoc=self.env.docname,
-        )  # fmt: skip
+        page = self.env.app.builder.get_relative_uri(self.env.docname, "config")
+        link = nodes.reference("", "", nodes.literal("", name), internal=True, refuri=f"{page}#{anchor(name)}")
         if not self.defaults:
             return [link], []
-        config = dict(dataset="cifar10", scale="paper")
-        values = (getattr(RunConfig(**config, variant=variant), name) for variant in ("paper", "released"))
+        values = (getattr(RunConfig(**CIFAR10, variant=variant), name) for variant in ("paper", "released"))
         paper, released = (shown(value) or "(empty)" for value in values)
         both = [nodes.Text(" = "), nodes.literal("", paper)]
         if released != paper:
@@ -64,6 +69,7 @@ class Table(SphinxDirective):
 
     def run(self):
         """Parse the Markdown."""
+        self.env.note_dependency(SOURCE)
         node = nodes.container()
         self.state.nested_parse(StringList(self.markdown(), source="RunConfig"), 0, node)
         return node.children
@@ -83,8 +89,8 @@ class Fields(Table):
             methods = field.metadata["applies"]
             only = "" if set(methods) == set(EVERY) else f" *({', '.join(methods)})*"
             default = "preset" if field.default is None else f"`{shown(field.default) or '(empty)'}`"
-            anchor = f"[`{name}`]{{#field-{name.replace('_', '-')}}}"
-            lines.append(f"| {anchor} | {default} | {_allowed(field)} | {field.metadata['doc']}{only} |")
+            allowed = _allowed(field).replace("''", "(empty)").replace(">=", "≥").replace("<=", "≤")
+            lines.append(f"| [`{name}`]{{#{anchor(name)}}} | {default} | {allowed} | {field.metadata['doc']}{only} |")
         return lines
 
 
@@ -101,10 +107,27 @@ class Presets(Table):
         return lines
 
 
+class Variants(Table):
+    """What the variant changes."""
+
+    def markdown(self) -> list[str]:
+        """One row for each field that differs, for SASTC or for KD."""
+        lines = ["| field | paper | released |", "|:--|:--|:--|"]
+        for name in RunConfig.fields():
+            for method, note in (("sastc", ""), ("kd", " (methods other than SASTC)")):
+                configs = (RunConfig(**CIFAR10, method=method, variant=v) for v in ("paper", "released"))
+                values = [shown(getattr(config, name)) for config in configs]
+                if values[0] != values[1] and name != "variant":
+                    lines.append(f"| {{field}}`{name}`{note} | `{values[0]}` | `{values[1]}` |")
+                    break
+        return lines
+
+
 def setup(app):
     """Register roles and directives."""
     app.add_role("field", FieldRole())
     app.add_role("setting", FieldRole(defaults=True))
     app.add_directive("config-fields", Fields)
     app.add_directive("config-presets", Presets)
+    app.add_directive("config-variants", Variants)
     return {"parallel_read_safe": True, "version": "1"}
