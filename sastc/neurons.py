@@ -98,8 +98,9 @@ def _membranes(x, u0, decay, threshold, reset):
     """Yield ``(u, spikes)`` for every step; the potential accumulates in at least float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     v = None if u0 is None else u0.to(dtype)
-    for t, current in enumerate(x):
-        if t > 0:
+    u = spikes = None
+    for current in x:
+        if u is not None:
             v = torch.addcmul(u, u, spikes, value=-1) if reset == "hard" else torch.sub(u, spikes, alpha=threshold)
         u = current.to(dtype) if v is None else torch.add(current, v, alpha=decay)
         spikes = torch.gt(u, threshold, out=torch.empty_like(u))  # floats: 4 times as fast as a mask of bools
@@ -154,14 +155,8 @@ class _LIFGrad(torch.autograd.Function):
             if grad_v is not None:  # through the reset: dv/du = 1 - o - u do/du (hard) or 1 - V_th do/du (soft)
                 through = 1 - spikes if reset == "hard" else torch.ones_like(u)
                 if not detach_reset:
-                    through = (
-                        through.addcmul_(slope, u, value=-1)
-                        if reset == "hard"
-                        else through.sub_(slope, alpha=threshold)
-                    )
-                grad_u = (
-                    grad_u.addcmul_(grad_v, through) if grad_u.dtype == through.dtype else grad_u + grad_v * through
-                )
+                    through.sub_(slope * (u if reset == "hard" else threshold))
+                grad_u.addcmul_(grad_v, through)
             grad_x[t] = grad_u
             grad_v = decay * grad_u
         return grad_x, (grad_v if u0 is None else grad_v.sum_to_size(u0.shape).to(u0.dtype))

@@ -117,6 +117,12 @@ def test_json_and_command_round_trips():
         assert RunConfig.from_arguments(config.arguments) == config
 
 
+def test_replace_follows_the_presets():
+    config = RunConfig(dataset="cifar10", scale="paper", epochs=7).replace(variant="released")
+    assert (config.beta, config.batch_size, config.mlp_dim, config.epochs) == (800, 64, 64, 7)
+    assert config == RunConfig(dataset="cifar10", scale="paper", epochs=7, variant="released")
+
+
 def test_from_notebook_takes_plain_variables_only():
     namespace = {"timesteps": 3, "_i": "x", "In": [], "results": "here", "sys": json, "milestones": [0.5], "f": len}
     config = RunConfig.from_notebook(namespace, also=("results",))
