@@ -1,0 +1,262 @@
+"""papermill, the workflow, the book and a browser, all for real, in a copy of the project with small experiments."""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from conftest import TINY, TINY_SETTINGS
+
+from sastc.records import list_runs
+
+pytestmark = pytest.mark.workflow
+METHODS = ["baseline", "kd", "feature_kd", "sastc"]
+FOLDERS = ["_config.yml", "CHANGELOG.md", "book", "data", "experiments", "notebooks", "paper", "sastc", "workflow"]
+
+
+class Project:
+    """A copy of the project that runs its own code."""
+
+    def __init__(self, source: Path, root: Path):
+        self.root = root
+        for name in FOLDERS:
+            if (source / name).is_dir():
+                ignore = shutil.ignore_patterns("__pycache__", "_build", ".cache", "*.parquet")
+                shutil.copytree(source / name, root / name, symlinks=True, ignore=ignore)
+            else:
+                shutil.copy(source / name, root / name)
+        paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        names = dict(PYTHONPATH=str(root), PATH=os.pathsep.join(paths), OMP_NUM_THREADS="1")
+        self.environment = os.environ | names
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.root)
+        return subprocess.Popen([sys.executable, *arguments], env=self.environment, **options)
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=420)
+        return process.returncode, output
+
+    def experiment(self, name: str, *entries: dict) -> None:
+        content = {"title": f"{name} of the tests", "notebook": name, "quick": [TINY | e for e in entries]}
+        (self.root / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, request):
+    project = Project(request.config.rootpath, tmp_path_factory.mktemp("project"))
+    project.experiment("table2", {"method": METHODS, "seed": [0, 1]})
+    project.experiment("attention", {"method": "sastc", "seed": [0, 1]})
+    return project
+
+
+@pytest.fixture(scope="session")
+def site(project):
+    """The book, built by the workflow after its launcher was killed with everything it had started left alone."""
+    process = project.start("workflow/launch.py")
+    deadline = time.monotonic() + 120
+    while len(list((project.root / "results").rglob("metrics.json"))) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    code, output = project.run("workflow/launch.py")
+    assert code == 0, output
+    assert "processes that an interrupted run had left" in output
+    assert "The book is ready" in output
+    return project.root / "results/site/_build/html"
+
+
+def test_papermill_itself_stops_at_a_misspelt_parameter(project, tmp_path):
+    base = [
+        "-m",
+        "papermill",
+        "notebooks/combination.ipynb",
+        str(tmp_path / "out.ipynb"),
+        "-k",
+        "python3",
+        "--cwd",
+        ".",
+    ]
+    code, output = project.run(*base, "-p", "timestep", "3")
+    assert code != 0
+    assert "unknown field 'timestep': did you mean timesteps" in output
+    assert not list((project.root / "results").rglob("*timestep*"))
+
+
+def test_papermill_itself_takes_every_field(project, tmp_path):
+    settings = [word for s in TINY_SETTINGS for word in ("-p", *s.split("="))]
+    base = [
+        "-m",
+        "papermill",
+        "notebooks/combination.ipynb",
+        str(tmp_path / "out.ipynb"),
+        "-k",
+        "python3",
+        "--cwd",
+        ".",
+    ]
+    code, output = project.run(*base, *settings, "-p", "method", "kd", "-p", "results", str(tmp_path / "results"))
+    assert code == 0, output
+    (run,) = [r for r in list_runs(tmp_path / "results") if r.config.method == "kd"]
+    assert run.complete
+    assert run.config.epochs == TINY["epochs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["combination", "timestep=3"], "unknown field 'timestep'"),
+        (["combination", "method=sastk"], "method='sastk': must be one of"),
+        (["teacher", "--parameters", '{"beta2": 1}'], "unknown parameter 'beta2'"),
+        (["table2", "--parameters", '{"scal": 1}'], "unknown parameter 'scal': must be one of changes, data"),
+        (["table3"], "no notebook 'table3': must be one of attention, combination, table2, teacher"),
+    ],
+)
+def test_parameters_are_checked_before_anything_runs(project, arguments, words):
+    code, output = project.run("workflow/execute.py", *arguments)
+    assert code == 2
+    assert words in output
+    assert "Traceback" not in output
+
+
+def test_recovered_workflow_made_everything_once(project, site):
+    notebooks = project.root / "results/notebooks"
+    assert len(list(notebooks.glob("combination/*.ipynb"))) == 8
+    assert len(list(notebooks.glob("teacher/*.ipynb"))) == 1
+    assert not list((notebooks / "failed").glob("*.ipynb"))
+    runs = list_runs(project.root / "results")
+    assert len(runs) == 9
+    assert all(run.complete for run in runs)
+    for path in notebooks.rglob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        assert not any(o.output_type == "error" for c in cells for o in c.get("outputs", []))
+
+
+def test_nothing_changed_nothing_done(project, site):
+    before = {p: p.stat().st_mtime_ns for p in (project.root / "results/notebooks").rglob("*.ipynb")}
+    start = time.monotonic()
+    code, output = project.run("workflow/launch.py")
+    assert code == 0, output
+    assert time.monotonic() - start < 30
+    assert {p: p.stat().st_mtime_ns for p in (project.root / "results/notebooks").rglob("*.ipynb")} == before
+
+
+def test_lost_run_is_made_again(project, site):
+    run = next(r for r in list_runs(project.root / "results") if r.config.method == "kd")
+    accuracy = run.metrics["accuracy"]
+    shutil.rmtree(run.path)
+    code, output = project.run("workflow/launch.py", "--no-book")
+    assert code == 0, output
+    assert run.metrics["accuracy"] == accuracy
+
+
+def test_failed_notebook_is_kept_and_the_others_go_on(project, site):
+    project.experiment("failing", {"method": "baseline", "teacher": "", "learning_rate": [1e30, 0.02]})
+    content = yaml.safe_load((project.root / "experiments/failing.yaml").read_text())
+    (project.root / "experiments/failing.yaml").write_text(yaml.safe_dump(content | {"notebook": "attention"}))
+    try:
+        code, output = project.run("workflow/launch.py", "--only", "failing", "--no-book")
+    finally:
+        (project.root / "experiments/failing.yaml").unlink()
+    assert code == 1
+    (failed,) = (project.root / "results/notebooks/failed").glob("*.ipynb")
+    assert failed.name in output
+    assert "the loss is not finite in epoch" in output
+    assert f"--target combination/{failed.stem}" in output
+    errors = [
+        o for c in nbformat.read(failed, as_version=4).cells for o in c.get("outputs", []) if o.output_type == "error"
+    ]
+    assert errors[0].traceback
+    assert sum(r.config.learning_rate == 0.02 and r.complete for r in list_runs(project.root / "results")) == 1
+    for path in (project.root / "results/notebooks/combination").glob("*vgg11-baseline*"):
+        path.unlink()
+
+
+def test_pages_show_the_recorded_numbers(project, site):
+    table = (site / "runs/table2.html").read_text()
+    for run in list_runs(project.root / "results"):
+        if run.config.method in METHODS and run.config.teacher:
+            assert f'href="combination/{run.name}.html"' in table
+            page = (site / f"runs/combination/{run.name}.html").read_text()
+            assert f"{run.metrics['last_accuracy']:.2f} %" in page
+            assert run.config.command in page.replace("&quot;", '"')
+    means = {}
+    for run in list_runs(project.root / "results"):
+        means.setdefault((run.config.method, bool(run.config.teacher)), []).append(run.metrics["accuracy"])
+    for method in METHODS:
+        mean = sum(means[method, True]) / 2
+        assert f'<span class="ours">{mean:.2f} ±' in table, method
+    assert "93.55" in table, "the paper's value for VGG-11 & ResNet-19, SASTC, T=2"
+    assert "Digits are no CIFAR-10" in table
+
+
+def test_internal_links_lead_somewhere(site):
+    missing = set()
+    for page in site.rglob("*.html"):
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
+            if not re.match(r"[a-z]+:|//", target) and not (page.parent / target).exists():
+                missing.add((page.name, target))
+    assert not missing
+
+
+@pytest.mark.browser
+def test_pages_in_a_browser_ask_no_other_host_and_raise_no_error(site, chromium):
+    from playwright.sync_api import sync_playwright
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    pages = [p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_modules" not in p.parts]
+    assert len(pages) > 20
+    requests, errors = [], []
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        for width in (360, 1440):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.on("request", lambda r: requests.append(r.url))
+            page.on("requestfailed", lambda r: errors.append(f"{r.url}: {r.failure}"))
+            page.on("pageerror", lambda e: errors.append(str(e)))
+            page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+            for name in pages:
+                page.goto(f"{base}/{name}", wait_until="load")
+                errors[:] = [f"{name}: {e}" if not e.startswith(name) else e for e in errors]
+                wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                if name != "genindex.html":
+                    assert wide <= 0, f"{name} is {wide} px too wide at {width} px"
+            page.goto(f"{base}/runs/table2.html")
+            assert page.locator("table.results tbody tr").count() >= 1
+            assert page.locator("svg, img").count() >= 2
+            page.goto(f"{base}/method.html")
+            page.wait_for_selector("mjx-container", timeout=20_000)
+        browser.close()
+    server.shutdown()
+    assert not errors
+    outside = {url for url in requests if not url.startswith((base, "data:", "blob:"))}
+    assert not outside
+
+
+def test_source_notebooks_hold_no_outputs(request):
+    for path in (request.config.rootpath / "notebooks").glob("*.ipynb"):
+        notebook = json.loads(path.read_text())
+        code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+        assert all(not c["outputs"] and c["execution_count"] is None for c in code), path.name
+        assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1, path.name
