@@ -211,8 +211,8 @@ class RunConfig:
     teacher_run: str = option("", "name of a recorded teacher run to use instead of the preset's", applies=STUDENT)
 
     # Measures
-    stm_batches: int = option(
-        8, "training batches an epoch on which the mismatch score is measured; 0: all", applies=STUDENT, low=0
+    stm_batches: int | None = option(
+        None, "training batches an epoch on which the mismatch score is measured; 0: all", applies=STUDENT, low=0
     )
     stm_pairs: str = option("all", "candidate pairs of the mismatch score (Eq. 1)", applies=STUDENT)
     stm_distance: str = option("mse", "distance of Eq. 1", applies=STUDENT, choices=("mse", "euclidean"))
@@ -457,7 +457,7 @@ _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
 _SIZE = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
-    "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05),
+    "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
     "slim": dict(epochs=24, batch_size=128, width=1 / 8, train_subset=10_000),
     "paper": dict(width=1.0),
 }
@@ -475,6 +475,7 @@ def _presets(config: RunConfig) -> dict[str, Any]:
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
     return values | dict(
         train_subset=values.get("train_subset", 0),
+        stm_batches=values.get("stm_batches", 8),
         image_size=_IMAGE_SIZE.get(config.dataset),
         mlp_dim=batch_size,
         # paper: 0.3  released: 1.0, and so at quick scale, where spiking ResNets do not learn with 0.3

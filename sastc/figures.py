@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from sastc.calibration import attention_bounds
 from sastc.config import METHODS
@@ -95,17 +96,23 @@ def attention_maps(run: Run, epoch: int = -1) -> Figure:
     measures, config = run.measures, run.config
     attention = measures["attention"][epoch]  # (T, S, A)
     low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
-    figure, axes = plt.subplots(1, len(attention), figsize=(max(3.4, 2.1 * len(attention) + 1.2), 2.7), squeeze=False)
-    for t, (axis, weights) in enumerate(zip(axes[0], attention, strict=True), 1):
+    columns = min(len(attention), 4)
+    rows = -(-len(attention) // columns)
+    size = (max(3.4, 2.1 * columns + 1.2), 2.3 * rows + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[len(attention) :]:
+        axis.set_visible(False)
+    for t, (axis, weights) in enumerate(zip(axes.flat, attention, strict=False), 1):
         picture = axis.imshow(weights, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto")
         for (s, a), weight in np.ndenumerate(weights):
             dark = weight < low + 0.6 * (high - low)
             axis.text(a, s, f"{weight:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
         axis.grid(False)
-        axis.set_xticks(range(weights.shape[1]), measures["teacher_layers"], rotation=30, ha="right")
-        axis.set_yticks(range(weights.shape[0]), measures["student_layers"] if t == 1 else [])
-        _finish(axis, "teacher layer", "student layer" if t == 1 else "", f"t = {t}")
-    bar = figure.colorbar(picture, ax=axes[0], shrink=0.9, label="attention η")
+        first, last = (t - 1) % columns == 0, t > len(attention) - columns
+        axis.set_xticks(range(weights.shape[1]), measures["teacher_layers"] if last else [], rotation=30, ha="right")
+        axis.set_yticks(range(weights.shape[0]), measures["student_layers"] if first else [])
+        _finish(axis, "teacher layer" if last else "", "student layer" if first else "", f"t = {t}")
+    bar = figure.colorbar(picture, ax=axes, shrink=0.9, label="attention η")
     bar.ax.axhline(1 / attention.shape[-1], color="red", linewidth=1.2)
     return figure
 
@@ -123,6 +130,31 @@ def attention_history(run: Run) -> Figure:
         axis.axhline(1 / attention.shape[2], color="red", linewidth=1)
         _finish(axis, "epoch", "attention η" if s == 0 else "", f"student {measures['student_layers'][s]}")
     axes[0][-1].legend(fontsize=8)
+    return figure
+
+
+def weight_against_distance(runs: Sequence[Run]) -> Figure:
+    """Mean weight of every pair of layers against its mean distance: one panel a run, one line a student layer."""
+    figure, axes = plt.subplots(
+        1, len(runs), sharey=True, figsize=(max(3.4, 2.2 * len(runs) + 0.8), 3.0), squeeze=False
+    )
+    for axis, run in zip(axes[0], runs, strict=True):
+        measures, config = run.measures, run.config
+        weights, distances = (measures[name][-1].mean(0) for name in ("attention", "distance"))  # (S, A)
+        for s, layer in enumerate(measures["student_layers"]):
+            order = np.argsort(distances[s])
+            shade = plt.get_cmap(SEQUENTIAL)(s / max(len(weights) - 1, 1) * 0.85)
+            axis.plot(distances[s][order], weights[s][order], color=shade, marker="os^Dv*"[s % 6], label=layer)
+        for bound in attention_bounds(weights.shape[1], config.qk_norm, config.score_scale):
+            axis.axhline(bound, color="gray", linewidth=1, linestyle=":")
+        axis.axhline(1 / weights.shape[1], color="red", linewidth=1)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        pair = f"{LABELS[config.student]} &\n{LABELS[config.teacher]}, T={config.timesteps}"
+        _finish(axis, "distance", "attention η" if axis is axes[0][0] else "", pair)
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right upper", title="student layer")
     return figure
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
+from sastc.calibration import attention_bounds
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -276,30 +277,30 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
 # Attention
 
 
-def weight_distance_table(runs: Sequence[Run]) -> str:
-    """HTML table: for each student layer the mean weight of, and the mean distance to, each teacher layer."""
-    body = []
+def ease_or_meaning(runs: Sequence[Run]) -> str:
+    """HTML sentences: how often attention is at its bounds, and on the teacher layer that is the easiest to imitate."""
+    cells = easiest = at_bound = 0
+    favourites: dict[str, int] = {}
     for run in runs:
-        measures = run.measures
-        weight, distance = (measures[name][-1].mean(0) for name in ("attention", "distance"))  # (S, A)
-        for s, student in enumerate(measures["student_layers"]):
-            same = weight[s].argmax() == distance[s].argmin()
-            cells = "".join(
-                f'<td><span class="ours">{w:.3f}</span> <span class="seeds">{name}: distance {d:.3f}</span></td>'
-                for name, w, d in zip(measures["teacher_layers"], weight[s], distance[s], strict=True)
-            )
-            config = run.config
-            pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
-            body.append(
-                f'<tr><th scope="row">{pair}</th><td>{student}</td>{cells}<td>{"yes" if same else "no"}</td></tr>'
-            )
-    most = max((row.count("<td>") for row in body), default=2) - 2
-    body = [row.replace("<td>yes", "<td></td>" * (most + 2 - row.count("<td>")) + "<td>yes") for row in body]
-    body = [row.replace("<td>no<", "<td></td>" * (most + 2 - row.count("<td>")) + "<td>no<") for row in body]
-    head = '<th scope="col">run</th><th scope="col">student layer</th>'
-    head += "".join(f'<th scope="col">weight of teacher layer {a + 1}</th>' for a in range(most))
-    caption = "Mean attention over time and probe images, and the mean unweighted distance, after the last epoch."
-    return _table(caption, head + '<th scope="col">highest weight on lowest distance?</th>', body)
+        measures, config = run.measures, run.config
+        attention, distance = measures["attention"][-1], measures["distance"][-1]  # (T, S, A)
+        low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
+        near = 0.01 * (high - low)
+        best = attention.argmax(-1)
+        cells += best.size
+        easiest += int((best == distance.argmin(-1)).sum())
+        at_bound += int((attention.max(-1) >= high - near).sum())
+        for layer in measures["teacher_layers"][best.ravel()]:
+            favourites[str(layer)] = favourites.get(str(layer), 0) + 1
+    if not cells:
+        return "<p>No SASTC run is recorded.</p>"
+    layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
+    return (
+        f"<p>In {len(runs)} runs there are {cells} cells, one for each student layer and time step. The highest weight "
+        f"is within 1 % of its upper bound in {at_bound} of them. It lies on the teacher layer with the lowest "
+        f"distance, the easiest to imitate, in <strong>{easiest} of {cells}</strong>. "
+        f"The layers with the highest weight: {layers}.</p>"
+    )
 
 
 def attention_spread_table(runs: Sequence[Run]) -> str:

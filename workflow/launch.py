@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
 def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
     """Snakemake's command line."""
     settings = {n: getattr(options, n) for n in ("scale", "changes", "only", "results", "data", "notebooks", "gpus")}
-    file = ROOT / "results" / ".workflow" / "config.json"
+    file = ROOT / "results" / ".workflow" / "settings.json"
     file.write_text(json.dumps(settings | {"book": options.book}))
     return [
         sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
