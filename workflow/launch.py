@@ -101,7 +101,11 @@ def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: 
         job = by_file.get(path.stem)
         again = f"{snakemake_hint(options)} --target {job.name}" if job else "make book"
         print(f"\nfailed: {path.relative_to(ROOT)}\n  {what}\n  run just this again: {again}")
-    if not failed:
+    _, building, book = log.read_text(errors="replace").partition("Running Jupyter-Book")
+    if building:  # warnings are errors
+        wrong = [line for line in book.splitlines() if "WARNING:" in line or "ERROR:" in line]
+        print("\n".join(["\nthe book was not built:", *(wrong or book.splitlines()[-25:])]))
+    elif not failed:
         print("\n".join(log.read_text(errors="replace").splitlines()[-25:]))
     print(f"\n{len(failed)} notebooks failed; the others are kept. Full log: {log.relative_to(ROOT)}")
 
