@@ -239,7 +239,7 @@ def test_pages_in_a_browser_ask_no_other_host_and_raise_no_error(site, chromium)
         for width in (360, 1440):
             page = browser.new_page(viewport={"width": width, "height": 900})
             page.on("request", lambda r: requests.append(r.url))
-            page.on("requestfailed", lambda r: errors.append(f"{r.url}: {r.failure}"))
+            page.on("response", lambda r: errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
             page.on("pageerror", lambda e: errors.append(str(e)))
             page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
             for name in pages:
