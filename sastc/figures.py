@@ -81,8 +81,8 @@ def stm_curve(runs: Sequence[Run]) -> Figure:
         history, method = run.history, run.config.method
         axis.plot(history.epoch, history.stm, color=COLOURS[method], marker=MARKERS[method], label=LABELS[method])
     base = runs[0].config.stm_log_base
-    scale = "" if base == "none" else f" (log base {base})"
-    _finish(axis, "epoch", f"STM score{scale}; lower is a closer match")
+    scale = {"none": "", "e": ", ln"}.get(base, f", log{base}")
+    _finish(axis, "epoch", f"STM score{scale} (lower: closer)")
     axis.legend()
     return figure
 

@@ -10,6 +10,10 @@ from sastc.labels import title_of
 from sastc.records import Run, run_path
 
 ROOT = Path(__file__).parents[1]
+SHOWN = {  # parameters that an executed notebook shows even where they are the default
+    "teacher": {"dataset", "teacher", "scale", "seed"},
+    "combination": {"dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +56,9 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
 def training(config: RunConfig, paths: dict[str, str]) -> Job:
     """The notebook that trains one teacher or student."""
     teacher = config.teacher_config()
-    values = dict(argument.split("=", 1) for argument in config.arguments)
-    parameters = {name: value for name, value in config.to_dict().items() if name in values} | paths
     notebook = "teacher" if config.method == "teacher" else "combination"
+    names = {argument.split("=")[0] for argument in config.arguments} | SHOWN[notebook]
+    parameters = {name: value for name, value in config.to_dict().items() if name in names} | paths
     needs = (teacher.name,) if teacher else ()
     return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
 
