@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sastc import figures, report
+from sastc.config import RunConfig
+from sastc.experiments import Experiment
+from sastc.records import Run
+
+
+def table(**accuracies):
+    """Runs of one pair: method to accuracies by seed, ``nan`` for a seed that is not run."""
+    rows = [
+        dict(student="vgg11", teacher="" if method == "baseline" else "resnet19", method=method, timesteps=2, seed=seed,
+             accuracy=value, complete=not math.isnan(value), run=f"{method}-{seed}", command=f"train {method} {seed}")
+        for method, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_paired_difference_by_hand():
+    # Differences 1, 2, 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653, so half = 4.302653 / sqrt(3).
+    runs = table(sastc=[91.0, 93.0, 95.0, math.nan], kd=[90.0, 91.0, 92.0, 50.0])
+    mean, half, n = report.paired_difference(runs, "sastc", "kd")
+    assert (mean, n) == (2.0, 3)
+    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+
+
+def test_paired_difference_without_common_seeds():
+    mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[math.nan]), "sastc", "kd")
+    assert n == 0
+    assert np.isnan([mean, half]).all()
+    mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[89.0]), "sastc", "kd")
+    assert (mean, n) == (1.0, 1)
+    assert np.isnan(half)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((2.0, 1.0, 3), "better"),
+        ((-2.0, 1.0, 3), "worse"),
+        ((0.5, 1.0, 3), "not distinguishable"),
+        ((1.0, 1.0, 3), "not distinguishable"),
+        ((9.0, math.nan, 1), "cannot say from one seed"),
+        ((math.nan, math.nan, 0), "not run"),
+    ],
+)
+def test_judge_says_no_more_than_the_interval_allows(numbers, words):
+    assert report.judge(*numbers) == words
+
+
+def test_mean_and_deviation():
+    assert report.mean_sd([90.0, 92.0]) == "91.00 ± 1.41"
+    assert report.mean_sd([90.0, math.nan]) == "90.00"
+    assert report.mean_sd([math.nan]) == "–"
+
+
+def test_papers_numbers_are_found():
+    find = report.paper_accuracy
+    assert find(RunConfig(student="vgg11", teacher="resnet19", method="sastc", timesteps=2), "cifar10") == 93.55
+    assert find(RunConfig(student="wrn16_2", teacher="wrn28_4", method="baseline", timesteps=7), "cifar10") == 90.80
+    assert find(RunConfig(dataset="cifar100", student="resnet18", teacher="wrn40_2", method="kd", timesteps=7)) == 79.12
+    assert find(RunConfig(student="vgg11", teacher="resnet19", timesteps=5), "cifar10") is None
+    assert find(RunConfig(student="vgg11", teacher="resnet19")) is None, "the paper has no digits"
+
+
+def test_table_cells_link_runs_and_show_dashes_with_their_command():
+    runs = table(baseline=[92.0], kd=[math.nan], feature_kd=[90.0, 91.0], sastc=[95.0])
+    page = report.accuracy_table(runs, "cifar10")
+    assert '<a href="combination/sastc-0.html" title="sastc-0">0</a>' in page
+    assert '<span class="missing" title="train kd 0">–</span>' in page
+    assert "90.50 ± 0.71" in page
+    assert "n=2: seed" in page
+    assert "paper 93.55" in page
+    assert page.count("<tr>") == 2, "one row: the baseline has none of its own"
+
+
+def test_differences_are_signed_and_judged():
+    page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[95.0, 95.5]))
+    assert "−1.00 ± 0.00" in page
+    assert "n=2: worse" in page
+    assert "not run" in page, "feature KD"
+
+
+class Recorded(Run):
+    """A run made of arrays, to see what the attention's verdict counts."""
+
+    def __init__(self, attention, distance):
+        arrays = dict(attention=attention[None], distance=distance[None])
+        names = np.array(["stage1", "stage2", "stage3"])
+        object.__setattr__(self, "arrays", arrays | {"teacher_layers": names, "student_layers": names[:1]})
+
+    config = RunConfig()
+
+    @property
+    def measures(self):
+        return self.arrays
+
+
+def test_ease_or_meaning_counts_cells():
+    high = math.e**2 / (math.e**2 + 2)
+    low = (1 - high) / 2
+    attention = np.array([[[high, low, low]], [[0.3, 0.4, 0.3]]])  # (T=2, S=1, A=3)
+    distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
+    text = report.ease_or_meaning([Recorded(attention, distance)])
+    assert "there are 2 cells" in text
+    assert "upper bound in 1 of them" in text
+    assert "<strong>1 of 2</strong>" in text
+    assert "stage1 in 1, stage2 in 1" in text
+    assert report.ease_or_meaning([]) == "<p>No SASTC run is recorded.</p>"
+
+
+def test_collect_shows_what_is_not_run(tmp_path):
+    experiment = Experiment("x", "x", "table2", "quick", (RunConfig(method="kd"),))
+    runs = report.collect(experiment, tmp_path)
+    assert not runs.complete.any()
+    assert runs.accuracy.isna().all()
+    assert runs.command[0] == "python -m sastc train method=kd"
+    assert report.headlines(runs, experiment, tmp_path)["n_runs"] == 0
+    assert "1 not run" in report.footer(report.runs_of(experiment, tmp_path), "make book")
+    assert report.one_of_each(experiment, tmp_path) == []
+
+
+def test_every_method_has_its_colour_and_shape():
+    assert set(figures.COLOURS) == set(figures.MARKERS) == {"baseline", "kd", "feature_kd", "sastc", "teacher"}
+    assert len(set(figures.COLOURS.values())) == len(set(figures.MARKERS.values())) == 5
