@@ -135,10 +135,13 @@ def attention_history(run: Run) -> Figure:
 
 def weight_against_distance(runs: Sequence[Run]) -> Figure:
     """Mean weight of every pair of layers against its mean distance: one panel a run, one line a student layer."""
-    figure, axes = plt.subplots(
-        1, len(runs), sharey=True, figsize=(max(3.4, 2.2 * len(runs) + 0.8), 3.0), squeeze=False
-    )
-    for axis, run in zip(axes[0], runs, strict=True):
+    columns = min(len(runs), 3)
+    rows = -(-len(runs) // columns)
+    size = (max(3.4, 2.1 * columns + 1.0), 2.5 * rows)
+    figure, axes = plt.subplots(rows, columns, sharey=True, figsize=size, squeeze=False)
+    for axis in axes.flat[len(runs) :]:
+        axis.set_visible(False)
+    for axis, run in zip(axes.flat, runs, strict=False):
         measures, config = run.measures, run.config
         weights, distances = (measures[name][-1].mean(0) for name in ("attention", "distance"))  # (S, A)
         for s, layer in enumerate(measures["student_layers"]):
@@ -153,8 +156,9 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
         pair = f"{LABELS[config.student]} &\n{LABELS[config.teacher]}, T={config.timesteps}"
-        _finish(axis, "distance", "attention η" if axis is axes[0][0] else "", pair)
-    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right upper", title="student layer")
+        _finish(axis, "distance", "attention η" if axis in axes[:, 0] else "", pair)
+    most = max(axes.flat, key=lambda axis: len(axis.lines))  # the run with the most student layers
+    figure.legend(*most.get_legend_handles_labels(), loc="outside right upper", title="student layer")
     return figure
 
 

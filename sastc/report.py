@@ -278,7 +278,7 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
 
 
 def ease_or_meaning(runs: Sequence[Run]) -> str:
-    """HTML sentences: how often attention is at its bounds, and on the teacher layer that is the easiest to imitate."""
+    """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate."""
     cells = easiest = at_bound = 0
     favourites: dict[str, int] = {}
     for run in runs:
@@ -293,13 +293,13 @@ def ease_or_meaning(runs: Sequence[Run]) -> str:
         for layer in measures["teacher_layers"][best.ravel()]:
             favourites[str(layer)] = favourites.get(str(layer), 0) + 1
     if not cells:
-        return "<p>No SASTC run is recorded.</p>"
+        return "No SASTC run is recorded."
     layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
     return (
-        f"<p>In {len(runs)} runs there are {cells} cells, one for each student layer and time step. The highest weight "
-        f"is within 1 % of its upper bound in {at_bound} of them. It lies on the teacher layer with the lowest "
-        f"distance, the easiest to imitate, in <strong>{easiest} of {cells}</strong>. "
-        f"The layers with the highest weight: {layers}.</p>"
+        f"In {len(runs)} SASTC runs there are {cells} cells, one for each student layer and time step. "
+        f"The highest weight is within 1 % of its upper bound in {at_bound} of them. It lies on the teacher layer "
+        f"with the lowest distance, the easiest to imitate, in {easiest} of {cells}. "
+        f"The layers with the highest weight: {layers}."
     )
 
 
@@ -316,7 +316,7 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
             np.nanstd(measures["attention_class"][-1], axis=0).mean(),
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
-        body.append(f'<tr><th scope="row">{pair}</th>{"".join(f"<td>{v:.4f}</td>" for v in spreads)}</tr>')
+        body.append(f'<tr><th scope="row">{pair}</th>{"".join(f"<td>{v:.2g}</td>" for v in spreads)}</tr>')
     names = ("run", "from uniform", "between time steps", "between images", "between classes")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return _table("Spread of the attention weights η after the last epoch.", head, body)

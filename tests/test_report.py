@@ -109,9 +109,9 @@ def test_ease_or_meaning_counts_cells():
     text = report.ease_or_meaning([Recorded(attention, distance)])
     assert "there are 2 cells" in text
     assert "upper bound in 1 of them" in text
-    assert "<strong>1 of 2</strong>" in text
+    assert "imitate, in 1 of 2." in text
     assert "stage1 in 1, stage2 in 1" in text
-    assert report.ease_or_meaning([]) == "<p>No SASTC run is recorded.</p>"
+    assert report.ease_or_meaning([]) == "No SASTC run is recorded."
 
 
 def test_collect_shows_what_is_not_run(tmp_path):
