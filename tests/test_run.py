@@ -294,3 +294,23 @@ def test_damaged_record_is_named(run, tiny, tmp_path):
     (folder / "config.json").write_text(json.dumps(tiny().to_dict()))
     with pytest.raises(RunError, match=r"holds no metrics.json"):
         _ = Run(folder).metrics
+
+
+def test_teacher_whose_weights_are_gone_is_trained_again(tiny, tmp_path):
+    """Weights are not kept in git: a student of a cloned record finds its teacher's numbers, not its weights."""
+    first = sastc.run(tiny(method="kd"), results=tmp_path, progress=False)
+    teacher = find_run(first.provenance["teacher"]["run"], tmp_path)
+    (teacher.path / "weights.pt").unlink()
+    with pytest.raises(RunError, match=r"no weights.pt: weights are not kept in git; make them with python -m sastc"):
+        sastc.load_model(teacher)
+    assert sastc.run(tiny(method="kd"), results=tmp_path, progress=False).complete, "recorded: needs no teacher"
+    second = sastc.run(tiny(method="kd", seed=1), results=tmp_path, progress=False)
+    assert second.provenance["teacher"] == first.provenance["teacher"], "the same weights, bit for bit"
+
+
+def test_teacher_run_names_a_recorded_teacher(tiny, tmp_path):
+    teacher = sastc.run(tiny(method="teacher", seed=7, epochs=1), results=tmp_path, progress=False)
+    student = sastc.run(tiny(method="kd", teacher_run=teacher.name), results=tmp_path, progress=False)
+    assert student.provenance["teacher"]["run"] == teacher.name
+    with pytest.raises(RunError, match="must be a finished teacher run"):
+        sastc.run(tiny(method="kd", teacher_run=student.name), results=tmp_path, progress=False)
