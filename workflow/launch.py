@@ -7,6 +7,7 @@ progress and the time left, and says at the end what failed and how to run just 
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -99,7 +100,7 @@ def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: 
         errors = [o for c in cells for o in c.get("outputs", []) if o.output_type == "error"]
         what = f"{errors[-1].ename}: {errors[-1].evalue}" if errors else "stopped"
         job = by_file.get(path.stem)
-        again = f"{snakemake_hint(options)} --target {job.name}" if job else "make book"
+        again = rerun_command(options, job) if job else "make book"
         print(f"\nfailed: {path.relative_to(ROOT)}\n  {what}\n  run just this again: {again}")
     _, building, book = log.read_text(errors="replace").partition("Running Jupyter-Book")
     if building:  # warnings are errors
@@ -110,10 +111,11 @@ def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: 
     print(f"\n{len(failed)} notebooks failed; the others are kept. Full log: {log.relative_to(ROOT)}")
 
 
-def snakemake_hint(options: argparse.Namespace) -> str:
-    """Command of this launch, to be extended."""
-    changes = " ".join(f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in options.changes.items())
-    return f"python workflow/launch.py --scale {options.scale} {changes}".strip()
+def rerun_command(options: argparse.Namespace, job: Job) -> str:
+    """Command that makes just one notebook of this launch again."""
+    changes = [f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in options.changes.items()]
+    words = ["--scale", options.scale, *changes, "--target", job.name]
+    return f"make book ARGS={shlex.quote(' '.join(words))}"
 
 
 def main() -> int:
