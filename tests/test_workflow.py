@@ -170,9 +170,13 @@ def test_failed_notebook_is_kept_and_the_others_go_on(project, site):
     (project.root / "experiments/failing.yaml").write_text(yaml.safe_dump(content | {"notebook": "attention"}))
     try:
         code, output = project.run("workflow/launch.py", "--only", "failing", "--no-book")
+        again = re.search(r"run just this again: make book ARGS='(.+)'", output)
+        code_again, output_again = project.run("workflow/launch.py", *again[1].split())
     finally:
         (project.root / "experiments/failing.yaml").unlink()
-    assert code == 1
+    assert code == code_again == 1
+    assert "1 notebooks failed" in output
+    assert "1 notebooks failed" in output_again, "the printed command makes that notebook and nothing else"
     (failed,) = (project.root / "results/notebooks/failed").glob("*.ipynb")
     assert failed.name in output
     assert "the loss is not finite in epoch" in output

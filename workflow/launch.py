@@ -59,14 +59,14 @@ def environment() -> dict[str, str]:
 
 
 def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
-    """Snakemake's command line."""
+    """Snakemake's command line; targets come first, since options after it take any number of words."""
     settings = {n: getattr(options, n) for n in ("scale", "changes", "only", "results", "data", "notebooks", "gpus")}
     file = ROOT / "results" / ".workflow" / "settings.json"
     file.write_text(json.dumps(settings | {"book": options.book}))
     return [
-        sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
+        sys.executable, "-m", "snakemake", *more, "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
         "--configfile", str(file), "--cores", str(options.cores), "--resources", f"gpu={options.gpus}",
-        "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", *more,
+        "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input",
     ]  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def main() -> int:
         print(f"stopped {count} processes that an interrupted run had left")
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
     if options.dry_run:
-        return subprocess.call(snakemake(options, "--dry-run", "--quiet", "rules", *targets), env=environment())
+        return subprocess.call(snakemake(options, *targets, "--dry-run", "--quiet", "rules"), env=environment())
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if any((ROOT / ".snakemake" / "locks").glob("*")):  # a killed Snakemake leaves its lock; ours says it is dead
         subprocess.run(snakemake(options, "--unlock"), env=environment(), **quiet)
