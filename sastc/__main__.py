@@ -5,7 +5,7 @@ import os
 import sys
 
 from sastc import records
-from sastc.config import EVERY, ConfigError, RunConfig, _allowed, check_name
+from sastc.config import EVERY, ConfigError, RunConfig, allowed_values, check_name
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def _explain(options: argparse.Namespace) -> None:
         default = "from the presets" if field.default is None else repr(field.default)
         methods = field.metadata["applies"]
         only = "" if set(methods) == set(EVERY) else f"; for {', '.join(methods)}"
-        print(f"{name}: {field.metadata['doc']}\n    {_allowed(field)}; default {default}{only}")
+        print(f"{name}: {field.metadata['doc']}\n    {allowed_values(field)}; default {default}{only}")
 
 
 def _print_run(run: records.Run) -> None:

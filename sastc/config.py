@@ -394,7 +394,8 @@ def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     return values
 
 
-def _allowed(field: dataclasses.Field) -> str:
+def allowed_values(field: dataclasses.Field) -> str:
+    """What a field may be, in words."""
     meta = field.metadata
     if meta["choices"]:
         return "one of " + ", ".join(c or "''" for c in meta["choices"])
@@ -411,7 +412,7 @@ def _check(field: dataclasses.Field, value: Any) -> Any:
     """The value in its field's type, or a ConfigError that names field, value and what is allowed."""
 
     def fail():
-        raise ConfigError(f"{field.name}={value!r}: must be {_allowed(field)}")
+        raise ConfigError(f"{field.name}={value!r}: must be {allowed_values(field)}")
 
     kind, meta = str(field.type), field.metadata
     if "tuple" in kind:

@@ -103,7 +103,7 @@ def _membranes(x, u0, decay, threshold, reset):
         if u is not None:
             v = torch.addcmul(u, u, spikes, value=-1) if reset == "hard" else torch.sub(u, spikes, alpha=threshold)
         u = current.to(dtype) if v is None else torch.add(current, v, alpha=decay)
-        spikes = torch.gt(u, threshold, out=torch.empty_like(u))  # floats: 4 times as fast as a mask of bools
+        spikes = torch.gt(u, threshold, out=torch.empty_like(u))  # floats: a mask of bools is not vectorised
         yield u, spikes
 
 

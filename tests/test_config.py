@@ -187,3 +187,19 @@ def test_experiment_errors_name_file_and_entry(tmp_path):
     file.write_text("title: x\n")
     with pytest.raises(ConfigError, match=r"odd.yaml: must have title and notebook"):
         load_experiment(file)
+
+
+def test_choices_are_those_of_the_code_that_uses_them():
+    """config.py imports nothing that is slow, so it repeats the names; here they are held together."""
+    from sastc import calibration, data, losses, models, neurons, stm
+
+    choices = {name: field.metadata["choices"] for name, field in FIELDS.items()}
+    assert set(choices["student"]) - {""} == set(models.MODELS)
+    assert set(choices["dataset"]) == set(data.DATASETS)
+    assert set(choices["surrogate"]) == set(neurons.SURROGATES)
+    assert set(choices["reset"]) == set(neurons.RESETS)
+    assert set(choices["reduction"]) == set(losses.REDUCTIONS)
+    assert set(choices["stm_distance"]) == set(stm.DISTANCES)
+    assert set(choices["stm_log_base"]) == set(stm.LOG_BASES)
+    for name, values in (models.OPTIONS | calibration.CHOICES).items():
+        assert set(choices[name]) == set(values), name

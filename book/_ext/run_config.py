@@ -12,7 +12,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from sastc.config import EVERY, RunConfig, _allowed
+from sastc.config import EVERY, RunConfig, allowed_values
 
 SOURCE = inspect.getfile(RunConfig)  # pages are read again when it changes
 CIFAR10 = dict(dataset="cifar10", scale="paper")
@@ -89,7 +89,7 @@ class Fields(Table):
             methods = field.metadata["applies"]
             only = "" if set(methods) == set(EVERY) else f" *({', '.join(methods)})*"
             default = "preset" if field.default is None else f"`{shown(field.default) or '(empty)'}`"
-            allowed = _allowed(field).replace("''", "(empty)").replace(">=", "≥").replace("<=", "≤")
+            allowed = allowed_values(field).replace("''", "(empty)").replace(">=", "≥").replace("<=", "≤")
             lines.append(f"| [`{name}`]{{#{anchor(name)}}} | {default} | {allowed} | {field.metadata['doc']}{only} |")
         return lines
 

@@ -43,7 +43,6 @@ def load_dataset(
     label_noise: float = 0.0,
     data_seed: int = 0,
     download: bool = False,
-    seed: int = 0,
 ) -> Dataset:
     """Load a data set, take a part of its training split, then make labels of that part wrong.
 
@@ -66,8 +65,6 @@ def load_dataset(
         Draws subset and noise. Smaller subsets and noise sets lie inside larger ones of the same seed.
     download : bool
         Let torchvision fetch CIFAR if it is not there. Nothing else is ever downloaded.
-    seed : int
-        For data sets that come without a split and need one drawn; all present ones have a fixed split.
 
     Returns
     -------
@@ -89,7 +86,6 @@ def load_dataset(
     size = IMAGE_SIZES[name] if image_size is None else image_size
     _check_integer("image_size", size, 8, 1024)
     _check_integer("data_seed", data_seed, 0)
-    _check_integer("seed", seed, 0)
     if train_subset is not None:
         _check_integer("train_subset", train_subset, 1)
     _check_fraction("train_fraction", train_fraction, zero=False)
