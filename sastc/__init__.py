@@ -22,6 +22,11 @@ _HOME = {
     "kd_loss": "losses",
     "sastc_loss": "losses",
     "stm_score": "stm",
+    "fisher_trace": "fisher",
+    "spike_activation_map": "sam",
+    "count_energy": "energy",
+    "linear_cka": "cka",
+    "explore": "explore",
     "load_experiment": "experiments",
 }
 __all__ = sorted(_HOME)

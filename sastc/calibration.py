@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sastc.attention import attention_bounds
+from sastc.cka import linear_cka
+
 Shape = tuple[int, int, int]
 
 CHOICES = {
@@ -21,6 +24,8 @@ CHOICES = {
     "resize_student": ("max", "avg"),
     "small_student": ("pool_target", "upsample_student"),
     "projector_bn": ("per_step", "folded", "none"),
+    "target_norm": ("none", "layer"),
+    "attention": ("learned", "untrained", "uniform", "random", "cka"),
 }
 
 
@@ -66,18 +71,6 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
             f"with student layers 1..{students} and teacher layers 1..{teachers}"
         )
     return chosen
-
-
-def attention_bounds(teachers: int, qk_norm: bool = True, score_scale: float = 1.0) -> tuple[float, float]:
-    """Smallest and largest weight that Eq. 5 can give among so many teacher layers.
-
-    Normalised queries and keys bound the scores by ±score_scale, so no layer can be chosen outright: with three teacher
-    layers every weight lies within 0.063 and 0.787. Without the normalisation the bounds are 0 and 1.
-    """
-    if not qk_norm:
-        return 0.0, 1.0
-    e = math.exp(2 * abs(score_scale))
-    return 1 / (1 + (teachers - 1) * e), e / (e + teachers - 1)
 
 
 class Projector(nn.Module):
@@ -155,6 +148,9 @@ class LayerDistances(nn.Module):
         P zero-based pairs, see :func:`layer_pairs`.
     resize_student, small_student, projector_bn : str
         See :func:`feature_distance` and :class:`Projector`.
+    target_norm : {"none", "layer"}
+        "layer" (not in the paper) standardises each teacher layer over the batch, so that no layer is an easier target
+        for the size of its activations.
     """
 
     def __init__(
@@ -166,10 +162,12 @@ class LayerDistances(nn.Module):
         resize_student: str = "max",
         small_student: str = "pool_target",
         projector_bn: str = "per_step",
+        target_norm: str = "none",
     ):
         super().__init__()
         given = dict(resize_student=resize_student, small_student=small_student, projector_bn=projector_bn)
-        _check_choices(given)
+        _check_choices(given | dict(target_norm=target_norm))
+        self.target_norm = target_norm
         self.pairs = list(pairs)
         self.sizes = dict(resize_student=resize_student, small_student=small_student)
         self.projectors = nn.ModuleList(
@@ -178,8 +176,11 @@ class LayerDistances(nn.Module):
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
         """``(T, B, P)`` distances; teacher features receive no gradient."""
+        targets = [f.detach() for f in teacher_features]
+        if self.target_norm == "layer":
+            targets = [(f - f.mean()) / f.std().clamp_min(1e-6) for f in (f.float() for f in targets)]
         distances = [
-            feature_distance(student_features[s], teacher_features[a].detach(), projector, **self.sizes)
+            feature_distance(student_features[s], targets[a], projector, **self.sizes)
             for (s, a), projector in zip(self.pairs, self.projectors, strict=True)
         ]
         return torch.stack(distances, -1)
@@ -224,12 +225,12 @@ class SelfAttentiveCalibration(nn.Module):
         "sorted" sorts each row, so that attention does not depend on the order of the batch.
     detach_sim : bool
         Keep the loss from reaching the student through the attention weights.
-    resize_student : {"max", "avg"}
-        Adaptive pooling of a student map that is larger than its target.
-    small_student : {"pool_target", "upsample_student"}
-        What to do with a student map that is smaller than its target.
-    projector_bn : {"per_step", "folded", "none"}
-        See :class:`Projector`.
+    attention : {"learned", "untrained", "uniform", "random", "cka"}
+        Where the weights come from. The paper's are "learned". The others are controls: the same MLPs, but no gradient
+        passes through the weights, so they stay as they start; ``1 / A``; softmax of scores drawn once in the bounds;
+        or softmax of the layers' linear CKA in the batch, spread over the scores' range.
+    resize_student, small_student, projector_bn, target_norm : str
+        See :class:`LayerDistances`.
     """
 
     def __init__(
@@ -246,12 +247,15 @@ class SelfAttentiveCalibration(nn.Module):
         sim_norm: str = "none",
         sim_order: str = "batch",
         detach_sim: bool = False,
+        attention: str = "learned",
         resize_student: str = "max",
         small_student: str = "pool_target",
         projector_bn: str = "per_step",
+        target_norm: str = "none",
     ):
         super().__init__()
-        _check_choices(dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order))
+        given = dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order, attention=attention)
+        _check_choices(given)
         hidden = max(1, batch_size // 2) if hidden is None else hidden
         embedding = max(1, batch_size // 4) if embedding is None else embedding
         for name, value in dict(batch_size=batch_size, hidden=hidden, embedding=embedding).items():
@@ -280,7 +284,12 @@ class SelfAttentiveCalibration(nn.Module):
             resize_student=resize_student,
             small_student=small_student,
             projector_bn=projector_bn,
+            target_norm=target_norm,
         )
+        self.source = attention
+        if attention == "random":
+            scores = 2 * torch.rand(len(self.student_shapes), len(self.teacher_shapes)) - 1
+            self.register_buffer("scores", scores)
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Calibration:
         """Attention and distances of one batch.
@@ -311,6 +320,25 @@ class SelfAttentiveCalibration(nn.Module):
 
     def attention(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
         """Eq. 4 and 5: weights ``(T, B, S, A)`` from similarities ``(T, S, B, B)`` and ``(A, B, B)``."""
+        if self.source in ("uniform", "random", "cka"):
+            return self._given(student_similarity, teacher_similarity)
+        weights = self._attend(student_similarity, teacher_similarity)
+        return weights.detach() if self.source == "untrained" else weights
+
+    def _given(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
+        """The weights of the controls, the same for every instance."""
+        (steps, students, batch), teachers = student_similarity.shape[:3], len(teacher_similarity)
+        if self.source == "uniform":
+            scores = student_similarity.new_zeros(steps, students, teachers)
+        elif self.source == "random":
+            scores = self.scores.expand(steps, -1, -1)
+        else:
+            cka = linear_cka(student_similarity.detach(), teacher_similarity)
+            low, high = cka.amin(-1, keepdim=True), cka.amax(-1, keepdim=True)
+            scores = 2 * (cka - low) / (high - low).clamp_min(1e-12) - 1
+        return (self.score_scale * scores).softmax(-1).unsqueeze(1).expand(-1, batch, -1, -1)
+
+    def _attend(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
         if self.detach_sim:
             student_similarity = student_similarity.detach()
         queries = self._embed(self.query, student_similarity.transpose(0, 1))  # (S, T, B, E)

@@ -80,7 +80,10 @@ class RunConfig:
     )
     lr_drop: float = option(0.1, "factor on the learning rate at each milestone", low=0, high=1, open_low=True)
     early_stop: int = option(0, "stop after so many epochs without a better test accuracy; 0: never", low=0)
-    precision: str = option("fp32", "arithmetic of the networks; losses are fp32", choices=("fp32", "bf16"))
+    precision: str | None = option(None, "arithmetic of the networks; losses are fp32", choices=("fp32", "bf16"))
+    memory_format: str | None = option(
+        None, "layout of images and convolutions in memory", choices=("contiguous", "channels_last")
+    )
     partial_batch: str | None = option(
         None, "last batch of an epoch if it is not full: drop or keep it", choices=("drop", "keep")
     )
@@ -180,6 +183,19 @@ class RunConfig:
         "batch", "order of the similarity rows' entries", applies=SASTC, choices=("batch", "sorted")
     )
     detach_sim: bool = option(False, "no gradient to the student through the attention", applies=SASTC)
+    attention: str = option(
+        "learned",
+        "where the weights come from: learned, or controls of ours: MLPs that stay as they start (untrained), 1/A "
+        "(uniform), fixed draws within the bounds (random), a softmax of the layers' CKA (cka)",
+        applies=SASTC,
+        choices=("learned", "untrained", "uniform", "random", "cka"),
+    )
+    target_norm: str = option(
+        "none",
+        "ours: standardise each teacher layer's features to mean 0 and variance 1 before they become targets (layer)",
+        applies=FEATURE,
+        choices=("none", "layer"),
+    )
     resize_student: str = option(
         "max", "pooling of a student map larger than its target", applies=FEATURE, choices=("max", "avg")
     )
@@ -197,7 +213,10 @@ class RunConfig:
     train_subset: int | None = option(None, "train on a stratified subset of so many images; 0: all", low=0)
     train_fraction: float = option(1.0, "share of each class's training images", low=0, high=1, open_low=True)
     label_noise: float = option(0.0, "share of training labels changed to another class", low=0, high=1)
-    data_seed: int = option(0, "seed of subset and label noise", low=0)
+    data_seed: int = option(0, "seed of subset, label noise and validation images", low=0)
+    validation: float = option(
+        0.0, "share of each class's training images held out and tested on instead of the test split", low=0, high=0.5
+    )
 
     # Teacher
     teacher_seed: int = option(0, "seed of the teacher", applies=STUDENT, low=0)
@@ -220,7 +239,12 @@ class RunConfig:
         "e", "logarithm of the mismatch score", applies=STUDENT, choices=("e", "2", "10", "none")
     )
     stm_weighted: bool = option(False, "weight the mismatch by the attention (SASTC)", applies=SASTC)
-    probe_batches: int = option(2, "test batches on which attention is recorded each epoch", applies=SASTC, low=1)
+    probe_batches: int = option(
+        2, "test batches on which attention and CKA are recorded each epoch", applies=STUDENT, low=1
+    )
+    fisher_samples: int = option(
+        0, "training images on which the temporal Fisher information is recorded each epoch", applies=STUDENT, low=0
+    )
     headline: str | None = option(
         None, "accuracy to report: of the last or of the best epoch", choices=("last", "best")
     )
@@ -307,7 +331,9 @@ class RunConfig:
             "image_size",
             "data_seed",
             "train_subset",
+            "validation",
             "precision",
+            "memory_format",
         )
         shared += (
             "resnet18_variant",
@@ -327,9 +353,18 @@ class RunConfig:
 
     @property
     def identity(self) -> str:
-        """Ten hexadecimal digits: hash of all fields that matter to this run and of its teacher's."""
-        teacher = self.teacher_config()
-        content = [self.to_dict(relevant=True), teacher.identity if teacher else self.teacher_run]
+        """Ten hexadecimal digits: hash of the fields that matter to this run, and of its teacher's.
+
+        A field at a default that no preset decides is left out, so that a field added later, with a default that
+        changes nothing, leaves every recorded run its name.
+        """
+        teacher, fields = self.teacher_config(), self.fields()
+        chosen = {
+            name: value
+            for name, value in self.to_dict(relevant=True).items()
+            if fields[name].default is None or value != fields[name].default
+        }
+        content = [chosen, teacher.identity if teacher else self.teacher_run]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
@@ -453,13 +488,16 @@ _PUBLISHED = {
     # paper: silent  released: SGD 0.1, 300 epochs, drops at 150, 180 and 210
     "teacher": dict(epochs=300, batch_size=128, learning_rate=0.1, weight_decay=5e-4, milestones=(0.5, 0.6, 0.7)),
 }
-# On the digits, ours: the feature loss starts about as large as the KD loss; 1300 makes narrow networks diverge.
+# On the digits and at slim scale, ours: the feature loss starts about as large as the KD loss; 1300 makes narrow
+# networks diverge.
 _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
 _SIZE = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
-    "slim": dict(epochs=24, batch_size=128, width=1 / 8, train_subset=10_000),
+    # As much of CIFAR-10 as two CPU cores learn in minutes a run. Ours: a learning rate for a short schedule.
+    "slim": dict(epochs=12, batch_size=128, width=1 / 8, train_subset=10_000, learning_rate=0.05)
+    | dict(precision="bf16", memory_format="channels_last", beta=10.0),
     "paper": dict(width=1.0),
 }
 
@@ -474,16 +512,19 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         values |= dict(batch_size=64)  # paper: 128  released: 64
     values |= _SIZE.get(config.scale, {})
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
+    beta = _BETA.get(config.dataset, 1300.0) if not released or config.dataset == "digits" else 800.0  # released: 800
     return values | dict(
         train_subset=values.get("train_subset", 0),
+        precision=values.get("precision", "fp32"),
+        memory_format=values.get("memory_format", "contiguous"),
         stm_batches=values.get("stm_batches", 8),
         image_size=_IMAGE_SIZE.get(config.dataset),
         mlp_dim=batch_size,
-        # paper: 0.3  released: 1.0, and so at quick scale, where spiking ResNets do not learn with 0.3
-        gamma=1.0 if released or config.scale == "quick" else 0.3,
+        # paper: 0.3  released: 1.0, and so in narrow networks, where spiking ResNets do not learn with 0.3
+        gamma=1.0 if released or config.scale in ("quick", "slim") else 0.3,
         # paper: silent  released: PyTorch's default, with which no hidden neuron fires at first
         hidden_init="released" if released else "balanced",
-        beta=800.0 if released and config.dataset != "digits" else _BETA.get(config.dataset, 1300.0),  # released: 800
+        beta=values.get("beta", beta),
         # paper: silent  released: a partial batch is dropped by SASTC alone
         partial_batch="keep" if released and config.method != "sastc" else "drop",
         reshuffle=not released,

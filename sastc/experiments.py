@@ -7,7 +7,9 @@
    quick:                       # one block a scale
      - {student: vgg11, teacher: [resnet19, wrn28_4], method: [kd, sastc], timesteps: [2, 3]}
 
-Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`.
+Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
+adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
+of a notebook that needs no run.
 """
 
 import dataclasses
@@ -29,6 +31,7 @@ class Experiment:
     notebook: str
     scale: str
     runs: tuple[RunConfig, ...]
+    needs_runs: bool = True
 
     @property
     def command(self) -> str:
@@ -54,7 +57,7 @@ def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, A
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    known = {"title", "notebook", *SCALES}
+    known = {"title", "notebook", "of", *SCALES}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
     runs: dict[str, RunConfig] = {}
@@ -64,7 +67,11 @@ def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, A
                 runs.setdefault(config.identity, config)
         except (ConfigError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: {scale}, entry {number}: {error}") from None
-    return Experiment(path.stem, content["title"], content["notebook"], scale, tuple(runs.values()))
+    for other in content.get("of") or []:
+        for config in load_experiment(path.with_name(f"{other}.yaml"), scale, changes).runs:
+            runs.setdefault(config.identity, config)
+    needs_runs = not content.keys().isdisjoint({"of", *SCALES})
+    return Experiment(path.stem, content["title"], content["notebook"], scale, tuple(runs.values()), needs_runs)
 
 
 def expand(entry: dict[str, Any]) -> list[RunConfig]:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from sastc.calibration import attention_bounds
+from sastc.attention import attention_bounds
 from sastc.config import METHODS
 from sastc.labels import LABELS
 from sastc.records import Run

@@ -5,6 +5,7 @@
 ``provenance.json``   commit, versions, hardware, times, command, data and teacher hashes
 ``history.csv``       one row an epoch
 ``measures.npz``      arrays by layer, time step and epoch (no pickle), see :data:`MEASURES`
+``energy.csv``        multiplications, synaptic operations and firing rate of every layer
 ``indices.npz``       training images and noisy labels used, where the run has a subset or label noise
 ``metrics.json``      final numbers; written last, so a run with this file is complete
 ``log.txt``           the same for human eyes
@@ -42,7 +43,20 @@ MEASURES = {
     "attention_class": "(E, N, T, S, A) mean η over the probe images of each class",
     "attention_instance": "(E, P, T, S, A) η of the first P probe images",
     "distance": "(E, T, S, A) mean unweighted distance over the probe images (Eq. 6)",
-    "instance_index": "(P,) indices of those images in the test split",
+    "cka": "(E, T, S, A) linear CKA of the layers (unbiased) on the probe images",
+    "fisher": "(E, T) trace of the Fisher information after each number of steps, if fisher_samples is set",
+    "confusion": "(N, N) test images by true class (rows) and predicted class, after the last epoch",
+    "accuracy_by_step": "(T,) test accuracy in percent of the logits after 1, 2, ... T steps",
+    "class_names": "(N,) names of the classes",
+    "instance_index": "(P,) places of the first P probe images in the test split",
+    "instance_label": "(P,) their classes",
+    "instance_image": "(P, C, H, W) the images themselves, uint8",
+    "instance_logits": "(P, T, N) their logits after 1, 2, ... T steps",
+    "sam_<layer>": "(P, T, H, W) their spike activation maps at a student layer",
+    "cam": "(P, H, W) their class activation maps (teacher runs)",
+    "similarity_student": "(T, S, M, M) similarity matrices (Eq. 3) of the first M probe images",
+    "similarity_teacher": "(A, M, M) the same of the teacher layers",
+    "similarity_label": "(M,) classes of those images",
 }
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
-from sastc.calibration import attention_bounds
+from sastc.attention import attention_bounds
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -208,7 +208,7 @@ def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[floa
     n = len(difference)
     if n == 0:
         return np.nan, np.nan, 0
-    half = student_t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    half = stdtrit(n - 1, 0.975) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
     return float(difference.mean()), float(half), n
 
 

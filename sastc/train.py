@@ -20,12 +20,16 @@ from sastc import records
 from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
 from sastc.config import RunConfig
 from sastc.data import Dataset, epoch_batches, load_dataset, num_batches
+from sastc.energy import count_energy
+from sastc.fisher import fisher_trace
 from sastc.losses import feature_kd_loss, kd_loss, sastc_loss
 from sastc.models import create_model
+from sastc.probe import Probe
 from sastc.records import Run, RunError
 from sastc.stm import DISTANCES, pair_mismatch, stm_from_mismatch
 
-PROBE_INSTANCES = 16  # images whose own attention is recorded
+Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
+ENERGY_IMAGES = 1024  # the paper's energy table counts on as many
 
 
 def run(
@@ -163,6 +167,7 @@ def _dataset(config: RunConfig, root: str | Path) -> Dataset:
         train_fraction=config.train_fraction,
         label_noise=config.label_noise,
         data_seed=config.data_seed,
+        validation=config.validation,
     )
 
 
@@ -188,16 +193,21 @@ class _Training:
                 self.teacher = build_model(config, self.dataset, "teacher").to(device).eval().requires_grad_(False)
             torch.manual_seed(config.seed)
             self.calibration = self._calibration().to(device)
-        self.parameters = [*self.model.parameters(), *self.calibration.parameters()]
+        self.layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
+        for network in (self.model, self.teacher, self.calibration):
+            if network is not None:
+                network.to(memory_format=self.layout)
         self.optimizer = torch.optim.SGD(
-            self.parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+            [*self.model.parameters(), *self.calibration.parameters()],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
-        # The same random test images in every epoch of every run.
-        images = torch.randperm(len(self.dataset.test), generator=torch.Generator().manual_seed(0))
-        images = images[: config.probe_batches * config.batch_size]
-        self.probe, self.probe_index = replace(self.dataset, test=self.dataset.test.take(images)), images
+        self.probe = Probe(self.dataset, config.probe_batches * config.batch_size, self._test_batches, self._autocast)
         self.history: list[dict[str, float]] = []
-        self.measures: dict[str, list[Tensor]] = {}
+        self.measures: dict[str, list[Tensor]] = {}  # one array an epoch
+        self.final: dict[str, np.ndarray] = {}  # measured once, at the end
 
     def _calibration(self) -> nn.Module:
         """What the method trains besides the student."""
@@ -207,11 +217,11 @@ class _Training:
         self.layers = tuple(len(s) for s in shapes)
         layer_pairs(config.stm_pairs, *self.layers)
         sizes = dict(resize_student=config.resize_student, small_student=config.small_student)
-        sizes |= dict(projector_bn=config.projector_bn)
+        sizes |= dict(projector_bn=config.projector_bn, target_norm=config.target_norm)
         if config.method == "feature_kd":
             return LayerDistances(*shapes, layer_pairs(config.feature_pairs, *self.layers), **sizes)
         if config.method == "sastc":
-            names = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim")
+            names = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim", "attention")
             options = {name: getattr(config, name) for name in names}
             return SelfAttentiveCalibration(*shapes, config.mlp_dim, **options, **sizes)
         return nn.Identity()
@@ -269,7 +279,7 @@ class _Training:
         sums: dict[str, Tensor] = {}  # stay on the device until the epoch ends
         mismatch: dict[str, list[Tensor]] = {name: [] for name in DISTANCES}
         seen = 0
-        for step, (x, y, _) in enumerate(self._batches("train", epoch)):
+        for step, (x, y, _) in enumerate(self._train_batches(epoch)):
             measure = self.teacher is not None and (config.stm_batches == 0 or step < config.stm_batches)
             parts, similarities = self._losses(x, y, measure)
             self.optimizer.zero_grad(set_to_none=True)
@@ -290,14 +300,17 @@ class _Training:
         row |= self._evaluate()
         if self.teacher is not None:
             mean = {name: torch.stack(values).mean(0).cpu() for name, values in mismatch.items()}
-            weights = self._probe() if config.method == "sastc" else None
-            self._keep(**{f"mismatch_{name}": value for name, value in mean.items()})
+            probed = self.probe.epoch(self.model, self.teacher, self.calibration)
+            weights = probed["attention"].cpu() if config.stm_weighted else None
+            self._keep(**probed, **{f"mismatch_{name}": value for name, value in mean.items()})
             row["stm"] = stm_from_mismatch(
                 mean[config.stm_distance],
                 pairs=config.stm_pairs,
-                weights=weights if config.stm_weighted else None,
+                weights=weights,
                 log_base=config.stm_log_base,
             )
+        if config.fisher_samples:
+            self._keep(fisher=self._fisher())
         return row | {"test_seconds": time.perf_counter() - start}
 
     def _losses(self, x: Tensor, y: Tensor, measure: bool) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
@@ -331,7 +344,7 @@ class _Training:
         """Loss and accuracy on the whole test split."""
         self.model.eval()
         loss = correct = torch.zeros((), device=self.device)
-        for x, y, _ in self._batches("test", 0):
+        for x, y, _ in self._test_batches():
             with self._autocast():
                 logits = self.model(x).float()
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
@@ -339,42 +352,37 @@ class _Training:
         n = len(self.dataset.test)
         return {"test_loss": loss.item() / n, "test_accuracy": 100 * correct.item() / n}
 
-    @torch.no_grad()
-    def _probe(self) -> Tensor:
-        """Record attention and distances on the same test images every epoch; returns the mean attention (T, S, A)."""
-        self.calibration.eval()
-        attention, distance, labels = [], [], []
-        for x, y, _ in self._batches("probe", 0):
-            with self._autocast():
-                result = self.calibration(self.model.features(x)[0], self.teacher.features(x)[0])
-            attention.append(result.attention)
-            distance.append(result.distances)
-            labels.append(y)
-        attention, distance, labels = torch.cat(attention, 1), torch.cat(distance, 1), torch.cat(labels)
-        by_class = torch.stack([attention[:, labels == c].mean(1) for c in range(self.dataset.num_classes)])
-        self._keep(
-            attention=attention.mean(1),
-            attention_class=by_class,  # nan for a class that has no image among them
-            attention_instance=attention[:, :PROBE_INSTANCES].transpose(0, 1),
-            distance=distance.mean(1),
-        )
-        return attention.mean(1).cpu()
+    def _fisher(self) -> Tensor:
+        """Temporal Fisher information (T,) on the first training images, as they are stored."""
+        part = replace(self.dataset, test=self.dataset.train.take(range(self.config.fisher_samples)))
+        traces = [fisher_trace(self.model, x, y) * len(y) for x, y, _ in self._test_batches(part)]
+        return torch.stack(traces).sum(0) / len(part.test)
 
-    def _batches(self, split: str, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        config, dataset, train = self.config, self.dataset, split == "train"
-        if split == "probe":
-            dataset = self.probe
-        return epoch_batches(
-            dataset,
-            "train" if train else "test",
-            config.batch_size,
-            train=train,
-            seed=config.seed,
-            epoch=epoch,
-            drop_last=train and not self.keep_last,
-            device=self.device,
-            reshuffle=config.reshuffle,
+    def _train_batches(self, epoch: int) -> Batches:
+        config = self.config
+        return self._placed(
+            epoch_batches(
+                self.dataset,
+                "train",
+                config.batch_size,
+                train=True,
+                seed=config.seed,
+                epoch=epoch,
+                drop_last=not self.keep_last,
+                device=self.device,
+                reshuffle=config.reshuffle,
+            )
         )
+
+    def _test_batches(self, dataset: Dataset | None = None) -> Batches:
+        """The test split as it is, of another dataset if given."""
+        dataset = dataset or self.dataset
+        options = dict(train=False, seed=0, epoch=0, drop_last=False, device=self.device)
+        return self._placed(epoch_batches(dataset, "test", self.config.batch_size, **options))
+
+    def _placed(self, batches: Batches) -> Batches:
+        for x, y, index in batches:
+            yield x.contiguous(memory_format=self.layout) if x.dim() == 4 else x, y, index
 
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
@@ -401,11 +409,11 @@ class _Training:
 
     def _write_records(self) -> None:
         records.write(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-        if self.measures:
-            arrays = {name: torch.stack(values).numpy() for name, values in self.measures.items()}
+        arrays = {name: torch.stack(values).numpy() for name, values in self.measures.items()} | self.final
+        if self.teacher is not None:
             arrays["student_layers"] = np.array(self.model.tap_names)
             arrays["teacher_layers"] = np.array(self.teacher.tap_names)
-            arrays["instance_index"] = self.probe_index[:PROBE_INSTANCES].numpy()
+        if arrays:
             records.write_arrays(self.folder / "measures.npz", arrays)
 
     def _resume(self) -> int:
@@ -421,8 +429,30 @@ class _Training:
         self.history, self.measures = state["history"], state["measures"]
         return len(self.history)
 
+    @torch.no_grad()
+    def _measure_at_the_end(self) -> None:
+        """What pages show of the trained network: confusion, accuracy after each step, single images, energy."""
+        self.model.eval()
+        n, classes = len(self.dataset.test), self.dataset.num_classes
+        confusion = correct = 0
+        for x, y, _ in self._test_batches():
+            with self._autocast():
+                predicted = self.model.logits_by_step(x).float().argmax(-1)  # (T, B)
+            correct = correct + (predicted == y).sum(-1)
+            confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
+        self.final = {
+            "confusion": confusion.view(classes, classes).cpu().numpy(),
+            "accuracy_by_step": (100 * correct / n).cpu().numpy(),
+            **self.probe.final(self.model, self.teacher),
+        }
+        part = replace(self.dataset, test=self.dataset.test.take(range(min(n, ENERGY_IMAGES))))
+        energy = count_energy(self.model, (x for x, _, _ in self._test_batches(part)))
+        records.write(self.folder / "energy.csv", energy.layers.to_csv(index=False))
+
     def _finish(self, best: float) -> Run:
         config, last = self.config, self.history[-1]
+        self._measure_at_the_end()
+        self._write_records()
         buffer = io.BytesIO()
         torch.save(self.model.state_dict(), buffer)
         records.write(self.folder / "weights.pt", buffer.getvalue())

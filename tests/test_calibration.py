@@ -547,6 +547,63 @@ def test_chosen_pairs_alone():
     assert all(f.grad is None for f in teacher)
 
 
+# Controls: weights that are not learned, targets of one size
+
+
+@pytest.mark.parametrize("source", ["untrained", "uniform", "random", "cka"])
+def test_controls_pass_no_gradient_through_the_weights(source):
+    module = build(attention=source)
+    student, teacher = features()
+    for f in student:
+        f.requires_grad_()
+    result = module(student, teacher)
+    assert result.attention.shape == (STEPS, BATCH, len(STUDENTS), len(TEACHERS))
+    np.testing.assert_allclose(result.attention.detach().sum(-1), 1, rtol=1e-12)
+    assert not result.attention.requires_grad
+    (result.attention * result.distances).mean().backward()
+    assert all(p.grad is None for mlp in (module.query, module.key) for p in mlp.parameters())
+    assert all(f.grad.abs().sum() > 0 for f in student)
+
+
+def test_untrained_weights_are_the_learned_ones_before_training():
+    pair = [build(attention=source)(*features()).attention for source in ("learned", "untrained")]
+    assert torch.equal(*pair)
+
+
+def test_uniform_and_random_weights():
+    low, high = build().attention_bounds()
+    uniform = build(attention="uniform")(*features()).attention
+    torch.testing.assert_close(uniform, torch.full((2, 4, 2, 3), 1 / 3, dtype=torch.float64))
+    module = build(attention="random")
+    first, second = (module(*features(seed=s)).attention for s in (0, 1))
+    assert torch.equal(first, second), "drawn once"
+    assert torch.equal(first, first[:1, :1].expand_as(first)), "the same for every step and instance"
+    assert ((first >= low) & (first <= high)).all()
+    assert first[0, 0].unique().numel() == 6
+    assert not torch.equal(first, build(seed=1, attention="random")(*features()).attention)
+
+
+def test_cka_weights_by_hand():
+    """Two instances of one feature: centred Gram matrices are c·[[1, -1], [-1, 1]], so every CKA is 1 or 0."""
+    student = [torch.tensor([0.0, 1.0]).view(1, 2, 1, 1, 1).double()]
+    teacher = [torch.tensor([5.0, 3.0]).view(2, 1, 1, 1).double(), torch.ones(2, 1, 1, 1).double()]
+    weights = build([(1, 1, 1)], [(1, 1, 1)] * 2, 2, attention="cka")(student, teacher).attention
+    low, high = math.exp(-1) / (math.e + math.exp(-1)), math.e / (math.e + math.exp(-1))
+    np.testing.assert_allclose(weights[0, 0, 0], [high, low], rtol=1e-6)
+
+
+def test_standardised_targets_have_one_size():
+    student, teacher = features()
+    larger = [7 * f + 3 for f in teacher]
+    plain, scaled = (without_projection([(2, 4, 4)], [(2, 4, 4)]) for _ in range(2))
+    scaled.distances.target_norm = "layer"
+    assert not torch.allclose(plain(student[:1], teacher[:1]).distances, plain(student[:1], larger[:1]).distances)
+    one, other = (scaled(student[:1], t[:1]).distances for t in (teacher, larger))
+    torch.testing.assert_close(one, other)
+    target = (teacher[0] - teacher[0].mean()) / teacher[0].std()
+    torch.testing.assert_close(one[..., 0, 0], (student[0] - target).square().mean((-3, -2, -1)))
+
+
 # Silence, precision, partial batches
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -83,6 +84,16 @@ def test_identity_ignores_what_does_not_matter_and_nothing_else():
     ):  # fmt: skip
         same.add(base.replace(**change).identity)
     assert len(same) == 12
+
+
+def test_a_new_field_with_an_old_default_leaves_recorded_runs_their_names():
+    """Only what differs from a fixed default is hashed: taking fields away that are at theirs changes nothing."""
+    config = RunConfig(method="sastc")
+    content = {n: v for n, v in config.to_dict(relevant=True).items() if FIELDS[n].default is None}
+    content |= {"method": "sastc"} if FIELDS["method"].default != "sastc" else {}
+    text = json.dumps([content, config.teacher_config().identity], sort_keys=True)
+    assert config.identity == hashlib.sha256(text.encode()).hexdigest()[:10]
+    assert config.replace(attention="uniform").identity != config.identity
 
 
 def test_teacher_is_shared_by_all_students():

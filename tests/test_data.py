@@ -139,6 +139,26 @@ def test_subset_keeps_exactly_so_many(digits, size):
     assert (torch.bincount(part.train.labels, minlength=10) - quota).abs().max() <= 1
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_validation_images_come_from_the_training_split(digits, fraction):
+    part = load_dataset("digits", validation=fraction, train_subset=100)
+    held, kept = set(part.test.rows.tolist()), set(part.train.rows.tolist())
+    whole = load_dataset("digits", validation=fraction)
+    assert held == set(whole.test.rows.tolist()), "held out before the subset is taken"
+    assert not held & set(whole.train.rows.tolist())
+    assert len(held) + len(whole.train) == len(digits.train)
+    assert len(kept) == 100
+    counts = np.bincount(digits.train.labels)
+    np.testing.assert_array_equal(np.bincount(part.test.labels), np.round(fraction * counts))
+    assert torch.equal(part.test.images, digits.train.images[part.test.rows])
+    assert held != set(load_dataset("digits", validation=fraction, data_seed=1).test.rows.tolist())
+
+
+def test_validation_must_take_and_leave_something():
+    with pytest.raises(ValueError, match=r"validation=0.001: holds out 0"):
+        load_dataset("digits", validation=0.001)
+
+
 def test_subsets_are_nested_and_seeded(digits):
     def rows(**options):
         return set(load_dataset("digits", **options).train.rows.tolist())
@@ -211,7 +231,7 @@ def test_subset_that_empties_a_class(classes):
     ("options", "message"),
     [
         ({"name": "mnist"}, r"dataset='mnist': must be one of digits, cifar10"),
-        ({"name": "dvs_gesture"}, r"dataset='dvs_gesture': planned, not implemented yet; available: digits"),
+        ({"name": "dvs_gesture"}, r"timesteps=None: must be an integer from 1 to 1024"),
         ({"image_size": 7}, r"image_size=7: must be an integer from 8 to 1024"),
         ({"image_size": 16.0}, r"image_size=16.0"),
         ({"train_subset": 0}, r"train_subset=0: must be an integer of at least 1"),

@@ -446,6 +446,28 @@ def test_output_modes(name):
     torch.testing.assert_close(ann(x), ann.step_logits(x)[0])
 
 
+@pytest.mark.parametrize("output", ["mean_current", "leaky_membrane"])
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=ids)
+@torch.no_grad()
+def test_logits_by_step_are_those_of_shorter_runs(name, options, output):
+    net, x = small(name, timesteps=4, output=output, **options), images()
+    sequence = torch.stack([images(seed=s) for s in range(4)])
+    by_step, of_sequence = net.logits_by_step(x), net.logits_by_step(sequence)
+    torch.testing.assert_close(by_step[-1], net(x))
+    assert by_step.shape == of_sequence.shape == (4, 3, 10)
+    assert not torch.allclose(by_step[0], by_step[-1])
+    for t in range(1, 5):
+        net.timesteps = t
+        torch.testing.assert_close(by_step[t - 1], net(x))
+        torch.testing.assert_close(of_sequence[t - 1], net(sequence[:t]))
+
+
+@torch.no_grad()
+def test_logits_by_step_of_an_ann():
+    net, x = small("vgg11", "relu"), images()
+    torch.testing.assert_close(net.logits_by_step(x), net(x).unsqueeze(0))
+
+
 @pytest.mark.parametrize("name", ["vgg11", "vgg13", "resnet18", "wrn16_2"])
 @torch.no_grad()
 def test_membrane_taps_are_the_potentials_behind_the_spikes(name):

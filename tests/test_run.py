@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TINY_SETTINGS
@@ -16,6 +17,7 @@ from conftest import TINY_SETTINGS
 import sastc
 from sastc import records
 from sastc.config import METHODS
+from sastc.data import normalise
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
 from sastc.stm import stm_from_mismatch
 
@@ -60,8 +62,18 @@ def test_every_method_trains_and_records(run, tiny, method):
     assert provenance["teacher"]["weights_sha256"] == records.sha256(teacher.path / "weights.pt")
     assert not list(done.path.glob("checkpoint*"))
     measures = done.measures
-    assert set(measures) <= set(MEASURES)
+    assert {"sam_<layer>" if name.startswith("sam_") else name for name in measures} <= set(MEASURES)
     steps, students, teachers = config.timesteps, 4, 3
+    assert measures["cka"].shape == (2, steps, students, teachers)
+    assert measures["confusion"].sum() == 360
+    assert 100 * measures["confusion"].trace() / 360 == pytest.approx(metrics["last_accuracy"])
+    assert measures["accuracy_by_step"][-1] == pytest.approx(metrics["last_accuracy"])
+    assert measures["instance_logits"].shape == (16, steps, 10)
+    assert measures["sam_stage1"].shape[:2] == (16, steps)
+    np.testing.assert_array_equal(measures["similarity_student"][0, 0].diagonal() >= 0, True)
+    energy = pd.read_csv(done.path / "energy.csv")
+    assert energy.layer.iloc[0].startswith("stages.stem")
+    assert (energy[energy.input == "spikes"].macs == 0).all()
     assert measures["mismatch_mse"].shape == (2, steps, students, teachers)
     recomputed = stm_from_mismatch(torch.from_numpy(measures["mismatch_mse"][-1]))
     assert recomputed == pytest.approx(history.stm.iloc[-1], rel=1e-5)
@@ -239,6 +251,25 @@ def test_partial_batches_are_kept_or_dropped(run, tiny):
         assert done.complete
 
 
+def test_fisher_information_is_recorded_on_the_images_as_stored(run, tiny):
+    from sastc.fisher import fisher_trace
+
+    done = run(tiny(method="kd", fisher_samples=20))
+    fisher = done.measures["fisher"]
+    assert fisher.shape == (2, 2)
+    plain = run(tiny(method="kd"))
+    assert done.metrics["weights_sha256"] == plain.metrics["weights_sha256"], "measuring changes nothing"
+    part = sastc.load_dataset("digits", image_size=8, train_subset=80)
+    x = normalise(part.train.images[:20], part.mean, part.std)
+    trace = fisher_trace(sastc.load_model(done), x, part.train.labels[:20])
+    np.testing.assert_allclose(fisher[-1], trace, rtol=1e-4)
+
+
+def test_validation_images_take_the_place_of_the_test_split(run, tiny):
+    done = run(tiny(method="baseline", teacher="", validation=0.25))
+    assert done.provenance["data"]["test_images"] == done.measures["confusion"].sum() == 359
+
+
 def test_early_stopping(run, tiny):
     config = tiny(method="baseline", teacher="", epochs=60, learning_rate=1e-12, early_stop=3)
     history = run(config).history
@@ -251,7 +282,9 @@ def test_switches_change_the_result(run, tiny):
     base = run(tiny()).metrics["weights_sha256"]
     for change in (
         dict(qk_norm=False), dict(score_scale=3.0), dict(mlp_sharing="shared"), dict(sim_norm="row_l2"),
-        dict(sim_order="sorted"), dict(detach_sim=True), dict(resize_student="avg"), dict(projector_bn="folded"),
+        dict(sim_order="sorted"), dict(detach_sim=True), dict(attention="uniform"), dict(target_norm="layer"),
+        dict(attention="untrained"), dict(attention="random"), dict(attention="cka"), dict(validation=0.2),
+        dict(memory_format="channels_last"), dict(resize_student="avg"), dict(projector_bn="folded"),
         dict(small_student="upsample_student"), dict(reduction="sum"), dict(beta=9.0), dict(temperature=2.0),
         dict(gamma=0.6), dict(decay=0.9), dict(threshold=0.8), dict(surrogate="atan"), dict(reset="soft"),
         dict(detach_reset=True), dict(output="leaky_membrane"), dict(tdbn_alpha=0.5), dict(taps="stem_and_stages"),

@@ -22,32 +22,38 @@ Batch = tuple[Tensor, Tensor, Tensor]
 AHEAD = 2  # lazy batches being decoded while one is in use
 
 
-def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool, wrap: bool = False) -> Tensor:
     """Pad with zeros, crop at random to the old size, mirror half of the images (appendix 4, datasets).
+
+    All steps of a sequence are cropped and mirrored alike.
 
     Parameters
     ----------
     images : Tensor
-        (B, C, H, W), any type, any device.
+        (B, C, H, W) or (B, T, C, H, W), any type, any device.
     generator : torch.Generator
         On the CPU, so that a GPU sees the augmentation the CPU sees.
     padding : int
         Pixels added on each side.
     flip : bool
         Whether to mirror.
+    wrap : bool
+        Pad with the other side instead of zeros, so that images are rolled.
 
     Returns
     -------
     Tensor
         Same shape, type and device.
     """
+    shape, images = images.shape, images.flatten(1, -3)
     batch, _, height, width = images.shape
     top, left = torch.randint(2 * padding + 1, (2, batch), generator=generator).to(images.device)
     mirrored = torch.randint(2, (batch, 1, 1, 1), generator=generator).bool().to(images.device)
     if padding:
-        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        padded = F.pad(images, (padding,) * 4, "circular" if wrap else "constant")
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         images = windows[torch.arange(batch, device=images.device), :, top, left]  # (B, C, H, W)
-    return torch.where(mirrored, images.flip(-1), images) if flip else images
+    return (torch.where(mirrored, images.flip(-1), images) if flip else images).view(shape)
 
 
 def normalise(
@@ -113,7 +119,7 @@ def epoch_batches(
     Yields
     ------
     x : Tensor
-        (B, C, H, W), normalised, of type `dtype`.
+        (B, C, H, W), or (T, B, C, H, W) of a set of sequences; normalised, of type `dtype`.
     y : Tensor
         (B,), int64 labels.
     index : Tensor
@@ -182,8 +188,11 @@ def _batches(
     if isinstance(part.images, LazyImages):
         images = _decoded(part.images, batches, generators, mine)
     else:
-        images = _resident(part.images, batches, generators, mine, dataset.crop_padding, dataset.flip)
+        how = (dataset.crop_padding, dataset.flip, dataset.wrap)
+        images = _resident(part.images, batches, generators, mine, how)
     for index, pixels in zip(shares, images, strict=True):
+        if pixels.dim() == 5:
+            pixels = pixels.transpose(0, 1).contiguous()  # networks want time first
         yield normalise(pixels.to(device), mean, std, dtype), part.labels[index], index
 
 
@@ -192,14 +201,13 @@ def _resident(
     batches: Sequence[Tensor],
     generators: Iterator[torch.Generator] | None,
     mine: slice,
-    padding: int,
-    flip: bool,
+    how: tuple[int, bool, bool],
 ) -> Iterator[Tensor]:
     for indices in batches:
         if generators is None:
             yield images[indices[mine].to(images.device)]
         else:  # the whole batch, so that the draws do not depend on the number of ranks
-            yield augment(images[indices.to(images.device)], next(generators), padding, flip)[mine]
+            yield augment(images[indices.to(images.device)], next(generators), *how)[mine]
 
 
 def _decoded(

@@ -17,7 +17,8 @@ class Split:
     Attributes
     ----------
     images : Tensor or LazyImages
-        uint8, (N, C, H, W); lazy where decoded images would not fit into memory.
+        uint8, (N, C, H, W), or (N, T, C, H, W) for sequences such as frames of events; lazy where decoded images
+        would not fit into memory.
     labels : Tensor
         int64, (N,); the labels to train on, noisy ones included.
     clean_labels : Tensor
@@ -78,6 +79,8 @@ class Dataset:
     crop_padding, flip : int, bool
         Training augmentation of resident images: zero padding in pixels before the random crop, and
         whether a mirrored image is still the same class.
+    wrap : bool
+        What leaves the image at one side in that crop comes in at the other, in place of zeros.
     provenance : dict
         JSON-able: source, checksums of the files and pixels, and what was drawn from them.
     """
@@ -92,6 +95,7 @@ class Dataset:
     crop_padding: int
     flip: bool
     provenance: dict[str, Any]
+    wrap: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -107,3 +111,9 @@ class Dataset:
     def image_size(self) -> int:
         """Height and width of an image as the network sees it."""
         return self.train.images.shape[-1]
+
+    @property
+    def timesteps(self) -> int | None:
+        """Steps T of a sequence; None for static images."""
+        shape = self.train.images.shape
+        return shape[1] if len(shape) == 5 else None

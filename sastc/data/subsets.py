@@ -15,7 +15,7 @@ from torch import Tensor
 from sastc.data.dataset import Split
 
 # One independent stream a purpose; a new purpose takes a new number.
-DIGITS_SPLIT, SUBSET, NOISY_IMAGES, WRONG_CLASS, ORDER, AUGMENT = range(6)
+DIGITS_SPLIT, SUBSET, NOISY_IMAGES, WRONG_CLASS, ORDER, AUGMENT, VALIDATION, EVENTS, DVS_SPLIT = range(9)
 
 
 def draw_words(n: int, *key: int) -> NDArray[np.uint64]:
@@ -92,6 +92,26 @@ def subset(split: Split, classes: tuple[str, ...], size: int | None, fraction: f
     if (emptied := np.flatnonzero((quota == 0) & (counts > 0))).size:
         raise ValueError(f"train_fraction={fraction}: keeps no image of class {classes[emptied[0]]!r}; must be larger")
     return split.take(np.sort(kept[ranks[kept] < quota[labels[kept]]]))
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Split off round(fraction * count) images of each class; returns what is left and the held-out part.
+
+    Raises
+    ------
+    ValueError
+        If `fraction` holds out nothing, or all of a class.
+    """
+    labels = split.clean_labels.numpy()
+    ranks, counts = class_ranks(labels, seed, VALIDATION)[1], np.bincount(labels)
+    quota = np.round(fraction * counts).astype(np.int64)
+    if not quota.any() or ((quota == counts) & (counts > 0)).any():
+        raise ValueError(
+            f"validation={fraction}: holds out {quota.sum()} of {len(split)} training images; must leave some of each "
+            "class on the training side, and take some"
+        )
+    held = ranks < quota[labels]
+    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 
 
 def add_label_noise(split: Split, num_classes: int, fraction: float, seed: int) -> Split:

@@ -12,6 +12,7 @@ from sastc.models.network import Network
 from sastc.models.pyramidnet import pyramidnet
 from sastc.models.resnet import resnet18, resnet19, resnet32x4, resnet34
 from sastc.models.vgg import vgg11, vgg13
+from sastc.models.vggsnn import vggsnn
 from sastc.models.wide_resnet import wide_resnet, wrn16_2
 from sastc.neurons import LIF
 
@@ -20,6 +21,7 @@ __all__ = ["MODELS", "OPTIONS", "Network", "create_model"]
 MODELS: dict[str, Callable[..., Network]] = {
     "vgg11": lambda recipe, o: vgg11(recipe, o["vgg_downsample"], o["vgg_head"]),
     "vgg13": lambda recipe, o: vgg13(recipe),
+    "vggsnn": lambda recipe, o: vggsnn(recipe),
     "resnet18": lambda recipe, o: resnet18(recipe, o["resnet18_variant"], **_head(o)),
     "resnet19": lambda recipe, o: resnet19(recipe, **_head(o)),
     "resnet34": lambda recipe, o: resnet34(recipe, **_head(o)),
@@ -56,6 +58,7 @@ def create_model(
     tap: str = "spikes",
     output: str = "mean_current",
     tdbn_alpha: float | None = None,
+    frames: str = "mean_frame",
     **options: str,
 ) -> Network:
     """Build a network.
@@ -88,6 +91,9 @@ def create_model(
         leak and without reset.
     tdbn_alpha : float, optional
         Initial scale α·V_th of all batch norms of an SNN (Zheng et al. 2021); None: 1.
+    frames : {"mean_frame", "per_step"}
+        How an ANN sees a sequence (T, B, C, H, W): its mean over time, an image; or each frame for itself, with
+        features (T, B, C, H, W) and logits that are the mean over T.
     **options : str
         Architecture options; those of other networks are checked and ignored. `resnet18_variant` ("released",
         "standard"), `wrn16_2_variant` ("released", "wide_resnet"), `vgg_downsample` ("stride", "pool") and `vgg_head`
@@ -110,6 +116,7 @@ def create_model(
         ("taps", taps, ("stages", "stem_and_stages")),
         ("tap", tap, ("spikes", "membrane")),
         ("output", output, ("mean_current", "leaky_membrane")),
+        ("frames", frames, ("mean_frame", "per_step")),
         *(("option", key, OPTIONS) for key in options),
         *((key, value, OPTIONS[key]) for key, value in options.items() if key in OPTIONS),
     ):
@@ -144,6 +151,7 @@ def create_model(
         output=output,
         leak=getattr(example, "decay", 0.5),
         norm_gain=tdbn_alpha * getattr(example, "threshold", 1.0) if spiking and tdbn_alpha is not None else 1.0,
+        frames=frames,
     )
     return MODELS[name](recipe, {key: values[0] for key, values in OPTIONS.items()} | options)
 

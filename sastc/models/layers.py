@@ -33,6 +33,7 @@ class Recipe:
     output: str = "mean_current"
     leak: float = 0.5
     norm_gain: float = 1.0
+    frames: str = "mean_frame"
 
     def channels(self, count: float) -> int:
         """Published channel count times the width factor, rounded, at least 4."""

@@ -51,6 +51,7 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.name, self.spiking, self.output = recipe.name, recipe.spiking, recipe.output
+        self._mean_frame = not recipe.spiking and recipe.frames == "mean_frame"
         self._leak = recipe.leak
         self.in_channels, self.image_size = recipe.in_channels, recipe.image_size
         self.stages, self.neck, self.classifier = nn.ModuleDict(stages), neck, classifier
@@ -88,12 +89,14 @@ class Network(nn.Module):
         Parameters
         ----------
         x : Tensor
-            Images (B, C, H, W); for an SNN also a sequence (T, B, C, H, W) with any T.
+            Images (B, C, H, W), or a sequence (T, B, C, H, W) with any T. Of a sequence an ANN sees the mean frame, or
+            each frame for itself ("per_step", see :func:`sastc.create_model`).
 
         Returns
         -------
         features : list of Tensor
-            One for each of `tap_names`: (B, C, H, W) of an ANN, (T, B, C, H, W) of an SNN. Spikes or ReLU outputs,
+            One for each of `tap_names`: (B, C, H, W) of an ANN, (T, B, C, H, W) of an SNN, or of an ANN that sees each
+            frame. Spikes or ReLU outputs,
             membrane potentials if asked for, or the sums of a pre-activation network.
         logits : Tensor
             (B, N).
@@ -117,6 +120,16 @@ class Network(nn.Module):
         """Output of every step, (T, B, N); (1, B, N) for an ANN."""
         return self._steps(self._run(x)[1])
 
+    def logits_by_step(self, x: Tensor) -> Tensor:
+        """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward` if it stopped there.
+
+        The last entry is :meth:`forward`'s. In training mode the batch norms have seen all T steps; evaluate for what
+        t steps alone would give. (1, B, N) for an ANN.
+        """
+        outputs = self.step_logits(x)
+        steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
+        return outputs.cumsum(0) / steps.view(-1, 1, 1)
+
     def feature_shapes(self) -> list[tuple[int, int, int]]:
         """(C, H, W) of every tapped layer at the network's image size, without running it."""
         shapes, side = {}, self.image_size
@@ -127,9 +140,11 @@ class Network(nn.Module):
 
     def _run(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Tapped layers, and the vector before the classifier: (B, F) or (T, B, F)."""
-        if x.dim() not in ((4, 5) if self.spiking else (4,)) or x.shape[-3] != self.in_channels:
-            allowed = f"(B, {self.in_channels}, H, W)" + f" or (T, B, {self.in_channels}, H, W)" * self.spiking
+        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
+            allowed = f"(B, {self.in_channels}, H, W) or (T, B, {self.in_channels}, H, W)"
             raise ValueError(f"x has shape {tuple(x.shape)}: {self.name} takes {allowed}")
+        if x.dim() == 5 and self._mean_frame:
+            x = x.mean(0)
         taps = {}
         for name, stage in self.stages.items():
             if self._membrane_taps and name in self.tap_names:
@@ -139,7 +154,7 @@ class Network(nn.Module):
         return [taps[name] for name in self.tap_names], self.neck(x)
 
     def _steps(self, z: Tensor) -> Tensor:
-        current = self.classifier(z if self.spiking else z.unsqueeze(0))
+        current = self.classifier(z if z.dim() == 3 else z.unsqueeze(0))
         # paper: mean membrane potential of the last layer  released: mean of its linear output
         if self.output == "mean_current" or not self.spiking:
             return current

@@ -1,0 +1,325 @@
+"""Event streams: simulated from images, summed into frames, and the digits as seen by a simulated event camera.
+
+An event says that one pixel's brightness has changed by a step: time in microseconds, place (x, y), polarity (1 ON,
+0 OFF). Nothing here is recorded by a camera; `sastc.data.event_files` reads recordings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sastc.data.dataset import Dataset, Split
+from sastc.data.subsets import EVENTS, draw_words
+
+PATHS = ("saccade", "circle")
+BINNINGS = ("time", "count")
+CHUNK_PIXELS = 1 << 15  # pixels simulated at a time: their state stays in the processor's cache
+TIE = 1e-9  # a path ends where it began, steps exactly undone: rounding must not decide whether the last one is made
+FLOOR = 0.1  # intensity, of 1, added before the logarithm: a pixel's dark current
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Event streams of N recordings, one after the other.
+
+    Attributes
+    ----------
+    t, x, y, p : array
+        (E,) each: microseconds (int64, ascending within a stream), column, row (int16), polarity (int8, 1 ON, 0 OFF).
+    offsets : array of int64
+        (N + 1,); stream i is offsets[i]:offsets[i + 1].
+    height, width : int
+        Pixels of the sensor.
+    """
+
+    t: NDArray[np.int64]
+    x: NDArray[np.int16]
+    y: NDArray[np.int16]
+    p: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def stream(self, i: int) -> "Events":
+        """Recording `i` alone."""
+        part = slice(self.offsets[i], self.offsets[i + 1])
+        ends = np.array([0, part.stop - part.start])
+        return Events(self.t[part], self.x[part], self.y[part], self.p[part], ends, self.height, self.width)
+
+
+def simulate_events(
+    images: Tensor | NDArray[np.uint8],
+    *,
+    path: str = "saccade",
+    amplitude: float = 2.0,
+    duration: int = 300_000,
+    samples: int = 96,
+    threshold: float = 0.3,
+    refractory: int = 1_000,
+    noise_rate: float = 0.0,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+) -> Events:
+    """Events that an ideal event camera would give while each image moves before it.
+
+    Every pixel remembers a logarithmic intensity. When the moving image has changed it by `threshold`, the pixel gives
+    an event and remembers the new level. Between samples the logarithm is taken as linear in time.
+
+    Parameters
+    ----------
+    images : Tensor or array
+        uint8, (N, C, H, W); channels are averaged.
+    path : {"saccade", "circle"}
+        Three straight moves along an equilateral triangle and back to the start, as in the recordings of N-MNIST
+        (Orchard et al. 2015), or once around a circle. Where on its circle a path starts is drawn for each image.
+    amplitude : float
+        Radius of the circle, in pixels; the triangle's corners lie on it. Places between pixels are bilinear, those
+        outside the image have the intensity of its edge.
+    duration : int
+        Microseconds for the whole path.
+    samples : int
+        Intervals into which the path is cut; a pixel or less should be passed in each.
+    threshold : float
+        Step of log(intensity + 0.1), intensities in [0, 1].
+    refractory : int
+        Microseconds after an event in which a pixel gives no other; a step made meanwhile is lost.
+    noise_rate : float
+        Events a pixel and second added at random places, times and polarities.
+    seed : int
+        Draws starts and noise.
+    indices : sequence of int, optional
+        Names of the images, 0 ... N - 1 if left out: what is drawn depends on (seed, index) alone, so a part of a set
+        gives that part of the whole set's streams.
+
+    Returns
+    -------
+    Events
+        N streams, events ascending in time, then in row, column and polarity.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of range.
+    """
+    images = torch.as_tensor(images)
+    if images.dim() != 4 or images.dtype != torch.uint8:
+        raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}, must be uint8 (N, C, H, W)")
+    if path not in PATHS:
+        raise ValueError(f"path={path!r}: must be one of {', '.join(PATHS)}")
+    for field, value in (("duration", duration), ("samples", samples)):
+        if value < 1:
+            raise ValueError(f"{field}={value!r}: must be at least 1")
+    if not threshold > 0:
+        raise ValueError(f"threshold={threshold!r}: must be greater than 0")
+    for field, value in (("amplitude", amplitude), ("refractory", refractory), ("noise_rate", noise_rate)):
+        if not value >= 0:
+            raise ValueError(f"{field}={value!r}: must be at least 0")
+    count, _, height, width = images.shape
+    indices = range(count) if indices is None else indices
+    if len(indices) != count:
+        raise ValueError(f"indices: {len(indices)} of them, must be one for each of the {count} images")
+
+    noise = round(noise_rate * height * width * duration / 1e6)
+    words = np.stack([draw_words(1 + noise, seed, EVENTS, int(i)) for i in indices]) if count else np.empty((0, 1))
+    starts = words[:, 0] * (2 * np.pi / 2**64)
+    size = max(1, CHUNK_PIXELS // (height * width))
+    parts = [_noise(words[:, 1:], duration, height * width)] if noise else []  # image, t, place, p
+    for first in range(0, count, size):
+        chunk = slice(first, first + size)
+        motion = trajectory(path, samples, starts[chunk]) * amplitude
+        intensity = images[chunk].double().mean(1).numpy() / 255
+        image, *found = _crossings(intensity, motion, duration, threshold, refractory)
+        parts.append((image + first, *found))
+    if not parts:
+        parts = [(np.empty(0, np.int64),) * 4]
+    image, t, place, p = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((p, place, t, image))
+    y, x = np.divmod(place[order], width)
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(image, minlength=count)))).astype(np.int64)
+    return Events(t[order], x.astype(np.int16), y.astype(np.int16), p[order].astype(np.int8), offsets, height, width)
+
+
+def trajectory(path: str, samples: int, starts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Displacements (samples + 1, N, 2), right and down, of paths on the unit circle that start at angles `starts`."""
+    turn = np.arange(samples + 1) / samples
+    if path == "circle":
+        angle = starts + 2 * np.pi * turn[:, None]
+        return np.stack([np.cos(angle), np.sin(angle)], -1)
+    leg = np.minimum((3 * turn).astype(int), 2)
+    corners = np.exp(1j * (starts + 2 * np.pi / 3 * np.arange(4)[:, None]))  # (4, N), the last is the first
+    place = corners[leg] + (3 * turn - leg)[:, None] * (corners[leg + 1] - corners[leg])
+    return np.stack([place.real, place.imag], -1)
+
+
+def _crossings(
+    intensity: NDArray[np.float64], motion: NDArray[np.float64], duration: int, threshold: float, refractory: int
+) -> tuple[NDArray[np.int64], ...]:
+    """Threshold crossings of moving images (n, H, W) as columns image, t, place (y · W + x) and polarity."""
+    height, width = intensity.shape[1:]
+    windows = _windows(intensity, int(np.ceil(np.abs(motion).max())))
+    level = _log_view(windows, motion[0])  # log intensity at the last sample
+    reference = level.copy()  # log intensity at the last event
+    last = np.full(len(level), -np.inf)  # time of the last event
+    found = []
+    for k in range(1, len(motion)):
+        start, length = duration * (k - 1) / (len(motion) - 1), duration / (len(motion) - 1)
+        previous, level = level, _log_view(windows, motion[k])
+        active = np.flatnonzero(np.abs(level - reference) > threshold + TIE)
+        while active.size:  # once for each step that a pixel makes between two samples
+            rise = level[active] > reference[active]
+            reference[active] += np.where(rise, threshold, -threshold)
+            before = previous[active]
+            t = np.floor(start + length * (reference[active] - before) / (level[active] - before))
+            free = t - last[active] >= refractory
+            fired = active[free]
+            last[fired] = t[free]
+            found.append((fired, t[free], rise[free]))
+            active = active[np.abs(level[active] - reference[active]) > threshold + TIE]
+    if not found:
+        return (np.empty(0, np.int64),) * 4
+    pixel, t, p = (np.concatenate(column).astype(np.int64) for column in zip(*found, strict=True))
+    return pixel // (height * width), t, pixel % (height * width), p
+
+
+def _windows(intensity: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """All whole-pixel shifts of images, edges repeated: a view (n, 2 · reach + 1, 2 · reach + 1, H + 1, W + 1)."""
+    padded = np.pad(intensity, ((0, 0), (reach, reach + 1), (reach, reach + 1)), mode="edge")
+    height, width = intensity.shape[1:]
+    return np.lib.stride_tricks.sliding_window_view(padded, (height + 1, width + 1), (1, 2))
+
+
+def _log_view(windows: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(intensity + floor) of images, each moved by its shift (n, 2) in pixels; (n · H · W,)."""
+    reach = windows.shape[1] // 2
+    origin = reach - shift[:, ::-1]  # row and column in the padded image that the first pixel looks at
+    whole = np.floor(origin).astype(np.int64)
+    part_y, part_x = (origin - whole).T[:, :, None, None]
+    view = windows[np.arange(len(shift)), whole[:, 0], whole[:, 1]]
+    view = view[:, :-1] + part_y * (view[:, 1:] - view[:, :-1])
+    view = view[..., :-1] + part_x * (view[..., 1:] - view[..., :-1])
+    return np.log(view.ravel() + FLOOR)
+
+
+def _noise(words: NDArray[np.uint64], duration: int, pixels: int) -> tuple[NDArray[np.int64], ...]:
+    """Noise events from random words (N, K): image, t, place and polarity, each from bits of its own."""
+    image = np.repeat(np.arange(len(words)), words.shape[1])
+    bits = words.ravel()
+    t = (bits & np.uint64(2**32 - 1)) % np.uint64(duration)
+    place = ((bits >> np.uint64(32)) & np.uint64(2**31 - 1)) % np.uint64(pixels)
+    return image, t.astype(np.int64), place.astype(np.int64), (bits >> np.uint64(63)).astype(np.int64)
+
+
+def events_to_frames(
+    events: Events,
+    steps: int,
+    size: int | None = None,
+    binning: str = "time",
+    *,
+    span: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """Count the events of every stream in frames.
+
+    Parameters
+    ----------
+    events : Events
+        N streams.
+    steps : int
+        T, number of frames.
+    size : int, optional
+        Height and width of the frames. A pixel (x, y) of the sensor counts for (x · size // width, y · size // height):
+        counts are summed, none are lost. Left out: the sensor's own height and width.
+    binning : {"time", "count"}
+        Frames of equal time, or of equally many events up to one.
+    span : (int, int), optional
+        Microseconds at which the first frame begins and the last ends, for binning by time; events outside are left
+        out. By default each stream's first and last event, both counted.
+
+    Returns
+    -------
+    array of uint8
+        (N, T, 2, H, W), OFF events in channel 0, ON events in channel 1; counts above 255 stay 255.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of range.
+    """
+    if binning not in BINNINGS:
+        raise ValueError(f"binning={binning!r}: must be one of {', '.join(BINNINGS)}")
+    for field, value in (("steps", steps), ("size", size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{field}={value!r}: must be at least 1")
+    if span is not None and span[1] <= span[0]:
+        raise ValueError(f"span={span!r}: must end after it begins")
+    height, width = (events.height, events.width) if size is None else (size, size)
+    frames = np.empty((len(events), steps, 2, height, width), dtype=np.uint8)
+    for i in range(len(events)):
+        one = events.stream(i)
+        if not len(one.t):
+            frames[i] = 0
+            continue
+        bins = time_bins(one.t, steps, span) if binning == "time" else np.arange(len(one.t)) * steps // len(one.t)
+        inside = (bins >= 0) & (bins < steps)
+        y = one.y.astype(np.int64) * height // events.height
+        x = one.x.astype(np.int64) * width // events.width
+        place = ((bins * 2 + one.p) * height + y) * width + x
+        counts = np.bincount(place[inside], minlength=frames[i].size)
+        frames[i] = np.minimum(counts, 255).reshape(frames[i].shape)
+    return frames
+
+
+def time_bins(t: NDArray[np.int64], steps: int, span: tuple[int, int] | None = None) -> NDArray[np.int64]:
+    """Number of the frame of equal time for each event, not in 0 ... steps - 1 where it is outside `span`."""
+    start, stop = span or (t[0], t[-1] + 1)
+    return (t - start) * steps // (stop - start)
+
+
+def event_rate(events: Events, bins: int = 100) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Event-rate curve: middles of `bins` equal intervals in seconds, and events a second and stream, (2, bins).
+
+    The rows are OFF and ON events; time runs from the first event of all streams to the last.
+    """
+    edges = np.linspace(events.t.min(), events.t.max() + 1, bins + 1)
+    counts = np.stack([np.histogram(events.t[events.p == p], edges)[0] for p in (0, 1)])
+    return (edges[1:] + edges[:-1]) / 2e6, counts / (len(events) * (edges[1] - edges[0]) / 1e6)
+
+
+def frame_scale(frames: Tensor) -> tuple[float, float]:
+    """Root mean square of each polarity's counts in (N, T, 2, H, W), on the scale [0, 1] of uint8 images.
+
+    As a `Dataset`'s std, with mean 0, it scales frames to unit power and leaves a pixel without events at zero.
+    """
+    power = [frames[:, :, p].double().square().mean().sqrt().item() / 255 for p in (0, 1)]
+    return tuple(value or 1.0 for value in power)
+
+
+@lru_cache(maxsize=4)
+def load_digits_dvs(image_size: int, steps: int, binning: str) -> Dataset:
+    """The bundled digits, enlarged, moved by saccades and seen by a simulated event camera, in `steps` frames."""
+    from sastc.data.digits import load_digits
+
+    digits, splits = load_digits(image_size), {}
+    amplitude = image_size / 8  # one pixel of the original 8x8
+    for name, first in (("train", 0), ("test", len(digits.train))):
+        split: Split = getattr(digits, name)
+        events = simulate_events(split.images, amplitude=amplitude, indices=range(first, first + len(split)))
+        frames = torch.from_numpy(events_to_frames(events, steps, binning=binning))
+        splits[name] = replace(split, images=frames)
+    return replace(
+        digits,
+        name="digits_dvs",
+        label="Digits-DVS (simulated)",
+        **splits,
+        mean=(0.0, 0.0),
+        std=frame_scale(splits["train"].images),
+        provenance=digits.provenance
+        | {"simulated": "saccade", "amplitude": amplitude, "steps": steps, "binning": binning},
+    )

@@ -1,0 +1,221 @@
+"""Operations and energy of one inference (Appendix 1, Table 3): synaptic operations counted spike by spike."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sastc.fisher import evaluation_mode
+from sastc.models.layers import check, is_count
+from sastc.neurons import LIF
+
+# Appendix 1 after Rathi & Roy (2021): 45 nm CMOS, and special hardware, for which the paper gives no MAC.
+ENERGY_PER_MAC_PJ = 4.6
+ENERGY_PER_AC_PJ = 0.9
+SPECIAL_ENERGY_PER_AC_PJ = 0.077
+
+ENCODINGS = ("per_step", "once", "events")
+FORMULAS = ("connections", "rate")
+AVERAGE_POOLS = frozenset(("avg_pool2d", "adaptive_avg_pool2d"))
+RESHAPES = ("flatten", "unflatten", "reshape", "view", "squeeze", "unsqueeze", "expand", "permute", "transpose")
+SAME_VALUES = frozenset((*RESHAPES, "movedim", "contiguous", "__getitem__", "max_pool2d", "adaptive_max_pool2d"))
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What :func:`count_energy` found; counts are means over samples and sums over the time steps.
+
+    Attributes
+    ----------
+    layers : pandas.DataFrame
+        A row for each layer with weights, in the order of computation: `layer` (its name), `kind` (conv, linear),
+        `input` (image, events, analog, spikes, pooled), `macs`, `acs`, `input_rate` (share of its inputs that are not
+        zero; for spikes their rate per neuron and step), `dense_macs` (the usual count k² C_in C_out H_out W_out,
+        border included, times the passes), `energy_nj` (45 nm) and `special_energy_nj`.
+    samples, timesteps : int
+        Samples seen, and steps T of each.
+    """
+
+    layers: pd.DataFrame
+    samples: int
+    timesteps: int
+
+    @property
+    def macs(self) -> float:
+        """Multiply-accumulate operations of one sample."""
+        return float(self.layers["macs"].sum())
+
+    @property
+    def acs(self) -> float:
+        """Accumulate operations, that is synaptic operations, of one sample."""
+        return float(self.layers["acs"].sum())
+
+    @property
+    def energy_uj(self) -> float:
+        """Microjoules for one sample: 4.6 pJ a MAC, 0.9 pJ an AC."""
+        return float(self.layers["energy_nj"].sum()) / 1e3
+
+    @property
+    def special_energy_uj(self) -> float:
+        """Microjoules for one sample on special hardware: 77 fJ an AC; a MAC as before."""
+        return float(self.layers["special_energy_nj"].sum()) / 1e3
+
+
+def count_energy(
+    model: nn.Module,
+    x: Tensor | Iterable[Tensor | tuple],
+    *,
+    encoding: str = "per_step",
+    formula: str = "connections",
+    neurons: type | tuple[type, ...] = LIF,
+    chunk: int = 128,
+) -> Energy:
+    """Count the operations of every convolution and linear layer, and their energy.
+
+    What a layer sees decides. Spikes cost one AC for every connection that the spiking neuron truly has; anything else
+    costs one MAC for every connection, zeros included. Spikes stay spikes through reshaping and max-pools. Behind an
+    average pool ("pooled") every input that is not zero counts as one spike. The output of a layer or of a batch norm
+    and a residual sum are analog until the next neuron: so are the first layer's image, the inputs of a second linear
+    layer in a row (VGG-11's head) and those of PyramidNet's first convolution in each block. Networks compute their
+    output at every step here, as hardware would. Biases, batch norms (folded into the weights), pools, residual
+    additions and the neurons themselves are not counted.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ANN or SNN with weights in Conv2d and Linear alone; its state is left as it is.
+    x : Tensor or iterable
+        Images (B, C, H, W) or sequences (T, B, C, H, W), or batches of them, alone or first in a tuple.
+    encoding : {"per_step", "once", "events"}
+        What the first layers of an SNN do with the input: MACs at each of the T steps; MACs once for a static image,
+        whose current is then kept; or ACs for each input that is not zero.
+    formula : {"connections", "rate"}
+        Count each spike's true connections, those to the zero border left out in ACs and MACs alike; or multiply the
+        rate of the inputs by the dense operations, border included, as is often done. The paper only says that it
+        counts spiking operations; its ANN's 12511.2 µJ are 2.72 G MACs, more than a ResNet-32x4 has by either formula.
+    neurons : type or tuple of type
+        Classes of the modules that spike.
+    chunk : int
+        Samples that run at a time if `x` is one tensor.
+
+    Raises
+    ------
+    ValueError
+        A value that is not allowed, a layer that cannot be counted, an SNN without neurons, or no sample.
+    """
+    check("encoding", encoding, encoding in ENCODINGS, f"one of {', '.join(ENCODINGS)}")
+    check("formula", formula, formula in FORMULAS, f"one of {', '.join(FORMULAS)}")
+    check("chunk", chunk, is_count(chunk), "an integer >= 1")
+    counter = _Counter(model, neurons, encoding)
+    run = getattr(model, "step_logits", model)  # the classifier runs at each step, not on the mean
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            for batch in x.split(chunk, -4) if isinstance(x, Tensor) else x:
+                counter.count(run, batch[0] if isinstance(batch, (tuple, list)) else batch)
+    finally:
+        counter.remove()
+    check("x", counter.samples, counter.samples > 0, "at least one sample")
+    return Energy(counter.table(formula), counter.samples, counter.timesteps)
+
+
+class _Kind(Tensor):
+    """A tensor that knows what its values are (image, events, spikes, pooled), and forgets it when they change."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            out = func(*args, **kwargs or {})
+        name, kind = getattr(func, "__name__", ""), getattr(args[0], "kind", None) if args else None
+        if kind is None or not isinstance(out, Tensor) or name not in SAME_VALUES | AVERAGE_POOLS:
+            return out
+        return _of_kind(out, "pooled" if kind == "spikes" and name in AVERAGE_POOLS else kind)
+
+
+def _of_kind(x: Tensor, kind: str) -> Tensor:
+    x = x.as_subclass(_Kind)
+    x.kind = kind
+    return x
+
+
+class _Counter:
+    """Hooks that add up what a model's layers do."""
+
+    def __init__(self, model: nn.Module, neurons: type | tuple[type, ...], encoding: str):
+        modules = dict(model.named_modules())
+        spiking = [module for module in modules.values() if isinstance(module, neurons)]
+        layers = {name: module for name, module in modules.items() if isinstance(module, (nn.Conv2d, nn.Linear))}
+        if getattr(model, "spiking", False) and not spiking:
+            raise ValueError(f"neurons={neurons!r}: must be the class of the model's neurons; it has none of these")
+        for name, module in modules.items():
+            border = isinstance(module, nn.Conv2d) and (module.padding_mode != "zeros" or module.padding == "same")
+            if border or (name not in layers and any(p.dim() > 1 for p in module.parameters(recurse=False))):
+                raise ValueError(f"{name}={module}: must be Conv2d, with a border of zeros given in pixels, or Linear")
+        self.encoding = encoding if spiking else "once"
+        self.static_steps = getattr(model, "timesteps", 1)
+        self.samples = self.timesteps = self.batch = 0
+        self.sums: dict[tuple[str, str, str], dict[str, int]] = {}
+        self.hooks = [module.register_forward_hook(lambda *call: _of_kind(call[-1], "spikes")) for module in spiking]
+        self.hooks += [module.register_forward_pre_hook(partial(self._add, name)) for name, module in layers.items()]
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def count(self, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        """Add one batch."""
+        self.batch = x.shape[-4]
+        self.samples += self.batch
+        self.timesteps = len(x) if x.dim() == 5 else self.static_steps
+        run(_of_kind(x, "events" if self.encoding == "events" else "image"))
+
+    def _add(self, name: str, layer: nn.Conv2d | nn.Linear, args: tuple[Tensor]) -> None:
+        kind, x = getattr(args[0], "kind", "analog"), args[0].as_subclass(Tensor)
+        if isinstance(layer, nn.Linear):
+            x = x[..., None, None]  # a convolution of one pixel
+        fan_out, positions = _fan_out(layer, x)
+        passes = math.prod(x.shape[:-3])
+        # a static image passes its layer once and stands for T equal steps
+        static = kind in ("image", "events") and passes == self.batch
+        repeats = self.timesteps if static and self.encoding != "once" else 1
+        active = (x != 0).flatten(0, -3).sum(0)  # (H, W)
+        found = dict(
+            connections=passes * x.shape[-3] * int(fan_out.sum()),
+            synaptic=int((active * fan_out).sum()),
+            dense=passes * positions * layer.weight.numel(),
+            active=int(active.sum()),
+            inputs=x.numel(),
+        )
+        sums = self.sums.setdefault((name, "conv" if isinstance(layer, nn.Conv2d) else "linear", kind), {})
+        for key, value in found.items():
+            sums[key] = sums.get(key, 0) + repeats * value
+
+    def table(self, formula: str) -> pd.DataFrame:
+        """Means over samples."""
+        names = pd.DataFrame(self.sums.keys(), columns=["layer", "kind", "input"])
+        sums = pd.DataFrame(self.sums.values())
+        rate, spikes = sums.active / sums.inputs, names.input.isin(("events", "spikes", "pooled"))
+        macs, acs = (sums.connections, sums.synaptic) if formula == "connections" else (sums.dense, rate * sums.dense)
+        macs, acs = macs.where(~spikes, 0) / self.samples, acs.where(spikes, 0) / self.samples
+        return names.assign(
+            macs=macs,
+            acs=acs,
+            input_rate=rate,
+            dense_macs=sums.dense / self.samples,
+            energy_nj=(ENERGY_PER_MAC_PJ * macs + ENERGY_PER_AC_PJ * acs) / 1e3,
+            special_energy_nj=(ENERGY_PER_MAC_PJ * macs + SPECIAL_ENERGY_PER_AC_PJ * acs) / 1e3,
+        )
+
+
+def _fan_out(layer: nn.Conv2d | nn.Linear, x: Tensor) -> tuple[Tensor, int]:
+    """Connections that an input of (..., C, H, W) has, by its pixel (H, W), and the number of output pixels."""
+    if isinstance(layer, nn.Linear):
+        return torch.full((1, 1), layer.out_features, device=x.device), 1
+    window = dict(kernel_size=layer.kernel_size, dilation=layer.dilation, padding=layer.padding, stride=layer.stride)
+    windows = F.unfold(torch.ones(1, 1, *x.shape[-2:], device=x.device), **window)
+    covered = F.fold(windows, x.shape[-2:], **window)[0, 0].long()  # number of windows that a pixel takes part in
+    return covered * (layer.out_channels // layer.groups), windows.shape[-1]

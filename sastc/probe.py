@@ -1,0 +1,99 @@
+"""What a run records of a fixed set of test images: attention and CKA after every epoch, the rest at the end."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sastc.calibration import Calibration, SelfAttentiveCalibration
+from sastc.cka import linear_cka
+from sastc.data import Dataset
+from sastc.sam import class_activation_map, spike_activation_map
+
+INSTANCES = 16  # images that are recorded one by one
+MATRIX = 64  # images in the recorded similarity matrices
+
+Batches = Callable[[Dataset], Iterator[tuple[Tensor, Tensor, Tensor]]]
+
+
+class Probe:
+    """A fixed random set of test images, the same in every epoch of every run.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its test split is drawn from.
+    size : int
+        Number of images, at most.
+    batches : callable
+        Yields (x, y, index) batches of a dataset's test split.
+    autocast : callable
+        Context in which the networks run.
+    """
+
+    def __init__(self, dataset: Dataset, size: int, batches: Batches, autocast: Callable = contextlib.nullcontext):
+        index = torch.randperm(len(dataset.test), generator=torch.Generator().manual_seed(0))[:size]
+        self.dataset = replace(dataset, test=dataset.test.take(index))
+        self.index, self._batches, self._autocast = index, batches, autocast
+
+    @torch.no_grad()
+    def epoch(self, model: nn.Module, teacher: nn.Module, calibration: nn.Module) -> dict[str, Tensor]:
+        """CKA of all pairs of layers, and for SASTC attention and distances; networks in evaluation mode."""
+        calibration.eval()
+        attention, distance, labels, cka = [], [], [], []
+        for x, y, _ in self._batches(self.dataset):
+            with self._autocast():
+                features, targets = model.features(x)[0], teacher.features(x)[0]
+                if isinstance(calibration, SelfAttentiveCalibration):
+                    result = calibration(features, targets)
+                    attention.append(result.attention)
+                    distance.append(result.distances)
+                    labels.append(y)
+                else:
+                    result = Calibration(None, None, *SelfAttentiveCalibration.similarities(features, targets))
+            unbiased = len(y) >= 4  # its estimator needs as many
+            cka.append(linear_cka(result.student_similarity, result.teacher_similarity, unbiased=unbiased))
+        arrays = {"cka": torch.stack(cka).mean(0)}
+        if attention:
+            attention, distance, labels = torch.cat(attention, 1), torch.cat(distance, 1), torch.cat(labels)
+            arrays["attention"] = attention.mean(1)
+            arrays["attention_class"] = torch.stack(  # nan for a class that has no image among them
+                [attention[:, labels == c].mean(1) for c in range(self.dataset.num_classes)]
+            )
+            arrays["attention_instance"] = attention[:, :INSTANCES].transpose(0, 1)
+            arrays["distance"] = distance.mean(1)
+        return arrays
+
+    @torch.no_grad()
+    def final(self, model: nn.Module, teacher: nn.Module | None) -> dict[str, np.ndarray]:
+        """Arrays that pages show image by image; `model` is the student, or the teacher of a teacher's own run."""
+        test = self.dataset.test
+        x, _, _ = next(self._batches(self.dataset))
+        first = x[:, :INSTANCES] if x.dim() == 5 else x[:INSTANCES]
+        with self._autocast():
+            logits = model.logits_by_step(first).float()
+        arrays = {
+            "instance_index": self.index[:INSTANCES],
+            "instance_label": test.labels[:INSTANCES],
+            "instance_logits": logits.transpose(0, 1),
+            "class_names": np.array(self.dataset.classes),
+        }
+        if isinstance(test.images, Tensor):
+            arrays["instance_image"] = test.images[:INSTANCES]
+        if model.spiking:
+            for name in model.tap_names:
+                arrays[f"sam_{name}"] = spike_activation_map(model, first, layer=name).transpose(0, 1)
+        else:
+            with torch.enable_grad():
+                arrays["cam"] = class_activation_map(model, first)
+        if teacher is not None:
+            part = x[:, :MATRIX] if x.dim() == 5 else x[:MATRIX]
+            with self._autocast():
+                features, targets = model.features(part)[0], teacher.features(part)[0]
+            students, teachers = SelfAttentiveCalibration.similarities(features, targets)
+            arrays |= {"similarity_student": students, "similarity_teacher": teachers}
+            arrays["similarity_label"] = test.labels[:MATRIX]
+        return {n: a.cpu().numpy() if isinstance(a, Tensor) else a for n, a in arrays.items()}

@@ -1,0 +1,151 @@
+"""Where a network looks: Spike Activation Map of an SNN (Kim & Panda 2021), Grad-CAM of its ANN teacher."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sastc.fisher import evaluation_mode
+from sastc.models.layers import check
+from sastc.models.network import Network
+
+
+def spike_activation_map(model: Network, x: Tensor, *, layer: str | None = None, gamma: float = 0.5) -> Tensor:
+    """Spike Activation Map at every time step; takes neither labels nor gradients.
+
+    Parameters
+    ----------
+    model : Network
+        An SNN; evaluated in evaluation mode, its state is left as it is.
+    x : Tensor
+        Images (B, C, H, W) or sequences (T, B, C, H, W).
+    layer : str, optional
+        A stage ("stem", "stage1", ...) for its last neuron, or the name of any module that spikes. The default is the
+        last neuron that has a map: the last stage's, or in pre-activation networks the one behind it.
+    gamma : float
+        Steepness γ of the kernel, not negative; 0.5 in Kim & Panda's code.
+
+    Returns
+    -------
+    Tensor
+        ``(T, B, H, W)`` at the layer's size; :func:`heatmap` fits it to the image.
+
+    Raises
+    ------
+    ValueError
+        A layer that does not exist or whose output is not a map of spikes, or a value out of range.
+    """
+    check("gamma", gamma, 0 <= gamma < math.inf, "finite and not negative")
+    check("model", model.name, model.spiking, "an SNN; class_activation_map is for ANNs")
+    maps: list[Tensor] = []
+    hook = _find(model, layer).register_forward_hook(lambda module, args, output: maps.append(output))
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            model(x)
+    finally:
+        hook.remove()
+    spikes = maps[0] if maps else None
+    fires = spikes is not None and spikes.dim() == 5 and bool(((spikes == 0) | (spikes == spikes.max())).all())
+    check("layer", layer, fires, "a stage or module whose output is spikes (T, B, C, H, W)")
+    return contribution_map((spikes != 0).to(spikes.dtype), gamma)
+
+
+def contribution_map(spikes: Tensor, gamma: float = 0.5) -> Tensor:
+    """``SAM^t = Σ_c NCS^t S^t`` with the score ``NCS^t = Σ exp(-γ (t - t'))`` over the neuron's spikes t' <= t.
+
+    The spike at t itself counts, with 1, so that a first spike is seen. (Kim & Panda's code also adds exp(-γ t) for
+    every step without a spike, which their formula does not.)
+
+    Parameters
+    ----------
+    spikes : Tensor
+        S, (T, B, C, H, W), boolean or of 0 and 1.
+    gamma : float
+        Steepness γ.
+
+    Returns
+    -------
+    Tensor
+        ``(T, B, H, W)``, at least float32.
+    """
+    spikes = spikes.to(torch.promote_types(spikes.dtype, torch.float32))
+    maps, score = [], torch.zeros_like(spikes[0])
+    for s in spikes:
+        score = math.exp(-gamma) * score + s
+        maps.append((score * s).sum(1))
+    return torch.stack(maps)
+
+
+def class_activation_map(
+    model: Network, x: Tensor, class_index: int | Tensor | None = None, *, layer: str | None = None
+) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017) of an ANN: ``relu(Σ_c a_c f_c)``, a_c the mean gradient of the class's logit.
+
+    Before a global average pool and one linear layer this is the class activation map of Zhou et al. (2016), up to a
+    factor and the relu.
+
+    Parameters
+    ----------
+    model : Network
+        An ANN, its weights frozen or not; evaluated in evaluation mode, its state is left as it is.
+    x : Tensor
+        Images (B, C, H, W).
+    class_index : int or Tensor, optional
+        One class, or one for each image (B,); by default the class that the model predicts.
+    layer : str, optional
+        A stage or any module with a map; by default the last activation that has one.
+
+    Returns
+    -------
+    Tensor
+        ``(B, H, W)`` at the layer's size.
+    """
+    check("model", model.name, not model.spiking, "an ANN; spike_activation_map is for SNNs")
+    maps: list[Tensor] = []
+
+    def cut(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        maps.append(output.detach().requires_grad_())  # the gradient's path starts here and meets no weight before it
+        return maps[-1]
+
+    hook = _find(model, layer).register_forward_hook(cut)
+    with evaluation_mode(model), torch.enable_grad():
+        try:
+            logits = model(x)
+        finally:
+            hook.remove()
+        check("layer", layer, bool(maps) and maps[0].dim() == 4, "a stage or module whose output is (B, C, H, W)")
+        score = logits.gather(1, _classes(class_index, logits)).sum()
+        (gradient,) = torch.autograd.grad(score, maps[0])
+    return torch.einsum("bc,bchw->bhw", gradient.mean((-2, -1)), maps[0].detach()).relu()
+
+
+def _classes(class_index: int | Tensor | None, logits: Tensor) -> Tensor:
+    """Chosen classes (B, 1)."""
+    if class_index is None:
+        return logits.argmax(-1, keepdim=True)
+    chosen, (batch, classes) = torch.as_tensor(class_index, device=logits.device), logits.shape
+    valid = chosen.shape in ((), (batch,)) and not chosen.is_floating_point()
+    valid = valid and bool(((chosen >= 0) & (chosen < classes)).all())
+    check("class_index", class_index, valid, f"in 0 ... {classes - 1}, one for all or for each of {batch} images")
+    return chosen.expand(batch).unsqueeze(1)
+
+
+def heatmap(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Maps (..., H, W) brought to an image's size, bilinearly, and each of them to [0, 1]; a constant one is all 0."""
+    flat = F.interpolate(maps.flatten(0, -3).unsqueeze(1), size, mode="bilinear", align_corners=False)
+    flat = flat - flat.amin((-2, -1), keepdim=True)
+    top = flat.amax((-2, -1), keepdim=True)
+    return (flat / top.masked_fill(top == 0, 1)).squeeze(1).unflatten(0, maps.shape[:-2])
+
+
+def _find(model: Network, layer: str | None) -> nn.Module:
+    """Module whose output is looked at."""
+    if layer is None:
+        last = list(model.stages.values())[-1][-1].neuron
+        return model.neck[1] if isinstance(last, nn.Identity) else last  # pre-activation: norm, neuron, pool ...
+    if layer in model.stages:
+        return model.stages[layer][-1].neuron
+    named = dict(model.named_modules())
+    check("layer", layer, layer in named, f"one of {', '.join(model.stages)} or the name of a module")
+    return named[layer]

@@ -1,0 +1,308 @@
+"""Operations counted one connection at a time, MACs by hand, and published counts."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from test_models import VARIANTS, Doubled, ids, images, small
+from torch import nn
+
+from sastc.energy import ENERGY_PER_AC_PJ, ENERGY_PER_MAC_PJ, SPECIAL_ENERGY_PER_AC_PJ, count_energy
+from sastc.models.layers import PerStep, ResidualUnit, conv
+from sastc.neurons import LIF
+
+
+class Fires(nn.Module):
+    """A neuron that fires what it was told, whatever comes in."""
+
+    def __init__(self, spikes):
+        super().__init__()
+        self.spikes = spikes
+
+    def forward(self, x):
+        return self.spikes
+
+
+class Toy(nn.Module):
+    """Prepared spikes, then some layers."""
+
+    timesteps = 2
+
+    def __init__(self, spikes, *layers):
+        super().__init__()
+        self.neuron, self.layers = Fires(spikes), nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(self.neuron(x))
+
+
+def train(*shape, rate=0.4, seed=0):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < rate).float()
+
+
+def conv_connections(module, shape):
+    """All pairs of an input (c, i, j) and an output (o, p, q) that are connected, from the definition."""
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = module.kernel_size, module.stride, module.padding, module.dilation
+    (channels, height, width), outputs, groups = shape, module.out_channels, module.groups
+    rows = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1
+    columns = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    pairs = []
+    for o in range(outputs):
+        for p in range(rows):
+            for q in range(columns):
+                for c in range(channels):
+                    if c // (channels // groups) != o // (outputs // groups):
+                        continue
+                    for a in range(kh):
+                        for b in range(kw):
+                            i, j = p * sh - ph + a * dh, q * sw - pw + b * dw
+                            if 0 <= i < height and 0 <= j < width:
+                                pairs.append(((c, i, j), (o, p, q)))
+    return pairs
+
+
+def synaptic(spikes, pairs):
+    """One operation for each connection of each spike (T, B, ...), of one sample."""
+    steps, batch = spikes.shape[:2]
+    found = sum(spikes[t, b][source] != 0 for t in range(steps) for b in range(batch) for source, _ in pairs)
+    return int(found) / batch
+
+
+CONVS = [
+    nn.Conv2d(2, 3, 3, padding=1),
+    nn.Conv2d(2, 3, 3, stride=2, padding=1),
+    nn.Conv2d(2, 3, 1, stride=2),
+    nn.Conv2d(2, 4, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(2, 1), groups=2),
+]
+
+
+@pytest.mark.parametrize("layer", CONVS, ids=str)
+def test_convolutions_against_loops(layer):
+    spikes, image = train(2, 3, 2, 5, 6), torch.zeros(3, 1, 1, 1)
+    layers = count_energy(Toy(spikes, PerStep(layer)), image, neurons=Fires).layers
+    pairs = conv_connections(layer, (2, 5, 6))
+    assert layers[["layer", "kind", "input"]].to_numpy().tolist() == [["layers.0.0", "conv", "spikes"]]
+    assert layers.acs[0] == pytest.approx(synaptic(spikes, pairs))
+    assert layers.macs[0] == 0
+    assert layers.input_rate[0] == pytest.approx(spikes.mean().item())
+    # the same layer behind something that does not spike: every connection, at every step
+    analog = count_energy(Toy(spikes, nn.Hardtanh(), PerStep(layer)), image, neurons=Fires)
+    assert analog.layers.input[0] == "analog"
+    assert (analog.macs, analog.acs) == (2 * len(pairs), 0)
+    outputs = layer(spikes[0])[0].numel()
+    per_output = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+    assert analog.layers.dense_macs[0] == 2 * outputs * per_output
+
+
+def test_linear_layers_against_loops():
+    spikes = train(2, 3, 7)
+    net = Toy(spikes, nn.Linear(7, 5), nn.Linear(5, 4))
+    layers = count_energy(net, torch.zeros(3, 1, 1, 1), neurons=Fires).layers
+    pairs = [((i,), (o,)) for i in range(7) for o in range(5)]
+    assert layers.acs.tolist() == pytest.approx([synaptic(spikes, pairs), 0])
+    assert layers.macs.tolist() == [0, 2 * 5 * 4]  # no neuron between them
+    assert layers.input.tolist() == ["spikes", "analog"]
+
+
+def test_shortcut_against_loops():
+    spikes, fired = train(2, 3, 2, 5, 5), train(2, 3, 3, 3, 3, seed=1)
+    layers = [conv(2, 3, stride=2), conv(3, 3), conv(2, 3, 1, stride=2), conv(3, 4)]
+    branch = nn.Sequential(PerStep(layers[0]), Fires(fired), PerStep(layers[1]))
+    net = Toy(spikes, ResidualUnit(branch, PerStep(layers[2])), PerStep(layers[3]))
+    table = count_energy(net, torch.zeros(3, 1, 1, 1), neurons=Fires).layers.set_index("layer")
+    for name, layer, seen in (
+        ("layers.0.branch.0.0", layers[0], spikes),
+        ("layers.0.branch.2.0", layers[1], fired),
+        ("layers.0.shortcut.0", layers[2], spikes),
+    ):
+        expected = synaptic(seen, conv_connections(layer, seen.shape[2:]))
+        assert (table.acs[name], table.macs[name]) == (pytest.approx(expected), 0)
+    total = len(conv_connections(layers[3], (3, 3, 3)))
+    assert (table.macs["layers.1.0"], table.acs["layers.1.0"]) == (2 * total, 0)  # a residual sum is analog
+
+
+@pytest.mark.parametrize(
+    ("pool", "kind"), [(nn.AvgPool2d(2), "pooled"), (nn.AdaptiveAvgPool2d(2), "pooled"), (nn.MaxPool2d(2), "spikes")]
+)
+def test_pools(pool, kind):
+    spikes, layer = train(2, 3, 2, 4, 4, rate=0.2), conv(2, 3)
+    layers = count_energy(Toy(spikes, PerStep(pool), PerStep(layer)), torch.zeros(3, 1, 1, 1), neurons=Fires).layers
+    seen = pool(spikes.flatten(0, 1)).unflatten(0, (2, 3))
+    assert layers.input[0] == kind
+    assert layers.acs[0] == pytest.approx(synaptic(seen, conv_connections(layer, (2, 2, 2))))
+    assert layers.input_rate[0] == pytest.approx((seen != 0).float().mean().item())
+
+
+# --- By hand ---------------------------------------------------------------------------------------------------------
+def test_image_by_hand():
+    # 3x3, border 1, on 4x4: windows cover (4·3 - 2)² = 100 pixels; 1 · 2 channels: 200 MACs a step. Usual count: 2·9·16
+    net = nn.Sequential(PerStep(conv(1, 2)), nn.ReLU())
+    net.timesteps = 3
+    image, spiking = torch.rand(5, 1, 4, 4), nn.Sequential(net[0], LIF())
+    spiking.timesteps = 3
+    assert count_energy(net, image).macs == 200  # no neuron that spikes: an ANN, which sees its input once
+    for encoding, steps in (("per_step", 3), ("once", 1)):
+        found = count_energy(spiking, image, encoding=encoding)
+        assert (found.macs, found.acs, found.timesteps, found.samples) == (200 * steps, 0, 3, 5)
+        assert found.layers.dense_macs[0] == 288 * steps
+        assert found.energy_uj == pytest.approx(200 * steps * 4.6e-6)
+        assert count_energy(spiking, image, encoding=encoding, formula="rate").macs == 288 * steps
+
+
+def test_events_are_spikes():
+    events, layer = 3 * train(2, 3, 1, 4, 4), conv(1, 2)
+    net = nn.Sequential(PerStep(layer), LIF())
+    found = count_energy(net, events, encoding="events")
+    assert found.timesteps == 2
+    assert found.layers.input[0] == "events"
+    assert found.macs == 0
+    assert found.acs == pytest.approx(synaptic(events, conv_connections(layer, (1, 4, 4))))
+    for encoding in ("per_step", "once"):  # frames differ: every step is computed
+        assert count_energy(net, events, encoding=encoding).macs == 2 * 200
+    net.timesteps = 4
+    still = count_energy(net, events[0], encoding="events").acs
+    assert still == pytest.approx(synaptic(events[:1].expand(4, -1, -1, -1, -1), conv_connections(layer, (1, 4, 4))))
+
+
+def test_energy_by_hand():
+    # five spikes of the first sample's seven neurons at one step, each with 4 connections; then 4·2 MACs at both steps
+    spikes = torch.zeros(2, 1, 7)
+    spikes[0, 0, :5] = 1
+    found = count_energy(Toy(spikes, nn.Linear(7, 4), nn.Linear(4, 2)), torch.zeros(1, 1, 1, 1), neurons=Fires)
+    assert (found.acs, found.macs) == (20, 16)
+    assert found.layers.energy_nj.tolist() == pytest.approx([20 * 0.9e-3, 16 * 4.6e-3])
+    assert found.energy_uj == pytest.approx((20 * 0.9 + 16 * 4.6) * 1e-6)
+    assert found.special_energy_uj == pytest.approx((20 * 0.077 + 16 * 4.6) * 1e-6)
+    rate = count_energy(Toy(spikes, nn.Linear(7, 4)), torch.zeros(1, 1, 1, 1), neurons=Fires, formula="rate")
+    assert rate.acs == pytest.approx(5 / 14 * 2 * 28)
+
+
+def test_constants_are_the_papers():
+    with (Path(__file__).parents[1] / "paper" / "energy_constants.csv").open() as file:
+        value = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert value["energy_per_mac"] == ENERGY_PER_MAC_PJ
+    assert value["energy_per_ac"] == ENERGY_PER_AC_PJ
+    assert value["energy_per_sop_special_hardware"] == pytest.approx(1e3 * SPECIAL_ENERGY_PER_AC_PJ)
+
+
+def test_published_count():
+    found = count_energy(torchvision.models.resnet18(), torch.zeros(1, 3, 224, 224), formula="rate")
+    published = torchvision.models.ResNet18_Weights.DEFAULT.meta["_ops"]  # 1.814 G
+    assert found.macs / 1e9 == pytest.approx(published, abs=6e-4)
+
+
+# --- Every network ---------------------------------------------------------------------------------------------------
+ANALOG = {  # what else than the image is not made of spikes
+    "vgg11": lambda name: name in ("classifier.1", "classifier.2"),
+    "pyramidnet20": lambda name: name.endswith("branch.0.1"),
+}
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7])
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=ids)
+@torch.no_grad()
+def test_every_network(name, options, steps):
+    net, x, seen = small(name, timesteps=steps, **options), images(2), {}
+    layers = {key: m for key, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    hooks = [
+        m.register_forward_pre_hook(lambda m, args, key=key: seen.update({key: args[0]})) for key, m in layers.items()
+    ]
+    net.step_logits(x)
+    for hook in hooks:
+        hook.remove()
+    found = count_energy(net, x)
+    assert found.layers.layer.tolist() == list(seen)  # all layers, in the order of computation
+    assert found.timesteps == steps
+    for row in found.layers.itertuples():
+        values, layer = seen[row.layer], layers[row.layer]
+        first = row.Index == 0
+        analog = first or ANALOG.get(name, lambda key: False)(row.layer)
+        assert row.input == "image" if first else (row.input == "analog") == analog
+        ones = torch.ones_like(values) if analog else (values != 0).double()
+        weight = torch.ones_like(layer.weight)
+        if isinstance(layer, nn.Conv2d):  # a convolution with ones of ones meets each connection once
+            count = F.conv2d(ones.flatten(0, -4), weight, None, layer.stride, layer.padding).sum()
+        else:
+            count = F.linear(ones, weight).sum()
+        assert (row.macs if analog else row.acs) == pytest.approx(count.item() / 2 * (steps if first else 1))
+        assert (row.acs if analog else row.macs) == 0
+        if not analog:
+            assert torch.equal(values * 64, (values * 64).round())  # spikes, or means of at most 64 of them
+            assert set(values.unique().tolist()) <= {0, 1} or row.input == "pooled"
+            assert row.input_rate == pytest.approx(ones.mean().item())
+    assert found.acs > 0
+    sequence = count_energy(net, x.expand(steps, *x.shape))  # the repeated image costs what the static one costs
+    pd.testing.assert_frame_equal(sequence.layers, found.layers)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=ids)
+def test_anns_multiply(name, options):
+    net = small(name, "relu", **options)
+    found = count_energy(net, images(2))
+    assert found.acs == 0
+    assert found.timesteps == 1
+    assert set(found.layers.input) == {"image", "analog"}
+    pd.testing.assert_frame_equal(count_energy(net, images(2), encoding="events").layers, found.layers)
+    snn = count_energy(small(name, timesteps=1, **options | {"resnet_head": "single"}), images(2))
+    assert snn.layers.dense_macs.tolist() == found.layers.dense_macs.tolist()
+
+
+def test_batches():
+    net, x = small("resnet18"), images(5)
+    whole = count_energy(net, x).layers
+    labelled = ((part, torch.zeros(len(part))) for part in x.split(2))
+    for given, options in ((x, {"chunk": 2}), (x.split(3), {}), (labelled, {})):
+        found = count_energy(net, given, **options)
+        pd.testing.assert_frame_equal(found.layers, whole)
+        assert found.samples == 5
+    sequence = x.expand(2, *x.shape)
+    pd.testing.assert_frame_equal(count_energy(net, sequence, chunk=2).layers, whole)
+
+
+def test_own_neurons():
+    net = small("resnet18", Doubled)
+    found = count_energy(net, images(), neurons=Doubled)
+    assert set(found.layers.input[1:]) == {"spikes", "pooled"}
+    with pytest.raises(ValueError, match=r"neurons=<class .*Fires'>: must be the class"):
+        count_energy(net, images(), neurons=Fires)
+
+
+def test_state_is_left_alone():
+    net, x = small("resnet18"), images()
+    expected, logits = count_energy(net, x).layers, net(x)
+    net.train()
+    net.stages["stem"].eval()
+    modes = [module.training for module in net.modules()]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    pd.testing.assert_frame_equal(count_energy(net, x).layers, expected)
+    with pytest.raises(ValueError, match=r"takes \(B"):
+        count_energy(net, x[:, :1])
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    after = net.eval()(x)
+    assert type(after) is torch.Tensor
+    assert torch.equal(after, logits)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"encoding": "rate"}, ["encoding='rate'", "per_step, once, events"]),
+        ({"formula": "sops"}, ["formula='sops'", "connections, rate"]),
+        ({"chunk": 0}, ["chunk=0", ">= 1"]),
+        ({"x": []}, ["x=0", "at least one sample"]),
+        ({"model": nn.Sequential(nn.Conv1d(1, 1, 3))}, ["0=Conv1d", "must be Conv2d"]),
+        ({"model": nn.Conv2d(3, 1, 3, padding="same")}, ["Conv2d", "in pixels"]),
+        ({"model": nn.Conv2d(3, 1, 3, padding=1, padding_mode="circular")}, ["circular", "border of zeros"]),
+    ],
+    ids=str,
+)
+def test_bad_values_are_named(bad, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are checked below)
+        count_energy(**{"model": nn.Conv2d(3, 1, 3), "x": images()} | bad)
+    assert all(word in str(error.value) for word in words), str(error.value)
