@@ -41,8 +41,10 @@ def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
         RunConfig.from_dict(values | ({"method": "teacher"} if "method" not in known else {}))
 
 
-def execute(source: Path, output: Path, parameters: dict[str, Any], title: str | None = None) -> None:
+def execute(source: Path, output: Path, parameters: dict[str, Any], title: str | None = None, **engine: Any) -> None:
     """Run `source` with `parameters` and keep the result as `output`, whole or not at all.
+
+    `engine` are options of papermill's engine.
 
     Raises
     ------
@@ -64,7 +66,13 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
     nbformat.write(notebook, prepared)
     try:
         papermill.execute_notebook(
-            str(prepared), str(partial), parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False
+            str(prepared),
+            str(partial),
+            parameters,
+            kernel_name="python3",
+            cwd=str(ROOT),
+            progress_bar=False,
+            **engine,
         )
     except papermill.PapermillExecutionError:
         failed.parent.mkdir(parents=True, exist_ok=True)
@@ -76,15 +84,15 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
     failed.unlink(missing_ok=True)
 
 
-def main() -> int:
-    """Run from the terminal."""
+def main(arguments: list[str] | None = None, **engine: Any) -> int:
+    """Run from the terminal; `engine` as of :func:`execute`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", help="name below notebooks/, without .ipynb")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--output", type=Path, help="default: results/notebooks/own/<notebook>.ipynb")
     parser.add_argument("--parameters", type=json.loads, default={}, help="parameters as JSON")
     parser.add_argument("--title", help="heading of the executed notebook")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     source = ROOT / "notebooks" / f"{options.notebook}.ipynb"
     output = options.output or ROOT / "results" / "notebooks" / "own" / source.name
     try:
@@ -92,7 +100,7 @@ def main() -> int:
             names = ", ".join(sorted(p.stem for p in source.parent.glob("*.ipynb")))
             raise ConfigError(f"no notebook {options.notebook!r}: must be one of {names}")
         settings = {n: list(v) if isinstance(v, tuple) else v for n, v in parse_arguments(options.settings).items()}
-        execute(source, output, options.parameters | settings, options.title)
+        execute(source, output, options.parameters | settings, options.title, **engine)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)
         return 2

@@ -5,12 +5,15 @@ progress and the time left, and says at the end what failed and how to run just 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -22,6 +25,7 @@ from sastc.config import ConfigError, parse_arguments
 from sastc.records import Run, run_path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from forkserver import SERVER
 from plan import Job, make_plan, progress
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +56,7 @@ def environment() -> dict[str, str]:
         MARK: str(ROOT),
         "OMP_NUM_THREADS": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as in every kernel
         # glibc gives large freed tensors back to the kernel each time and fetches them anew: several times slower.
         "MALLOC_MMAP_THRESHOLD_": keep,
         "MALLOC_TRIM_THRESHOLD_": keep,
@@ -68,6 +73,22 @@ def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
         "--configfile", str(file), "--cores", str(options.cores), "--resources", f"gpu={options.gpus}",
         "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input",
     ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def forkserver() -> Iterator[None]:
+    """The process that notebooks are forked from; without it they work too, slower."""
+    with tempfile.TemporaryDirectory(prefix="sastc-") as folder:
+        os.environ[SERVER] = str(Path(folder, "socket"))  # for the jobs; a path in here could be too long for a socket
+        command = [sys.executable, str(ROOT / "workflow" / "forkserver.py"), "--serve"]
+        server = subprocess.Popen(command, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL)
+        try:
+            while server.poll() is None and not Path(os.environ[SERVER]).exists():
+                time.sleep(0.1)
+            yield
+        finally:
+            server.kill()
+            server.wait()
 
 
 def forget_lost_runs(jobs: dict[str, Job], options: argparse.Namespace) -> None:
@@ -167,7 +188,7 @@ def main() -> int:
     forget_lost_runs(jobs, options)
     chosen = {name: job for name, job in jobs.items() if not options.target or job.name in options.target}
     started, log = time.time(), state / "snakemake.log"
-    with open(log, "w") as output:
+    with forkserver(), open(log, "w") as output:
         process = subprocess.Popen(
             snakemake(options, *targets), env=environment(), stdout=output, stderr=output, start_new_session=True
         )
@@ -188,4 +209,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the first notebook
+        sys.exit(130)

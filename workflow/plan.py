@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sastc.config import RunConfig
+from sastc.config import SCALES, RunConfig
 from sastc.experiments import load_experiment
-from sastc.labels import title_of
+from sastc.labels import LABELS, title_of
 from sastc.records import Run, run_path
 
 ROOT = Path(__file__).parents[1]
@@ -37,20 +37,37 @@ class Job:
 
 
 def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], results: str, data: str) -> dict[str, Job]:
-    """All jobs by name, every input before what needs it."""
+    """All jobs by name, every input before what needs it.
+
+    The runs of `scale` are trained. The quick plan also has the pages of the runs of record at the other scales: what
+    is complete below `results` is shown, and nothing of theirs is trained.
+    """
     jobs: dict[str, Job] = {}
     paths = {"results": results, "data": data}
-    for path in sorted((ROOT / "experiments").glob("*.yaml")):
-        if only and path.stem not in only:
-            continue
-        experiment = load_experiment(path, scale, changes)
-        for config in (*experiment.teachers, *experiment.runs):
-            jobs.setdefault(config.name, training(config, paths))
-        if experiment.runs:
-            parameters = {"experiment": path.stem, "scale": scale, "changes": changes, **paths}
-            needs = tuple(config.name for config in experiment.runs)
-            jobs[path.stem] = Job(experiment.notebook, path.stem, experiment.title, parameters, needs)
+    others = [other for other in SCALES if other != scale] if scale == "quick" and not changes else []
+    for shown in (scale, *others):
+        for path in sorted((ROOT / "experiments").glob("*.yaml")):
+            if only and path.stem not in only:
+                continue
+            experiment = load_experiment(path, shown, changes)
+            runs = [*experiment.teachers, *experiment.runs]
+            if shown != scale:
+                runs = [config for config in runs if Run(run_path(config, results)).complete]
+            for config in runs:
+                job = training(config, paths)
+                jobs.setdefault(config.name, job if shown == scale else dataclasses.replace(job, needs=()))
+            if runs or (shown == scale and not experiment.needs_runs):
+                name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
+                parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
+                needs = tuple(config.name for config in runs if config.method != "teacher")
+                title = experiment.title if shown == "quick" else f"{experiment.title} ({scale_name(runs)})"
+                jobs[name] = Job(experiment.notebook, name, title, parameters, needs)
     return jobs
+
+
+def scale_name(runs: list[RunConfig]) -> str:
+    """``CIFAR-10, slim``: data and scale of some runs of record."""
+    return ", ".join([*dict.fromkeys(LABELS[config.dataset] for config in runs), runs[0].scale])
 
 
 def training(config: RunConfig, paths: dict[str, str]) -> Job:

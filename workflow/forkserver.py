@@ -1,0 +1,171 @@
+"""Notebooks from a process that has everything imported: ``python workflow/forkserver.py combination timesteps=3``.
+
+Importing torch, papermill and matplotlib takes longer than most quick notebooks. So the launcher starts one server
+that imports them once; each notebook is executed by two forks of it, one for papermill and one for the kernel. Where
+there is no server (started by hand, or on another machine of a cluster) this does the same as ``execute.py``.
+"""
+
+import array
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+SERVER = "SASTC_FORKSERVER"  # environment variable with the server's socket
+# None of these starts a thread or touches a GPU, which forks would not survive. The inline backend of matplotlib is not
+# among them: it looks for its kernel when it is imported.
+PRELOADED = (
+    "execute", "ipykernel.kernelapp", "jupyter_client.provisioning", "myst_nb", "papermill", "sastc.figures",
+    "sastc.report", "sastc.train",
+)  # fmt: skip
+
+
+def ask(address: str, arguments: list[str]) -> int | None:
+    """Have the server execute a command line of ``execute.py``; its exit status, or None if there is no server."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(address)
+        except OSError:
+            return None
+        terminal = array.array("i", [1, 2])  # stdout and stderr go along
+        connection.sendmsg([json.dumps(arguments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, terminal)])
+        status = connection.recv(8)  # nothing, if the process was killed
+        return int(status) if status else 1
+
+
+def serve(address: str) -> None:
+    """Import everything, then fork for every connection until killed."""
+    for module in PRELOADED:
+        importlib.import_module(module)
+    Path(address).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished forks are not waited for
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            _answer(connection)
+        connection.close()
+
+
+def _answer(connection: socket.socket) -> None:
+    """In the fork: execute one notebook, send its exit status, end."""
+    status = 1
+    try:
+        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+        for number, file in enumerate(files, 1):
+            os.dup2(file, number)
+        kernel = ForkedKernel()
+        threading.Thread(target=_end_with, args=(connection, kernel), daemon=True).start()
+        import execute
+
+        status = execute.main(json.loads(message), kernel_manager_class=_manager(kernel))
+        connection.send(str(status).encode())
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _end_with(connection: socket.socket, kernel: "ForkedKernel") -> None:
+    """Stop when the asking process does: it sends nothing more, so its socket is readable only at its end."""
+    connection.recv(1, socket.MSG_PEEK)
+    kernel.kill()
+    os._exit(1)
+
+
+class ForkedKernel:
+    """A kernel forked before anything else, waiting for its connection file; shaped like a ``Popen``."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self) -> None:
+        self.returncode: int | None = None
+        read, self._write = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(read)
+            return
+        os.close(self._write)
+        os.setpgid(0, 0)  # an interrupt is sent to the whole group
+        file = os.read(read, 4096).decode()
+        if file:
+            sys.argv = ["ipykernel_launcher", "--IPKernelApp.quiet=True", "-f", file]
+            from ipykernel.kernelapp import launch_new_instance
+
+            launch_new_instance()
+        os._exit(0)
+
+    def start(self, connection_file: str) -> None:
+        """Become a kernel."""
+        os.write(self._write, connection_file.encode())
+        os.close(self._write)
+
+    def poll(self) -> int | None:
+        """Exit status, or None while it runs."""
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit status, when it has ended."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """As of ``Popen``."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """As of ``Popen``."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """As of ``Popen``."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _manager(kernel: ForkedKernel) -> type:
+    """Kernel manager that uses this fork instead of starting a process."""
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class Provisioner(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **options):
+            kernel.start(cmd[cmd.index("-f") + 1])
+            self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
+            return self.connection_info
+
+    class Manager(AsyncKernelManager):
+        async def _async_pre_start_kernel(self, **options):
+            self.provisioner = Provisioner(kernel_id="forked", kernel_spec=self.kernel_spec, parent=self)
+            return await super()._async_pre_start_kernel(**options)
+
+    return Manager
+
+
+def main() -> int:
+    """Serve, or execute one notebook."""
+    if sys.argv[1:2] == ["--serve"]:
+        serve(os.environ[SERVER])
+    address = os.environ.get(SERVER)
+    status = ask(address, sys.argv[1:]) if address else None
+    if status is None:
+        return subprocess.call([sys.executable, str(Path(__file__).with_name("execute.py")), *sys.argv[1:]])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
