@@ -26,7 +26,7 @@ _HOME = {
     "spike_activation_map": "sam",
     "count_energy": "energy",
     "linear_cka": "cka",
-    "explore": "explore",
+    "explore": "explorer",
     "load_experiment": "experiments",
 }
 __all__ = sorted(_HOME)

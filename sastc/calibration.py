@@ -1,7 +1,8 @@
 """Self-attentive spatio-temporal calibration: which teacher layer should guide which student layer, and when (Eq. 2-5).
 
 Shapes: T time steps, B instances, S student layers, A teacher layers. Student features are ``(T, B, C, H, W)``, teacher
-features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``.
+features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``. A teacher that sees each step's frame has features
+``(T, B, C, H, W)`` and similarities ``(T, A, B, B)``; then step t is compared with step t.
 """
 
 import math
@@ -110,7 +111,7 @@ def feature_distance(
     student : Tensor
         ``(T, B, C_s, H_s, W_s)``.
     target : Tensor
-        ``(B, C_a, H_a, W_a)``.
+        ``(B, C_a, H_a, W_a)``, or ``(T, B, C_a, H_a, W_a)``.
     projector : nn.Module
         Maps ``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``.
     resize_student : {"max", "avg"}
@@ -131,7 +132,7 @@ def feature_distance(
     elif size != target_size and small_student == "upsample_student":
         student = F.interpolate(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
     else:
-        target = F.adaptive_avg_pool2d(target, size)
+        target = F.adaptive_avg_pool2d(target.flatten(0, -4), size).unflatten(0, target.shape[:-3])
     projected = projector(student)
     dtype = torch.promote_types(projected.dtype, torch.float32)
     return (projected.to(dtype) - target).square().mean((-3, -2, -1))
@@ -198,7 +199,7 @@ class Calibration(NamedTuple):
     attention: Tensor  # (T, B, S, A), η of Eq. 5; sums to one over A
     distances: Tensor  # (T, B, S, A), mean squared difference of each instance's projected and target map
     student_similarity: Tensor  # (T, S, B, B)
-    teacher_similarity: Tensor  # (A, B, B)
+    teacher_similarity: Tensor  # (A, B, B), or (T, A, B, B)
 
 
 class SelfAttentiveCalibration(nn.Module):
@@ -299,7 +300,7 @@ class SelfAttentiveCalibration(nn.Module):
         student_features : sequence of Tensor
             S maps ``(T, B, C_s, H_s, W_s)``.
         teacher_features : sequence of Tensor
-            A maps ``(B, C_a, H_a, W_a)``; they receive no gradient.
+            A maps ``(B, C_a, H_a, W_a)``, or ``(T, B, C_a, H_a, W_a)``; they receive no gradient.
 
         Raises
         ------
@@ -314,9 +315,9 @@ class SelfAttentiveCalibration(nn.Module):
 
     @staticmethod
     def similarities(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)``."""
+        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``."""
         students = torch.stack([similarity(f) for f in student_features], 1)
-        return students, torch.stack([similarity(f) for f in teacher_features])
+        return students, torch.stack([similarity(f) for f in teacher_features], -3)
 
     def attention(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
         """Eq. 4 and 5: weights ``(T, B, S, A)`` from similarities ``(T, S, B, B)`` and ``(A, B, B)``."""
@@ -327,7 +328,7 @@ class SelfAttentiveCalibration(nn.Module):
 
     def _given(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
         """The weights of the controls, the same for every instance."""
-        (steps, students, batch), teachers = student_similarity.shape[:3], len(teacher_similarity)
+        (steps, students, batch), teachers = student_similarity.shape[:3], teacher_similarity.shape[-3]
         if self.source == "uniform":
             scores = student_similarity.new_zeros(steps, students, teachers)
         elif self.source == "random":
@@ -342,9 +343,9 @@ class SelfAttentiveCalibration(nn.Module):
         if self.detach_sim:
             student_similarity = student_similarity.detach()
         queries = self._embed(self.query, student_similarity.transpose(0, 1))  # (S, T, B, E)
-        keys = self._embed(self.key, teacher_similarity)  # (A, B, E)
+        keys = self._embed(self.key, teacher_similarity.movedim(-3, 0))  # (A, B, E) or (A, T, B, E)
         with torch.autocast(queries.device.type, enabled=False):
-            scores = torch.einsum("stbe,abe->tbsa", queries, keys)
+            scores = torch.einsum("stbe,abe->tbsa" if keys.dim() == 3 else "stbe,atbe->tbsa", queries, keys)
         return (self.score_scale * scores).softmax(-1)
 
     def _embed(self, mlps: nn.ModuleList, similarities: Tensor) -> Tensor:
@@ -368,14 +369,15 @@ class SelfAttentiveCalibration(nn.Module):
     def _check(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> None:
         found = dict(
             student_features=([tuple(f.shape[2:]) for f in student_features], self.student_shapes),
-            teacher_features=([tuple(f.shape[1:]) for f in teacher_features], self.teacher_shapes),
+            teacher_features=([tuple(f.shape[-3:]) for f in teacher_features], self.teacher_shapes),
         )
         for name, (shapes, expected) in found.items():
             if shapes != expected:
                 raise ValueError(f"{name}: (C, H, W) of the layers are {shapes}, must be {expected}")
-        if len({len(f) for f in student_features}) != 1:
-            raise ValueError(f"student_features: time steps {[len(f) for f in student_features]}, must be equal")
-        batches = {f.shape[1] for f in student_features} | {f.shape[0] for f in teacher_features}
+        steps = {len(f) for f in (*student_features, *teacher_features) if f.dim() == 5}
+        if len(steps) != 1:
+            raise ValueError(f"student_features, teacher_features: time steps {sorted(steps)}, must be equal")
+        batches = {f.shape[1] for f in student_features} | {f.shape[-4] for f in teacher_features}
         if len(batches) != 1 or max(batches) > self.batch_size:
             raise ValueError(
                 f"batch of {sorted(batches)} instances: must be one size, at most batch_size={self.batch_size}"

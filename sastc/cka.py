@@ -13,7 +13,8 @@ def linear_cka(student_similarity: Tensor, teacher_similarity: Tensor, *, unbias
     Parameters
     ----------
     student_similarity, teacher_similarity : Tensor
-        Dot products of instances ``(T, S, B, B)`` and ``(A, B, B)``, see :func:`sastc.calibration.similarity`.
+        Dot products of instances ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``, see
+        :func:`sastc.calibration.similarity`.
     unbiased : bool
         Estimate HSIC without bias (Song et al. 2012), as Nguyen et al. (2021) do for small batches; needs B >= 4 and
         may come out negative. The default is biased: two random layers of many features have a CKA near 1.
@@ -24,15 +25,16 @@ def linear_cka(student_similarity: Tensor, teacher_similarity: Tensor, *, unbias
         ``(T, S, A)`` in float64; 0 where a layer is dead, that is, gives every instance the same features.
     """
     students, teachers = student_similarity.shape, teacher_similarity.shape
-    if len(students) != 4 or len(teachers) != 3 or not students[-2] == students[-1] == teachers[-2] == teachers[-1]:
+    sizes = {*students[-2:], *teachers[-2:]}
+    if len(students) != 4 or teachers[:-3] not in ((), students[:1]) or len(teachers) < 3 or len(sizes) != 1:
         raise ValueError(
             f"student_similarity of shape {tuple(students)}, teacher_similarity of shape {tuple(teachers)}: "
-            "must be (T, S, B, B) and (A, B, B)"
+            "must be (T, S, B, B) and (A, B, B) or (T, A, B, B)"
         )
     if unbiased and students[-1] < 4:
         raise ValueError(f"batch of {students[-1]} instances: must be at least 4 for unbiased=True")
     student, teacher = (_direction(k, unbiased) for k in (student_similarity, teacher_similarity))
-    return torch.einsum("tsij,aij->tsa", student, teacher)
+    return torch.einsum("tsij,aij->tsa" if teacher.dim() == 3 else "tsij,taij->tsa", student, teacher)
 
 
 def _direction(gram: Tensor, unbiased: bool) -> Tensor:

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 MODELS = (
-    "vgg11", "vgg13", "resnet18", "resnet19", "resnet34", "resnet32x4",
+    "vgg11", "vgg13", "vggsnn", "resnet18", "resnet19", "resnet34", "resnet32x4",
     "wrn16_2", "wrn28_4", "wrn40_2", "pyramidnet20",
 )  # fmt: skip
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder")
+EVENT_DATASETS = ("digits_dvs", "dvs_gesture", "dvs_cifar10")
+DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
 METHODS = ("baseline", "kd", "feature_kd", "sastc")
 SCALES = ("quick", "slim", "paper")
 VARIANTS = ("paper", "released")
@@ -62,7 +63,7 @@ class RunConfig:
         choices=("", *MODELS),
     )
     method: str = option("sastc", "how the student is trained; teacher trains the ANN itself", choices=EVERY)
-    timesteps: int = option(2, "time steps T of the student", applies=STUDENT, low=1)
+    timesteps: int = option(2, "time steps T of the student, and frames of event data", applies=STUDENT, low=1)
     variant: str = option(
         "paper", "preset of the method: the text as printed, or the authors' released code", choices=VARIANTS
     )
@@ -157,6 +158,12 @@ class RunConfig:
     kl_weight: float = option(1.0, "weight of the KL term of Eq. 8", applies=DISTIL, low=0)
     ce_weight: float = option(1.0, "weight of the cross-entropy term of Eq. 8", applies=DISTIL, low=0)
     beta: float | None = option(None, "weight β of the feature loss in Eq. 7", applies=FEATURE, low=0)
+    beta_schedule: str = option(
+        "preset",
+        "β over the epochs: constant, or 0.01, 0.1 and 1 times β in the three thirds; by preset so with event data",
+        applies=FEATURE,
+        choices=("preset", "constant", "thirds"),
+    )
     feature_pairs: str = option(
         "one_to_one",
         "feature KD's (student, teacher) layers: one_to_one, all, last, or such as 1-1,2-3",
@@ -216,6 +223,22 @@ class RunConfig:
     data_seed: int = option(0, "seed of subset, label noise and validation images", low=0)
     validation: float = option(
         0.0, "share of each class's training images held out and tested on instead of the test split", low=0, high=0.5
+    )
+
+    # Event data
+    binning: str = option(
+        "time", "frames of event data: of equal time, or of equally many events", choices=("time", "count")
+    )
+    event_augment: str = option(
+        "roll",
+        "training frames of event data: moved by whole pixels with the other side (roll) or zeros (shift) coming in, "
+        "and mirrored where that keeps the class; or none",
+        choices=("none", "shift", "roll"),
+    )
+    teacher_input: str = option(
+        "mean_frame",
+        "how the ANN sees event data: the mean of the frames, or each step's frame, compared with the student's step",
+        choices=("mean_frame", "per_step"),
     )
 
     # Teacher
@@ -315,8 +338,13 @@ class RunConfig:
         return {
             f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v
             for f in dataclasses.fields(self)
-            if not relevant or self.method in f.metadata["applies"]
+            if not relevant or self.method in f.metadata["applies"] or (f.name == "timesteps" and self.takes_steps)
         }
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether the run depends on T: every student's does, and a teacher's on event data, which come in T frames."""
+        return self.method != "teacher" or self.dataset in EVENT_DATASETS
 
     def teacher_config(self) -> "RunConfig | None":
         """The run that trains this run's teacher; ``None`` if there is none, or if `teacher_run` names one."""
@@ -334,6 +362,9 @@ class RunConfig:
             "validation",
             "precision",
             "memory_format",
+            "binning",
+            "event_augment",
+            "teacher_input",
         )
         shared += (
             "resnet18_variant",
@@ -345,6 +376,8 @@ class RunConfig:
             "hidden_init",
         )
         values = {name: getattr(self, name) for name in shared}
+        if self.dataset in EVENT_DATASETS:
+            values["timesteps"] = self.timesteps
         if self.subset_teacher == "same_subset":
             values["train_fraction"] = self.train_fraction
         if self.noise_teacher == "same_noise":
@@ -370,7 +403,7 @@ class RunConfig:
     @property
     def name(self) -> str:
         """Name of the run's folder, readable and unique."""
-        steps = [] if self.method == "teacher" else [f"T{self.timesteps}"]
+        steps = [f"T{self.timesteps}"] if self.takes_steps else []
         parts = [self.dataset, self.student, self.teacher, self.method, *steps, f"s{self.seed}", self.identity]
         return "-".join(p for p in parts if p)
 
@@ -380,8 +413,8 @@ class RunConfig:
         first = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")
         values, default = self.to_dict(), RunConfig().to_dict()
         if self.method == "teacher":
-            first = tuple(n for n in first if n not in ("student", "timesteps"))
-            default |= {"student": "", "timesteps": self.timesteps}
+            first = tuple(n for n in first if n != "student" and (n != "timesteps" or self.takes_steps))
+            default |= {"student": ""} | ({} if self.takes_steps else {"timesteps": self.timesteps})
         chosen = {n: values[n] for n in first if values[n] != default[n]}
         base = RunConfig(**chosen).to_dict()
         chosen |= {n: v for n, v in values.items() if v != base[n]}
@@ -396,6 +429,11 @@ class RunConfig:
         """Learning rate of a zero-based epoch: a drop at each milestone, rounded to whole epochs."""
         drops = sum(epoch >= round(m * self.epochs) for m in self.milestones)
         return self.learning_rate * self.lr_drop**drops
+
+    def beta_at(self, epoch: int) -> float:
+        """Weight β of the feature loss in a zero-based epoch."""
+        thirds = self.beta_schedule == "thirds" or (self.beta_schedule == "preset" and self.dataset in EVENT_DATASETS)
+        return self.beta * (0.01, 0.1, 1.0)[3 * epoch // self.epochs] if thirds else self.beta
 
 
 def check_name(name: str) -> None:
@@ -485,13 +523,19 @@ def _check(field: dataclasses.Field, value: Any) -> Any:
 _PUBLISHED = {
     "cifar": dict(epochs=240, batch_size=128, learning_rate=0.01, weight_decay=5e-4, milestones=(0.625, 0.75, 0.875)),
     "imagenet": dict(epochs=90, batch_size=256, learning_rate=0.1, weight_decay=1e-4, milestones=(1 / 3, 2 / 3)),
+    # The batch size of event data is not given: CIFAR's.
+    "event": dict(
+        epochs=300, batch_size=128, learning_rate=0.1, weight_decay=5e-4, milestones=(0.5, 0.6, 0.7, 13 / 15)
+    ),
     # paper: silent  released: SGD 0.1, 300 epochs, drops at 150, 180 and 210
     "teacher": dict(epochs=300, batch_size=128, learning_rate=0.1, weight_decay=5e-4, milestones=(0.5, 0.6, 0.7)),
 }
 # On the digits and at slim scale, ours: the feature loss starts about as large as the KD loss; 1300 makes narrow
 # networks diverge.
 _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
+_BETA |= {"digits_dvs": 5.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}  # of the last third
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
+_IMAGE_SIZE |= {"digits_dvs": 12, "dvs_gesture": 64, "dvs_cifar10": 48}
 _SIZE = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
@@ -505,14 +549,20 @@ _SIZE = {
 def _presets(config: RunConfig) -> dict[str, Any]:
     """Values of the fields that were left open."""
     large = config.dataset in ("imagenet", "imagefolder")
-    kind = "imagenet" if large else "teacher" if config.method == "teacher" else "cifar"
+    event = config.dataset in EVENT_DATASETS
+    kind = "imagenet" if large else "event" if event else "teacher" if config.method == "teacher" else "cifar"
     values = dict(_PUBLISHED[kind])
+    if config.dataset == "dvs_gesture":
+        values |= dict(batch_size=32)  # ours: 16 frames of 64x64 an instance, a quarter of 128 fits a 24 GB GPU
     released = config.variant == "released"
-    if released and config.method != "teacher" and not large:
+    if released and kind == "cifar":
         values |= dict(batch_size=64)  # paper: 128  released: 64
     values |= _SIZE.get(config.scale, {})
+    if event:
+        values |= dict(learning_rate=0.1)  # the paper's, at every scale
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
-    beta = _BETA.get(config.dataset, 1300.0) if not released or config.dataset == "digits" else 800.0  # released: 800
+    published = not released or event or config.dataset == "digits"
+    beta = _BETA.get(config.dataset, 1300.0) if published else 800.0  # released: 800
     return values | dict(
         train_subset=values.get("train_subset", 0),
         precision=values.get("precision", "fp32"),
@@ -528,6 +578,6 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         # paper: silent  released: a partial batch is dropped by SASTC alone
         partial_batch="keep" if released and config.method != "sastc" else "drop",
         reshuffle=not released,
-        resnet18_variant="standard" if large else "released",
+        resnet18_variant="standard" if large or event else "released",
         headline="best" if released else "last",
     )

@@ -32,6 +32,7 @@ class Experiment:
     scale: str
     runs: tuple[RunConfig, ...]
     needs_runs: bool = True
+    of_record: tuple[str, ...] = ()  # other scales whose recorded runs have a page in the book
 
     @property
     def command(self) -> str:
@@ -57,7 +58,7 @@ def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, A
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    known = {"title", "notebook", "of", *SCALES}
+    known = {"title", "notebook", "of", "of_record", *SCALES}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
     runs: dict[str, RunConfig] = {}
@@ -71,7 +72,12 @@ def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, A
         for config in load_experiment(path.with_name(f"{other}.yaml"), scale, changes).runs:
             runs.setdefault(config.identity, config)
     needs_runs = not content.keys().isdisjoint({"of", *SCALES})
-    return Experiment(path.stem, content["title"], content["notebook"], scale, tuple(runs.values()), needs_runs)
+    of_record = tuple(content.get("of_record") or ())
+    if set(of_record) - set(SCALES):
+        raise ConfigError(f"{path}: of_record={list(of_record)!r}: must be made of {', '.join(SCALES)}")
+    return Experiment(
+        path.stem, content["title"], content["notebook"], scale, tuple(runs.values()), needs_runs, of_record
+    )
 
 
 def expand(entry: dict[str, Any]) -> list[RunConfig]:

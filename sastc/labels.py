@@ -12,9 +12,12 @@ LABELS = {
 }  # fmt: skip
 
 
-def title_of(config: RunConfig) -> str:
-    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0 (Digits)``."""
-    place = f"({LABELS[config.dataset]}, {config.scale})"
+def title_of(config: RunConfig, data: str | None = None) -> str:
+    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0 (Digits, quick)``.
+
+    `data` is what a recorded run says of its data, where that is more than the dataset's name.
+    """
+    place = f"({data or LABELS[config.dataset]}, {config.scale})"
     if config.method == "teacher":
         return f"{LABELS[config.teacher]}, teacher, seed {config.seed} {place}"
     pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method != "baseline" else "")

@@ -50,12 +50,12 @@ MEASURES = {
     "class_names": "(N,) names of the classes",
     "instance_index": "(P,) places of the first P probe images in the test split",
     "instance_label": "(P,) their classes",
-    "instance_image": "(P, C, H, W) the images themselves, uint8",
+    "instance_image": "(P, C, H, W) the images themselves, or (P, T, C, H, W) frames, uint8",
     "instance_logits": "(P, T, N) their logits after 1, 2, ... T steps",
     "sam_<layer>": "(P, T, H, W) their spike activation maps at a student layer",
     "cam": "(P, H, W) their class activation maps (teacher runs)",
     "similarity_student": "(T, S, M, M) similarity matrices (Eq. 3) of the first M probe images",
-    "similarity_teacher": "(A, M, M) the same of the teacher layers",
+    "similarity_teacher": "(A, M, M) the same of the teacher layers; (T, A, M, M) if it sees each frame",
     "similarity_label": "(M,) classes of those images",
 }
 

@@ -252,7 +252,7 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     rows = _same_pair(runs, first.student, first.teacher, first.timesteps)
     values: dict[str, str | int] = {}
     teacher = Run(run_path(first.replace(method="kd").teacher_config(), results))
-    values["digits_teacher"] = f"{teacher.metrics['accuracy']:.2f}" if teacher.complete else "–"
+    values["teacher_accuracy"] = f"{teacher.metrics['accuracy']:.2f}" if teacher.complete else "–"
     mean, half, n = paired_difference(rows, "sastc", "kd")
     pair = f"{LABELS[first.student]} & {LABELS[first.teacher]} at T={first.timesteps}"
     interval = f", 95 % interval {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
@@ -269,7 +269,9 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
         value = cell(chosen, paper_accuracy(config, "cifar10"), "runs/combination/{}.html")
         cells.append(f'<tr><th scope="row">{LABELS[method]}</th><td>{value}</td></tr>')
     head = '<th scope="col">method</th><th scope="col">test accuracy (%)</th>'
-    caption = f"{pair}: {LABELS[first.dataset]}, {first.scale} scale; the paper's values are CIFAR-10's."
+    recorded = Run(run_path(first, results))
+    data = recorded.provenance["data"]["name"] if recorded.complete else LABELS[first.dataset]
+    caption = f"{pair}: {data}, {first.scale} scale; the paper's values are CIFAR-10's."
     values["results_short"] = _table(caption, head, cells)
     return values | {"n_runs": int(runs.complete.sum()), "n_combinations": len(_pairs(runs))}
 

@@ -90,7 +90,7 @@ def class_activation_map(
     model : Network
         An ANN, its weights frozen or not; evaluated in evaluation mode, its state is left as it is.
     x : Tensor
-        Images (B, C, H, W).
+        Images (B, C, H, W), or sequences (T, B, C, H, W); where the model sees each frame, its maps' mean is taken.
     class_index : int or Tensor, optional
         One class, or one for each image (B,); by default the class that the model predicts.
     layer : str, optional
@@ -114,10 +114,11 @@ def class_activation_map(
             logits = model(x)
         finally:
             hook.remove()
-        check("layer", layer, bool(maps) and maps[0].dim() == 4, "a stage or module whose output is (B, C, H, W)")
+        check("layer", layer, bool(maps) and maps[0].dim() >= 4, "a stage or module whose output is (B, C, H, W)")
         score = logits.gather(1, _classes(class_index, logits)).sum()
         (gradient,) = torch.autograd.grad(score, maps[0])
-    return torch.einsum("bc,bchw->bhw", gradient.mean((-2, -1)), maps[0].detach()).relu()
+    cam = torch.einsum("...c,...chw->...hw", gradient.mean((-2, -1)), maps[0].detach()).relu()
+    return cam if cam.dim() == 3 else cam.mean(0)
 
 
 def _classes(class_index: int | Tensor | None, logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distan
     Parameters
     ----------
     student_similarity, teacher_similarity : Tensor
-        ``(T, S, B, B)`` and ``(A, B, B)``.
+        ``(T, S, B, B)`` and ``(A, B, B)``, or ``(T, A, B, B)`` of a teacher with features of its own at every step.
     distance : {"mse", "euclidean"}
         Mean squared difference of the entries (Eq. 1 as written), or the Frobenius norm (its name in the text).
 
@@ -29,7 +29,8 @@ def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distan
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance={distance!r}: must be one of {', '.join(DISTANCES)}")
-    squared = torch.stack([(student_similarity - a).square().mean((-2, -1)) for a in teacher_similarity], -1)
+    teacher = teacher_similarity.unsqueeze(-3).unbind(-4)  # A of (1, B, B), or (T, 1, B, B)
+    squared = torch.stack([(student_similarity - a).square().mean((-2, -1)) for a in teacher], -1)
     return squared if distance == "mse" else squared.sqrt() * student_similarity.shape[-1]
 
 

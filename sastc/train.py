@@ -129,7 +129,7 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
         hidden_init=config.hidden_init,
     )
     if role == "teacher":
-        return create_model(config.teacher, "relu", **shared)
+        return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
     neuron = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
     return create_model(
         config.student,
@@ -168,6 +168,9 @@ def _dataset(config: RunConfig, root: str | Path) -> Dataset:
         label_noise=config.label_noise,
         data_seed=config.data_seed,
         validation=config.validation,
+        timesteps=config.timesteps,
+        binning=config.binning,
+        event_augment=config.event_augment,
     )
 
 
@@ -271,7 +274,7 @@ class _Training:
 
     def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Train one epoch and evaluate; returns the history's row."""
-        config, start = self.config, time.perf_counter()
+        config, start, self.beta = self.config, time.perf_counter(), self.config.beta_at(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(epoch)
         self.model.train()
@@ -334,7 +337,7 @@ class _Training:
             parts["feature_loss"] = sastc_loss(distances.attention, distances.distances, config.reduction)
             similarities = (distances.student_similarity.detach(), distances.teacher_similarity)
         if "feature_loss" in parts:
-            loss = loss + config.beta * parts["feature_loss"]  # Eq. 7
+            loss = loss + self.beta * parts["feature_loss"]  # Eq. 7
         if measure and similarities is None:
             similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets)
         return parts | {"loss": loss, "correct": (logits.argmax(-1) == y).sum()}, similarities

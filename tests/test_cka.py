@@ -98,6 +98,7 @@ def test_dead_layers_give_zero(unbiased, dtype):
     dead[0, 0] = dead[1, 1] = dead[:, :, 1] = True
     assert torch.equal(ours == 0, dead)
     assert ours.isfinite().all()
+    assert ours.dtype == torch.float64
 
 
 def test_one_spike_of_many_is_not_dead():

@@ -108,6 +108,16 @@ def test_linear_layers_against_loops():
     assert layers.input.tolist() == ["spikes", "analog"]
 
 
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean(0)
+
+
+def test_a_layer_behind_the_mean_over_time_runs_once():
+    layers = count_energy(Toy(train(2, 3, 7), Mean(), nn.Linear(7, 5)), torch.zeros(3, 1, 1, 1), neurons=Fires).layers
+    assert (layers.input[0], layers.macs[0], layers.acs[0]) == ("analog", 35, 0)
+
+
 def test_shortcut_against_loops():
     spikes, fired = train(2, 3, 2, 5, 5), train(2, 3, 3, 3, 3, seed=1)
     layers = [conv(2, 3, stride=2), conv(3, 3), conv(2, 3, 1, stride=2), conv(3, 4)]
@@ -260,7 +270,7 @@ def test_batches():
         pd.testing.assert_frame_equal(found.layers, whole)
         assert found.samples == 5
     sequence = x.expand(2, *x.shape)
-    pd.testing.assert_frame_equal(count_energy(net, sequence, chunk=2).layers, whole)
+    pd.testing.assert_frame_equal(count_energy(net, sequence, chunk=1).layers, whole)
 
 
 def test_own_neurons():

@@ -146,6 +146,7 @@ def test_vgg11_heads_and_flattened_size():
 SHAPES = {  # at 32 pixels, stem first, as in the released code and RepDistiller
     "vgg11": [(64, 32), (128, 16), (256, 8), (512, 4), (512, 2)],
     "vgg13": [(64, 32), (128, 16), (256, 8), (512, 4), (512, 4)],
+    "vggsnn": [(64, 32), (128, 32), (256, 16), (512, 8), (512, 4)],
     "resnet18": [(64, 32), (128, 32), (256, 16), (512, 8)],
     "resnet19": [(64, 32), (128, 32), (256, 16), (512, 8)],
     "resnet34": [(64, 32), (64, 32), (128, 16), (256, 8), (512, 4)],
@@ -593,7 +594,7 @@ def test_width_factor(name, options):
     for (c, *_), (scaled, *_) in zip(full.feature_shapes(), half.feature_shapes(), strict=True):
         assert abs(scaled - c / 2) <= 0.75
     hidden = [m.in_features for m in half.classifier]
-    assert hidden[-1] == {"vgg11": 2048, "vgg13": 256}.get(name, 128) or "single" in options.values()
+    assert hidden[-1] == {"vgg11": 2048, "vgg13": 256, "vggsnn": 1024}.get(name, 128) or "single" in options.values()
     tiny = on_meta(name, width=1e-3, taps="stem_and_stages", **options)
     assert {c for c, *_ in tiny.feature_shapes()} == {4}
 
@@ -698,8 +699,3 @@ def test_options_of_other_networks_are_ignored():
 def test_inputs_of_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"\(T, B, 3, H, W\)"):
         small("vgg11")(torch.zeros(shape, dtype=torch.float64))
-
-
-def test_an_ann_takes_no_sequence():
-    with pytest.raises(ValueError, match=r"takes \(B, 3, H, W\)$"):
-        small("vgg11", "relu")(images().unsqueeze(0))

@@ -65,6 +65,7 @@ def test_layers_by_stage_and_by_name():
         last = f"stages.{stage}.{len(net.stages[stage]) - 1}.neuron"
         torch.testing.assert_close(spike_activation_map(net, x, layer=last), expected)
     assert not torch.equal(spike_activation_map(net, x, layer="stages.stage3.0.branch.1"), expected)
+    torch.testing.assert_close(spike_activation_map(net, x, gamma=0), definition(spikes, 0))
 
 
 def test_only_maps_of_spikes():

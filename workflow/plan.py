@@ -39,8 +39,8 @@ class Job:
 def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], results: str, data: str) -> dict[str, Job]:
     """All jobs by name, every input before what needs it.
 
-    The runs of `scale` are trained. The quick plan also has the pages of the runs of record at the other scales: what
-    is complete below `results` is shown, and nothing of theirs is trained.
+    The runs of `scale` are trained. The quick plan also has the pages that an experiment names as `of_record`: what is
+    complete below `results` at another scale is shown, and nothing of it is trained.
     """
     jobs: dict[str, Job] = {}
     paths = {"results": results, "data": data}
@@ -50,24 +50,30 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
             if only and path.stem not in only:
                 continue
             experiment = load_experiment(path, shown, changes)
+            if shown != scale and shown not in experiment.of_record:
+                continue
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:
                 runs = [config for config in runs if Run(run_path(config, results)).complete]
             for config in runs:
                 job = training(config, paths)
-                jobs.setdefault(config.name, job if shown == scale else dataclasses.replace(job, needs=()))
+                if shown != scale:
+                    job = dataclasses.replace(job, needs=(), title=title_of(config, data_name(config, results)))
+                jobs.setdefault(config.name, job)
             if runs or (shown == scale and not experiment.needs_runs):
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
                 parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
                 needs = tuple(config.name for config in runs if config.method != "teacher")
-                title = experiment.title if shown == "quick" else f"{experiment.title} ({scale_name(runs)})"
+                place = f" ({data_name(runs[0], results)}, {shown})" if shown != "quick" and runs else ""
+                title = experiment.title + place
                 jobs[name] = Job(experiment.notebook, name, title, parameters, needs)
     return jobs
 
 
-def scale_name(runs: list[RunConfig]) -> str:
-    """``CIFAR-10, slim``: data and scale of some runs of record."""
-    return ", ".join([*dict.fromkeys(LABELS[config.dataset] for config in runs), runs[0].scale])
+def data_name(config: RunConfig, results: str) -> str:
+    """What a recorded run says of its data, for example that they are a copy; the dataset's name if it is not run."""
+    run = Run(run_path(config, results))
+    return run.provenance["data"]["name"] if run.complete else LABELS[config.dataset]
 
 
 def training(config: RunConfig, paths: dict[str, str]) -> Job:

@@ -20,6 +20,7 @@ PATHS = ("saccade", "circle")
 BINNINGS = ("time", "count")
 CHUNK_PIXELS = 1 << 15  # pixels simulated at a time: their state stays in the processor's cache
 TIE = 1e-9  # a path ends where it began, steps exactly undone: rounding must not decide whether the last one is made
+START = -np.pi / 2  # of the digits' saccades, from the top: the same for all, as in N-MNIST
 FLOOR = 0.1  # intensity, of 1, added before the logarithm: a pixel's dark current
 
 
@@ -60,6 +61,7 @@ def simulate_events(
     *,
     path: str = "saccade",
     amplitude: float = 2.0,
+    start: float | None = None,
     duration: int = 300_000,
     samples: int = 96,
     threshold: float = 0.3,
@@ -79,10 +81,12 @@ def simulate_events(
         uint8, (N, C, H, W); channels are averaged.
     path : {"saccade", "circle"}
         Three straight moves along an equilateral triangle and back to the start, as in the recordings of N-MNIST
-        (Orchard et al. 2015), or once around a circle. Where on its circle a path starts is drawn for each image.
+        (Orchard et al. 2015), or once around a circle.
     amplitude : float
         Radius of the circle, in pixels; the triangle's corners lie on it. Places between pixels are bilinear, those
         outside the image have the intensity of its edge.
+    start : float, optional
+        Where on the circle all paths start, in radians from the right, downwards; drawn for each image if left out.
     duration : int
         Microseconds for the whole path.
     samples : int
@@ -129,7 +133,7 @@ def simulate_events(
 
     noise = round(noise_rate * height * width * duration / 1e6)
     words = np.stack([draw_words(1 + noise, seed, EVENTS, int(i)) for i in indices]) if count else np.empty((0, 1))
-    starts = words[:, 0] * (2 * np.pi / 2**64)
+    starts = words[:, 0] * (2 * np.pi / 2**64) if start is None else np.full(count, float(start))
     size = max(1, CHUNK_PIXELS // (height * width))
     parts = [_noise(words[:, 1:], duration, height * width)] if noise else []  # image, t, place, p
     for first in range(0, count, size):
@@ -308,11 +312,10 @@ def load_digits_dvs(image_size: int, steps: int, binning: str) -> Dataset:
 
     digits, splits = load_digits(image_size), {}
     amplitude = image_size / 8  # one pixel of the original 8x8
-    for name, first in (("train", 0), ("test", len(digits.train))):
+    for name in ("train", "test"):
         split: Split = getattr(digits, name)
-        events = simulate_events(split.images, amplitude=amplitude, indices=range(first, first + len(split)))
-        frames = torch.from_numpy(events_to_frames(events, steps, binning=binning))
-        splits[name] = replace(split, images=frames)
+        events = simulate_events(split.images, amplitude=amplitude, start=START)
+        splits[name] = replace(split, images=torch.from_numpy(events_to_frames(events, steps, binning=binning)))
     return replace(
         digits,
         name="digits_dvs",

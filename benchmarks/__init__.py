@@ -1,0 +1,1 @@
+"""Speed and memory of the library, beside a plain implementation and other packages; see README.md."""

@@ -1,0 +1,121 @@
+"""Interleaved timing, kept memory, and what the machine can do at most."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Run = Callable[[], Any]
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleave(runs: Mapping[str, Run], repeats: int, device: torch.device, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of every run, repeated in turn, so that a slow moment of the machine meets all of them alike.
+
+    Every second round goes backwards, so that no run always follows the same one.
+    """
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for k in range(repeats):
+            for name in names if k % 2 == 0 else reversed(names):
+                synchronise(device)
+                start = time.perf_counter()
+                runs[name]()
+                synchronise(device)
+                seconds[name].append(time.perf_counter() - start)
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+def summary(seconds: list[float], reference: list[float] | None = None) -> dict[str, Any]:
+    """Median and minimum, and how often faster than the reference: median, lowest and highest of the rounds."""
+    row: dict[str, Any] = {"seconds": seconds, "median": statistics.median(seconds), "minimum": min(seconds)}
+    if reference is not None:
+        ratios = [r / s for r, s in zip(reference, seconds, strict=True)]
+        row |= {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
+    return row
+
+
+def kept_bytes(run: Run, parameters: list[Tensor] | None = None) -> int:
+    """Bytes of all different storages that autograd keeps for the backward pass of `run`; parameters not counted."""
+    known = {p.untyped_storage().data_ptr() for p in parameters or []}
+    storages: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            storages[storage.data_ptr()] = storage  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    total = sum(storage.nbytes() for storage in storages.values())
+    del result
+    return total
+
+
+def peak_bytes(run: Run, device: torch.device) -> int | None:
+    """Highest memory allocated on the device while `run` runs; None on the CPU, which does not count it."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    synchronise(device)
+    return torch.cuda.max_memory_allocated(device)
+
+
+def count_flops(run: Run) -> int:
+    """Floating-point operations of the matrix products and convolutions of `run`, backward included."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, size: int, repeats: int = 5) -> float:
+    """FLOP/s of a square matrix product: the best this process can do."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = interleave({"matmul": lambda: a @ b}, repeats, device)["matmul"]
+    return 2 * size**3 / min(seconds)
+
+
+def copy_bandwidth(device: torch.device, nbytes: int, repeats: int = 7) -> float:
+    """Bytes read and written per second by a copy of so many bytes."""
+    source = torch.randn(max(nbytes // 4, 1), device=device)
+    target = torch.empty_like(source)
+    seconds = interleave({"copy": lambda: target.copy_(source)}, repeats, device)["copy"]
+    return 2 * source.numel() * 4 / min(seconds)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> float:
+    """Relative error ``|found - expected| / |expected|`` (Euclidean).
+
+    Raises
+    ------
+    AssertionError
+        If it is larger than `tolerance`.
+    """
+    found, expected = found.detach().double(), expected.detach().double()
+    error = ((found - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+    if not error <= tolerance:
+        raise AssertionError(f"values differ: relative error {error:.3g}, allowed {tolerance:.3g}")
+    return error

@@ -1,0 +1,187 @@
+"""Measured JSON as text, HTML tables and a figure."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+NAMES = {"vgg11": "VGG-11", "resnet18": "ResNet-18", "resnet19": "ResNet-19", "wrn28_4": "WRN-28-4"}
+WHAT = {
+    "lif": "One layer of LIF neurons, forward and backward",
+    "calibration": "Calibration of given features, forward and backward",
+    "kd_step": "A training step of knowledge distillation",
+    "sastc_step": "A training step of SASTC",
+    "recording": "Recording of the measures",
+    "epoch": "A whole epoch",
+    "inference": "Inference",
+    "scaling": "How the cost grows",
+}
+IMPLEMENTATIONS = {
+    "plain": "plain",
+    "library": "this library",
+    "compiled": "plain, torch.compile",
+    "spikingjelly": "SpikingJelly",
+    "snntorch": "snnTorch",
+}
+AXES = {
+    "timesteps": "time steps T",
+    "batch_size": "batch size",
+    "student_layers": "calibrated student layers",
+    "width": "width (1: the paper's)",
+}
+
+
+def load(files: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Records of :mod:`benchmarks.run`.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file is not there; the message says how to make it.
+    """
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file} is not there: make it with python benchmarks/run.py --out {file}")
+    return [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]
+
+
+def describe(row: Row) -> str:
+    """What a row is about: networks, T, sizes."""
+    parts = []
+    if "student" in row:
+        parts.append(" & ".join(NAMES.get(row[key], row[key]) for key in ("student", "teacher") if key in row))
+    if row["case"] == "epoch":
+        parts.append(f"{row['method'].upper()}, {row['data']}, {row['images']} images")
+    if "timesteps" in row:
+        parts.append(f"T={row['timesteps']}")
+    if "against" in row:
+        parts.append(f"{AXES[row['against']]} {row['value']:g}")
+    return ", ".join(parts)
+
+
+def cells(row: Row) -> dict[str, str]:
+    """The columns of one row as text; what was not measured is left out."""
+    line = {"": describe(row), "how": IMPLEMENTATIONS.get(row["implementation"], row["implementation"])}
+    if "precision" in row:
+        line["precision"], line["layout"] = row["precision"], row["layout"].replace("_", " ")
+    if "median" not in row:
+        return line | {"median (min)": row.get("note", "")}
+    line["median (min)"] = f"{duration(row['median'])} ({duration(row['minimum'])})"
+    if "ratio" in row:
+        line["speed-up (range)"] = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+    if "floor_seconds" in row:
+        line["× memory floor"] = f"{row['median'] / row['floor_seconds']:.2f}"
+    if "images_per_second" in row:
+        line["images/s"] = f"{row['images_per_second']:,.0f}"
+    if "flops_per_second" in row:
+        line["GFLOP/s"] = f"{row['flops_per_second'] / 1e9:,.1f}"
+        line["of peak"] = f"{100 * row['peak_share']:.0f} %"
+    if row.get("kept_bytes") is not None:
+        line["kept"] = f"{row['kept_bytes'] / 2**20:,.1f} MiB"
+    if row.get("peak_bytes") is not None:
+        line["peak"] = f"{row['peak_bytes'] / 2**20:,.0f} MiB"
+    if "share_of_epoch" in row:
+        line["share of an epoch's steps"] = f"{100 * row['share_of_epoch']:.2f} %"
+    if row.get("note"):
+        line["note"] = row["note"]
+    return line
+
+
+def duration(seconds: float) -> str:
+    """Seconds with a unit that suits."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1e3 * seconds:.1f} ms" if seconds >= 1e-2 else f"{1e3 * seconds:.3f} ms"
+
+
+def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines for name in line))
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """A table for the terminal."""
+    lines = [cells(row) for row in rows]
+    names = _columns(lines)
+    grid = [names, *([line.get(name, "") for name in names] for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in grid)
+
+
+def html_table(record: dict[str, Any], case: str) -> str:
+    """One case of one record as an HTML table, the hardware in its caption; a sentence where it was not measured."""
+    lines = [cells(row) for row in record["cases"] if row["case"] == case]
+    if not lines:
+        return f"<p>Not measured here: <code>python benchmarks/run.py --only {case}</code>.</p>"
+    names = _columns(lines)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = ""
+    for line in lines:
+        body += "<tr>" + "".join(f"<td>{html.escape(line.get(name, ''))}</td>" for name in names) + "</tr>"
+    caption = f"{WHAT[case]}. {html.escape(hardware(record))}."
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def hardware(record: dict[str, Any]) -> str:
+    """Device, threads and torch in a few words."""
+    made = record["provenance"]
+    threads = f", {made['threads']} thread{'s' * (made['threads'] != 1)}" if made["device_type"] == "cpu" else ""
+    return f"{made['device']}{threads}, torch {made['versions']['torch']}"
+
+
+def facts(record: dict[str, Any]) -> str:
+    """HTML list: where, when and with what a record was measured."""
+    made = record["provenance"]
+    peers = ", ".join(f"{name} {found or 'not installed'}" for name, found in record["peers"].items())
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in record["peak_flops"].items())
+    entries = {
+        "Hardware": hardware(record),
+        "Best matrix product": rates,
+        "Copy": f"{record['copy_bandwidth'] / 1e9:.1f} GB/s read and written",
+        "Other packages": peers,
+        "Memory allocator": ", ".join(f"{n}={v or 'unset'}" for n, v in record["allocator"].items()),
+        "Measured": f"{made['started']}, commit {made['commit'] or 'unknown'}{' with changes' * bool(made['dirty'])}",
+        "Command": made["command"],
+    }
+    return "<ul>" + "".join(f"<li>{name}: {html.escape(str(value))}</li>" for name, value in entries.items()) + "</ul>"
+
+
+def spread(record: dict[str, Any]) -> float:
+    """How sure a time is: the median, over all rows, of (slowest - fastest) / median of the same thing repeated."""
+    rows = [row for row in record["cases"] if len(row.get("seconds", ())) > 1]
+    return float(np.median([(max(r["seconds"]) - r["minimum"]) / r["median"] for r in rows])) if rows else float("nan")
+
+
+def scaling_figure(record: dict[str, Any]) -> Figure:
+    """Time against T, batch, calibrated layers and width: the plain implementation and the library, on log scales."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    rows = [row for row in record["cases"] if row["case"] == "scaling"]
+    figure, axes = plt.subplots(1, len(AXES), figsize=(9.0, 2.9), sharey=False)
+    looks = {"plain": dict(color="#7a7a7a", marker="s", linestyle="--"), "library": dict(color="#d55e00", marker="D")}
+    for axis, (quantity, label) in zip(axes, AXES.items(), strict=True):
+        for name, look in looks.items():
+            found = [r for r in rows if r["against"] == quantity and r["implementation"] == name]
+            values, medians = [r["value"] for r in found], [r["median"] for r in found]
+            mode = f", {found[0]['precision']}" if found else ""
+            axis.plot(values, medians, **look, label=IMPLEMENTATIONS[name] + mode)
+            for r in found:
+                axis.plot([r["value"]] * 2, [r["minimum"], max(r["seconds"])], color=look["color"], linewidth=1)
+        ticks = sorted({r["value"] for r in rows if r["against"] == quantity})
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axes[0].set_ylabel("seconds a step")
+    axes[2].set_ylabel("seconds a calibration")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=hardware(record), title_fontsize=9)
+    return figure

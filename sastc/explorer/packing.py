@@ -1,0 +1,134 @@
+"""Recorded runs as compact JSON for the explorer.
+
+An array is ``{"shape": [...], "type": "u2" | "u1", "low": l, "high": h, "log": false, "data": base64}``. The bytes are
+little-endian codes c from 0 to C (65534 or 254); the value is ``l + c (h - l) / C``, or its exponential where ``log``
+is true. The code after C stands for nan. The error is at most half a code: below ``(h - l) / 131068`` for u2. Weights
+span less than 1, so theirs is below 0.00001; distances are coded by their logarithm, with a relative error below 0.0001
+for ranges up to e^13. Both are far below the two or three digits that are shown. ``u1`` is used for what is only
+painted: images, and similarity matrices, of which the upper triangle is kept, row by row, sorted by class.
+
+An array by epoch also has ``"epochs": [...]``, the one-based epochs that it holds. Where a run would be larger than its
+part of the page, epochs are left out evenly, first of the arrays by class and by image. The explorer says so.
+"""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sastc.calibration import attention_bounds
+from sastc.labels import LABELS, title_of
+from sastc.records import Run
+
+THUMBNAIL = 48  # pixels at most
+MAIN = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")  # chosen by name
+# Arrays by epoch that keep the same epochs, and the share that they may take of the room left before them.
+BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0.5), (("attention_class",), 1.0))
+
+
+def pack_run(run: Run, budget: int) -> dict[str, Any]:
+    """Everything the explorer shows of one run, in about `budget` bytes of JSON.
+
+    A run that has not recorded an epoch yet has ``"epochs": 0``. Arrays that a run does not have are left out.
+    """
+    config = run.config
+    other = ", ".join(a for a in config.arguments if a.split("=")[0] not in MAIN)
+    packed = {
+        "name": run.name,
+        "title": ", ".join(filter(None, (title_of(config), other))),
+        "dataset": f"{LABELS.get(config.dataset, config.dataset)} ({config.scale})",
+        "pair": f"{LABELS[config.student]} & {LABELS[config.teacher]}",
+        "timesteps": config.timesteps,
+        "variant": config.variant,
+        "seed": config.seed,
+        "other": other or "as preset",
+        "complete": run.complete,
+        "epochs": 0,
+        "planned": config.epochs,
+        "probe": config.probe_batches * config.batch_size,
+        "arrays": {},
+    }
+    try:
+        measures = run.measures
+    except FileNotFoundError:
+        return packed
+    attention = measures["attention"]  # (E, T, S, A)
+    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
+    packed |= {
+        "epochs": len(attention),
+        "low": low,
+        "high": high,
+        "student": measures["student_layers"].tolist(),
+        "teacher": measures["teacher_layers"].tolist(),
+        "accuracy": _accuracy(run)[: len(attention)],
+        "classes": [str(name) for name in measures.get("class_names", range(measures["attention_class"].shape[1]))],
+        "images": measures["attention_instance"].shape[1],
+    }
+    for name in ("index", "label"):
+        if f"instance_{name}" in measures:  # written when the run ends
+            packed[name] = measures[f"instance_{name}"].tolist()
+    arrays = _painted(measures)
+    if "instance_logits" in measures:
+        arrays["instance_logits"] = encode(measures["instance_logits"])  # (P, T, N)
+    room = (budget - sum(len(a["data"]) for a in arrays.values())) * 3 // 4 // 2  # base64; two bytes a value
+    for group, share in BY_EPOCH:
+        names = [name for name in group if name in measures]
+        size = sum(measures[name][0].size for name in names)
+        kept = thin(len(attention), int(max(room, 0) * share) // size)
+        for name in names:
+            encoded = encode(measures[name][kept], log=name == "distance")
+            arrays[name] = encoded | {"epochs": [int(e) + 1 for e in kept]}
+        room -= len(kept) * size
+    return packed | {"arrays": arrays}
+
+
+def thin(epochs: int, most: int) -> np.ndarray:
+    """At most so many epochs (but the last one always), evenly spread, with the last and, from two on, the first."""
+    count = min(epochs, max(most, 1))
+    return np.linspace(epochs - 1, 0, count).round().astype(int)[::-1]
+
+
+def encode(values: np.ndarray, kind: str = "u2", log: bool = False) -> dict[str, Any]:
+    """Quantise an array, see the module's text; `log` is ignored where a value is not above 0."""
+    values = np.asarray(values, np.float64)
+    finite = values[np.isfinite(values)]
+    log = bool(log and finite.size and finite.min() > 0)
+    scaled = np.log(values) if log else values
+    finite = np.log(finite) if log else finite
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    top = {"u1": 254, "u2": 65534}[kind]
+    step = (high - low) / top or 1.0
+    codes = np.where(np.isfinite(scaled), np.nan_to_num((scaled - low) / step, posinf=0, neginf=0).round(), top + 1)
+    data = base64.b64encode(codes.astype(f"<{kind}").tobytes()).decode()
+    return {"shape": list(values.shape), "type": kind, "low": low, "high": high, "log": log, "data": data}
+
+
+def _painted(measures: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Images ``(P, C, H, W)``, and similarity matrices sorted by class, one array a matrix."""
+    arrays = {}
+    if "instance_image" in measures:
+        images = measures["instance_image"]
+        if images.ndim == 5:  # (P, T, C, H, W), event frames: all that happened, in one picture
+            images = images.max(1)
+        stride = -(-max(images.shape[-2:]) // THUMBNAIL)
+        arrays["instance_image"] = encode(images[..., ::stride, ::stride], "u1")
+    if {"similarity_student", "similarity_teacher", "similarity_label"} <= set(measures):
+        labels = measures["similarity_label"]
+        order = np.argsort(labels, kind="stable")
+        upper = np.triu_indices(len(order))
+        arrays["similarity_label"] = encode(labels[order])
+        for (t, s), _ in np.ndenumerate(measures["similarity_student"][:, :, 0, 0]):
+            matrix = measures["similarity_student"][t, s][np.ix_(order, order)]
+            arrays[f"similarity_student_{t}_{s}"] = encode(matrix[upper], "u1")
+        for a, matrix in enumerate(measures["similarity_teacher"]):
+            arrays[f"similarity_teacher_{a}"] = encode(matrix[np.ix_(order, order)][upper], "u1")
+    return arrays
+
+
+def _accuracy(run: Run) -> list[float]:
+    """Test accuracy of every epoch so far, in percent; none where the history is missing."""
+    try:
+        return [round(float(v), 2) for v in run.history["test_accuracy"]]
+    except (FileNotFoundError, pd.errors.EmptyDataError, KeyError):
+        return []

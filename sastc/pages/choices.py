@@ -1,0 +1,109 @@
+"""Effect of settings switched one at a time, against the experiment's first setting, over common seeds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sastc import figures, report
+from sastc.pages.parts import difference, interval, run_links, table, text
+
+BASE = "as preset"
+# Settings after which the mismatch score is of other layers or other quantities, so that its change says nothing.
+OTHER_SCORE = ("taps", "student_tap", "stm_")
+
+
+def effects(runs: pd.DataFrame, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
+    """Every switch beside the first setting: mean difference, half the 95 % interval and n, for each value.
+
+    `runs` is :func:`sastc.pages.parts.frame` of an experiment; columns ``<value>_mean``, ``_half`` and ``_n``.
+    """
+    named = runs.assign(switch=runs.switch.replace("", BASE))
+    rows = []
+    for name in [s for s in dict.fromkeys(named.switch) if s != BASE]:
+        row: dict[str, object] = {"switch": name}
+        for value in values:
+            found = difference(named, value, "switch", name, BASE)
+            row |= {f"{value}_{part}": v for part, v in zip(("mean", "half", "n"), found, strict=True)}
+        rows.append(row)
+    columns = ["switch", *(f"{v}_{part}" for v in values for part in ("mean", "half", "n"))]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def comparable(switch: str) -> bool:
+    """Whether the mismatch score still measures the same after this switch."""
+    return not switch.startswith(OTHER_SCORE)
+
+
+def effects_table(runs: pd.DataFrame) -> str:
+    """HTML table of the switches: accuracy, its change, the change of the mismatch score, links to the runs."""
+    named = runs.assign(switch=runs.switch.replace("", BASE))
+    found = effects(runs)
+    base = pd.DataFrame([{"switch": BASE}])
+    rows = pd.concat([base, found], ignore_index=True)
+    done = named[named.complete]
+
+    def change(row, value: str) -> str:
+        if row.switch == BASE:
+            return "–"
+        if value == "stm" and not comparable(row.switch):
+            return '<span class="seeds">other layers or units</span>'
+        mean, half, n = (getattr(row, f"{value}_{part}") for part in ("mean", "half", "n"))
+        return interval(mean, half, int(n))
+
+    def verdict(row) -> str:
+        if row.switch == BASE:
+            return "–"
+        return report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
+
+    columns = {
+        "setting": lambda r: text(r.switch),
+        "accuracy (%)": lambda r: report.mean_sd(done[done.switch == r.switch].accuracy),
+        "change of accuracy (points)": lambda r: change(r, "accuracy"),
+        "accuracy": verdict,
+        "change of STM": lambda r: change(r, "stm"),
+        "runs": lambda r: run_links(done[done.switch == r.switch]),
+    }
+    return table(rows, "Each setting alone, beside the first row; 95 % intervals over the seeds.", "choices", columns)
+
+
+def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Changes with their intervals: a row a switch, a panel a value."""
+    plt = figures.plt
+    drawing, axes = plt.subplots(1, len(titles), sharey=True, figsize=(7.0, 0.34 * len(found) + 1.0), squeeze=False)
+    y = np.arange(len(found))
+    for axis, (value, title) in zip(axes[0], titles.items(), strict=True):
+        mean, half = found[f"{value}_mean"].astype(float), found[f"{value}_half"].astype(float)
+        if value == "stm":
+            mean = mean.where(found.switch.map(comparable))
+        look = dict(fmt="D", color=figures.COLOURS["sastc"], ecolor="black", elinewidth=1.1, capsize=2.5)
+        axis.errorbar(mean, y, xerr=half.where(half.notna(), 0), **look)
+        axis.axvline(0, color="gray", linewidth=1)
+        axis.set(xlabel=title)
+    axes[0][0].set_yticks(y, found.switch)
+    axes[0][0].invert_yaxis()
+    return drawing
+
+
+def sentences(runs: pd.DataFrame) -> list[str]:
+    """What came out, computed."""
+    found = effects(runs)
+    known = found[found.accuracy_n > 1]
+    if known.empty:
+        return ["No setting is recorded with more than one seed."]
+    said = [report.judge(r.accuracy_mean, r.accuracy_half, r.accuracy_n) for r in known.itertuples()]
+    known = known.assign(said=said)
+    out = []
+    for word in ("better", "worse", "not distinguishable"):
+        names = ", ".join(text(s) for s in known[known.said == word].switch)
+        out.append(
+            f"Accuracy {word}{' from' if word.startswith('not') else ' than'} the first row's: {names or 'none'}."
+        )
+    widths = known.accuracy_half
+    out.append(
+        f"An interval's half width is {widths.min():.1f} to {widths.max():.1f} points with "
+        f"{known.accuracy_n.min()} to {known.accuracy_n.max()} seeds: a smaller effect would not be seen. With "
+        f"{len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to miss zero by chance."
+    )
+    return out

@@ -1,0 +1,188 @@
+"""Energy of one inference: our counts beside the paper's table."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sastc import figures, report
+from sastc.config import METHODS
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+from sastc.pages.forensics_costs import energies, same_step_costs
+from sastc.pages.parts import frame, interval, run_links, table, text
+
+KEYS = ["student", "teacher", "timesteps", "method"]
+
+
+def layers(path: Path) -> pd.DataFrame | None:
+    """A run's ``energy.csv``; ``None`` where there is none."""
+    return pd.read_csv(path / "energy.csv") if (path / "energy.csv").is_file() else None
+
+
+def counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Operations and energy of the runs of :func:`sastc.pages.parts.frame`: a row a run with an ``energy.csv``."""
+    columns = ["macs", "acs", "energy_nj", "special_energy_nj"]
+    names = [*KEYS, "seed", "run", "path", "accuracy"]
+    rows = [
+        {n: row[n] for n in names} | {c: counted[c].sum() for c in columns}
+        for row in runs[runs.complete.astype(bool)].to_dict("records")
+        if (counted := layers(row["path"])) is not None
+    ]
+    found = pd.DataFrame(rows, columns=[*names, *columns])
+    return found.assign(energy_uj=found.energy_nj / 1e3, special_energy_uj=found.special_energy_nj / 1e3)
+
+
+def totals(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """:func:`counts` of an experiment's runs and of their teachers."""
+    taught = frame(dataclasses.replace(plan, runs=(*plan.runs, *plan.teachers)), results)
+    return counts(taught.assign(timesteps=taught.timesteps.where(taught.method != "teacher", 1)))
+
+
+def summary(counted: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds for every student, teacher, T and method; energy beside KD's at equal T and beside the ANN's."""
+    values = ["accuracy", "macs", "acs", "energy_uj", "special_energy_uj"]
+    groups = counted.groupby(KEYS, sort=False)
+    mean = groups[values].mean().join(groups.size().rename("n")).reset_index()
+    order = {method: i for i, method in enumerate((*METHODS, "teacher"))}
+    mean = mean.sort_values(["student", "timesteps", "method"], key=lambda c: c.map(order) if c.name == "method" else c)
+
+    def beside(row: pd.Series, method: str) -> float:
+        if method == "teacher":
+            found = mean[(mean.method == method) & (mean.teacher == row.teacher)]
+        else:
+            found = mean[(mean.method == method) & (mean.student == row.student) & (mean.timesteps == row.timesteps)]
+        return row.energy_uj / found.energy_uj.iloc[0] if len(found) and found.energy_uj.iloc[0] > 0 else np.nan
+
+    over = {f"over_{m}": [beside(row, m) for _, row in mean.iterrows()] for m in ("kd", "teacher")}
+    return mean.assign(**over).reset_index(drop=True)
+
+
+def ours_table(counted: pd.DataFrame) -> str:
+    """HTML table of our counts; every seed links to its run."""
+    rows = summary(counted)
+
+    def seeds(row) -> str:
+        chosen = counted[np.logical_and.reduce([counted[k] == getattr(row, k) for k in KEYS])]
+        return run_links(chosen)
+
+    def name(row) -> str:
+        networks = [LABELS[n] for n in (row.student, row.teacher if row.method != "baseline" else "") if n]
+        return " &amp; ".join(networks)
+
+    columns = {
+        "networks": name,
+        "T": lambda r: "–" if r.method == "teacher" else str(r.timesteps),
+        "method": lambda r: LABELS[r.method],
+        "accuracy (%)": "accuracy",
+        "MAC (10⁶)": lambda r: text(r.macs / 1e6),
+        "AC (10⁶)": lambda r: text(r.acs / 1e6),
+        "energy (µJ)": "energy_uj",
+        "at 77 fJ an AC (µJ)": "special_energy_uj",
+        "of KD's at this T": lambda r: text(r.over_kd),
+        "of the ANN's (%)": lambda r: text(100 * r.over_teacher),
+        "runs": seeds,
+    }
+    return table(rows, "Ours: operations and energy of one test image, mean over the seeds.", "energy-ours", columns)
+
+
+def papers_table() -> str:
+    """HTML table of the paper's energies, with the same ratios computed from them."""
+    rows = energies().assign(timesteps=lambda r: r.timesteps.fillna(0).astype(int))
+    kd = rows[rows.method == "kd"].set_index("timesteps").total_energy_uj
+    ann = rows[rows.method == "teacher_ann"].total_energy_uj.iloc[0]
+    rows = rows.assign(over_kd=rows.total_energy_uj / rows.timesteps.map(kd), of_ann=100 * rows.total_energy_uj / ann)
+    columns = {
+        "networks": lambda r: " &amp; ".join(n for n in (r.student, r.teacher) if n),
+        "T": lambda r: str(r.timesteps or "–"),
+        "method": lambda r: LABELS.get(r.method, LABELS["teacher"]),
+        "accuracy (%)": "accuracy",
+        "energy (µJ)": "total_energy_uj",
+        "of KD's at this T": "over_kd",
+        "of the ANN's (%)": "of_ann",
+    }
+    return table(rows[[*KEYS, "accuracy", "total_energy_uj", "over_kd", "of_ann"]],
+                 "The paper's: ResNet-18 & ResNet-32x4 on CIFAR-100, full width.", "energy-paper", columns)  # fmt: skip
+
+
+def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure | None:
+    """Energy and input rate of every layer at one T: bars a method on top, rates below; ``None`` without a run."""
+    plt = figures.plt
+    chosen = counted[(counted.timesteps == timesteps) & (counted.seed == seed) & (counted.method != "teacher")]
+    chosen = chosen[chosen.student == chosen.student.iloc[0]] if len(chosen) else chosen
+    chosen = chosen.drop_duplicates("method").set_index("method")
+    methods = [m for m in METHODS if m in chosen.index]
+    if not methods:
+        return None
+    drawing, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7.0, 4.6))
+    for i, method in enumerate(methods):
+        rows = layers(chosen.path[method])
+        x, look = np.arange(len(rows)), dict(color=figures.COLOURS[method], label=LABELS[method])
+        place = x + 0.8 * ((i + 0.5) / len(methods) - 0.5)
+        top.bar(place, rows.energy_nj, 0.8 / len(methods), **look)
+        rates = rows.input_rate.where(rows.input == "spikes")
+        bottom.plot(place, 100 * rates, linestyle="none", marker=figures.MARKERS[method], **look)
+    top.set_yscale("log")
+    top.set(ylabel="energy (nJ)")
+    bottom.set(ylabel="input spikes per\nneuron and step (%)", xlabel="layer, in the order of computation")
+    bottom.set_xticks(x, rows.layer.str.removeprefix("stages."), rotation=40, ha="right")
+    bottom.set_ylim(bottom=0)
+    title = f"{LABELS[chosen.student.iloc[0]]}, T={timesteps}, seed {seed}"
+    top.legend(ncols=len(methods), loc="lower center", bbox_to_anchor=(0.5, 1.0), title=title)
+    return drawing
+
+
+def differences(counted: pd.DataFrame) -> pd.DataFrame:
+    """SASTC's energy less every other method's at equal T, in percent of the other's, over common seeds."""
+    rows = []
+    for (student, timesteps), group in counted[counted.method != "teacher"].groupby(
+        ["student", "timesteps"], sort=False
+    ):
+        wide = group.pivot_table(index="seed", columns="method", values="energy_uj")
+        for other in [m for m in METHODS if m != "sastc" and {m, "sastc"} <= set(wide)]:
+            gain = 100 * (wide.sastc / wide[other] - 1)
+            both = pd.DataFrame({"seed": wide.index, "sastc": gain.to_numpy(), "other": 0.0})
+            long = both.melt("seed", var_name="method", value_name="accuracy").assign(complete=True)
+            mean, half, n = report.paired_difference(long, "sastc", "other")
+            rows.append(dict(student=student, timesteps=timesteps, other=other, mean=mean, half=half, n=n))
+    return pd.DataFrame(rows, columns=["student", "timesteps", "other", "mean", "half", "n"])
+
+
+def differences_table(counted: pd.DataFrame) -> str:
+    """HTML table of :func:`differences`."""
+    columns = {
+        "student": lambda r: LABELS[r.student],
+        "T": "timesteps",
+        "SASTC beside": lambda r: LABELS[r.other],
+        "difference (%)": lambda r: interval(r.mean, r.half, r.n, 1),
+    }
+    caption = "Energy of SASTC's networks less another method's, in percent of the other's; 95 % intervals over seeds."
+    return table(differences(counted), caption, "energy-differences", columns)
+
+
+def sentences(counted: pd.DataFrame) -> Sequence[str]:
+    """What came out, computed."""
+    if counted.empty:
+        return ["No run with counted energy is recorded."]
+    rows, gains = summary(counted), differences(counted)
+    out = []
+    students = rows[rows.over_teacher.notna() & (rows.method != "teacher")]
+    if len(students):
+        share = 100 * students.over_teacher
+        out.append(f"Students take {share.min():.1f} % to {share.max():.1f} % of their teacher's energy.")
+    kd = gains[gains.other == "kd"]
+    if len(kd):
+        each = "; ".join(f"T={g.timesteps}: {g['mean']:+.1f} % ({g.n} seed{'s' * (g.n > 1)})" for _, g in kd.iterrows())
+        out.append(f"SASTC's energy beside KD's at equal T, {each}.".replace("-", "−"))
+        known, paper = kd[kd.n > 1], same_step_costs().sastc_over_kd
+        more = int((known["mean"] - known.half > 0).sum())
+        judged = f"The interval over seeds lies above zero in {more} of {len(known)} cases" if len(known) else (
+            "No case has more than one seed"
+        )  # fmt: skip
+        out.append(
+            f"{judged}; in the paper's table SASTC takes {paper.min():.2f} to {paper.max():.2f} times KD's energy."
+        )
+    return out

@@ -1,0 +1,125 @@
+"""Table 4: published spiking networks, accuracy against the number of time steps."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sastc.experiments import Experiment
+from sastc.figures import COLOURS
+from sastc.labels import LABELS
+from sastc.pages import grid, parts
+
+# Shape says how a network was made, after the works cited: weights of a trained ANN (some trained on), or its own.
+CONVERTED = ("Norm", "SPIKE-NORM", "Hybrid", "DIET-SNN")
+OURS = "this book"
+
+
+def published() -> pd.DataFrame:
+    """The paper's Table 4; `kind` is converted, trained, ANN or SASTC."""
+    table = grid.published("sota_static")
+    kinds = dict.fromkeys(CONVERTED, "converted") | {"ANN": "ANN", "sastc": "SASTC"}
+    return table.assign(kind=[kinds.get(name, "trained") for name in table.method])
+
+
+def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """Runs that may stand in the table: on CIFAR or ImageNet."""
+    runs = parts.frame(plan, results)
+    return runs[runs.dataset.isin(grid.SAME_DATA)]
+
+
+def table(runs: pd.DataFrame) -> str:
+    """HTML table of the paper's rows and our runs, the best of each dataset first; CSV of the same."""
+    rows = published()
+    rows = rows.assign(method=[LABELS.get(m, m) for m in rows.method], architecture=rows.architecture.fillna(""))
+    done = runs[runs.complete]
+    if len(done):
+        ours = grid.means(done, ["dataset", "student", "timesteps", "scale"])
+        names = [f"SASTC, {OURS}, {scale} scale" for scale in ours.scale]
+        student = [LABELS[s] for s in ours.student]
+        rows = pd.concat([rows, ours.assign(method=names, citation=OURS, architecture=student, kind="ours")])
+    rows["dataset"] = [LABELS[d] for d in rows.dataset]
+    rows = rows.sort_values(["dataset", "accuracy"], ascending=[True, False], kind="stable")
+    keep = ["dataset", "method", "citation", "architecture", "timesteps", "accuracy", "kind"]
+    keep += [c for c in ("sd", "n", "runs") if c in rows]
+    caption = "The paper's Table 4, by accuracy; an ANN has one step. Rows named SASTC, this paper are the paper's own."
+    return parts.table(rows[keep], caption, "table4", {c: c for c in keep[:7]})
+
+
+def chart(runs: pd.DataFrame) -> Figure:
+    """Accuracy against time steps on a logarithmic axis, one panel a dataset."""
+    rows = published()
+    datasets = list(dict.fromkeys(rows.dataset))
+    figure, axes = plt.subplots(1, len(datasets), figsize=(3.1 * len(datasets), 3.9), squeeze=False)
+    looks = {
+        "converted": dict(marker="s", color="#7a7a7a"),
+        "trained": dict(marker="o", color="#0072b2"),
+        "ANN": dict(marker="*", color="black", markersize=9),
+        "SASTC": dict(marker="D", color=COLOURS["sastc"], linestyle="-", fillstyle="none"),
+    }
+    words = {"converted": "weights from an ANN", "trained": "trained directly", "SASTC": "SASTC (paper)"}
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        here = rows[rows.dataset == dataset]
+        for kind, look in looks.items():
+            for _, line in here[here.kind == kind].groupby("architecture" if kind == "SASTC" else "kind"):
+                line = line.sort_values("timesteps")
+                axis.plot(line.timesteps, line.accuracy, **{"linestyle": "none", **look})
+        _name(axis, here)
+        floor = here.accuracy.min() - 1.5
+        own = runs[runs.complete & (runs.dataset == dataset)]
+        for _, line in own.groupby("student"):
+            mean = line.groupby("timesteps").accuracy.agg(["mean", "std"])
+            axis.errorbar(mean.index, mean["mean"], mean["std"], fmt="D-", color=COLOURS["sastc"])
+            for t, low in mean["mean"][mean["mean"] < floor].items():  # the literature would shrink to a line
+                look = dict(ha="center", va="bottom", fontsize=7, color=COLOURS["sastc"])
+                axis.text(t, floor, f"{OURS}:\n{low:.1f} ↓", **look)
+        axis.set_ylim(bottom=floor)
+        axis.set_xscale("log")
+        axis.set(title=LABELS[dataset], xlabel="time steps T")
+    axes[0][0].set_ylabel("test accuracy (%)")
+    handles = [plt.Line2D([], [], **{"linestyle": "none", **k}, label=words.get(n, n)) for n, k in looks.items()]
+    if runs.complete.any():
+        handles.append(plt.Line2D([], [], marker="D", color=COLOURS["sastc"], label=f"SASTC ({OURS})"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _name(axis, rows: pd.DataFrame) -> None:
+    """Name the networks of others that none of theirs surpasses with as few steps, and the paper's architectures."""
+    best = -1.0
+    others = rows[~rows.kind.isin(["SASTC", "ANN"])]
+    for row in others.sort_values(["timesteps", "accuracy"], ascending=[True, False]).itertuples():
+        if row.accuracy > best:
+            best = row.accuracy
+            late = row.timesteps > 100  # near the right edge
+            place = dict(xytext=(-6 if late else 6, -3), textcoords="offset points", ha="right" if late else "left")
+            axis.annotate(f"{row.method}, {row.architecture}", (row.timesteps, row.accuracy), fontsize=7, **place)
+    own = rows[rows.kind == "SASTC"]
+    for architecture, line in own.groupby("architecture"):
+        last = line.loc[line.timesteps.idxmax()]
+        place = dict(xytext=(6, 0), textcoords="offset points", va="center", color=COLOURS["sastc"])
+        axis.annotate(architecture, (last.timesteps, last.accuracy), fontsize=7, **place)
+
+
+def sentences(runs: pd.DataFrame) -> list[str]:
+    """Which rows of the paper's own table are above its SASTC, and what of ours can stand beside it."""
+    rows, lines = published(), []
+    for dataset, here in rows.groupby("dataset", sort=False):
+        own = here[here.kind == "SASTC"]
+        others = here[~here.kind.isin(["SASTC", "ANN"])]
+        above = others[others.accuracy > own.accuracy.max()]
+        told = "; ".join(
+            f"{r.method} ({r.architecture}, T={r.timesteps}, {r.accuracy:.2f} %)" for r in above.itertuples()
+        )
+        best = own.loc[own.accuracy.idxmax()]
+        ahead = f"above it stand {told}" if told else "no other spiking network of the table is above it"
+        lines.append(f"{LABELS[dataset]}: the paper's SASTC reaches {best.accuracy:.2f} % ({best.architecture}, "
+                     f"T={best.timesteps}); {ahead}.")  # fmt: skip
+    done = int(runs.complete.sum())
+    lines.append(
+        f"{done} of our runs are on one of these datasets and stand in the figure."
+        if done
+        else "No run of this scale is on one of these datasets, so none of ours stands in the figure."
+    )
+    return lines

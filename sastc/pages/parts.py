@@ -1,0 +1,151 @@
+"""Pieces that pages share: tables and figures with their downloads, links to runs, differences between runs."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sastc import report
+from sastc.config import RunConfig
+from sastc.experiments import Experiment
+from sastc.records import Run, run_path
+
+PAPER = report.ROOT / "paper"
+
+
+def paper(name: str) -> pd.DataFrame:
+    """One table of the paper's numbers, ``paper/<name>.csv``; text cells that are empty are ''."""
+    table = pd.read_csv(PAPER / f"{name}.csv")
+    texts = table.select_dtypes(exclude="number").columns
+    return table.assign(**{column: table[column].fillna("") for column in texts})
+
+
+# HTML
+
+
+def text(value: Any) -> str:
+    """A cell's value in words: two decimals, thousands apart, a dash for what is not known."""
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return html.escape(str(value))
+    return f"{value:.0e}" if 0 < abs(value) < 0.005 else f"{value:.2f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference: ``+0.50``, ``−0.50``, or a dash."""
+    return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def interval(mean: float, half: float, n: int, digits: int = 2) -> str:
+    """A mean difference with half its 95 % interval and the number of seeds, as HTML."""
+    if n == 0:
+        return '<span class="missing">–</span>'
+    width = f" ± {half:.{digits}f}" if np.isfinite(half) else ""
+    return f'<span class="ours">{signed(mean, digits)}{width}</span> <span class="seeds">n={n}</span>'
+
+
+def download(content: bytes, name: str, media: str, words: str) -> str:
+    """Link that holds a whole file."""
+    data = base64.b64encode(content).decode()
+    return f'<a class="download" download="{html.escape(name)}" href="data:{media};base64,{data}">{words}</a>'
+
+
+def table(
+    frame: pd.DataFrame,
+    caption: str,
+    name: str,
+    columns: Mapping[str, str | Callable[[Any], str]] | None = None,
+    *,
+    csv: pd.DataFrame | None = None,
+) -> str:
+    """HTML table of a frame with a link to it as CSV; the first column heads its row.
+
+    Parameters
+    ----------
+    columns : mapping, optional
+        Heading to column, or to a function from a row (a named tuple) to HTML; the frame's own columns by default.
+    csv : pandas.DataFrame, optional
+        What the download holds, if not the frame.
+    """
+    columns = columns or {column.replace("_", " "): column for column in frame}
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in columns)
+    rows = []
+    for row in frame.itertuples(index=False):
+        cells = [c(row) if callable(c) else text(getattr(row, c)) for c in columns.values()]
+        rows.append(f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>')
+    link = download((frame if csv is None else csv).to_csv(index=False).encode(), f"{name}.csv", "text/csv", "CSV")
+    return report._table(f"{caption} Download: {link}", head, rows)
+
+
+def figure(drawing: Figure, name: str, alt: str) -> str:
+    """HTML of a figure, its description and a link to it as SVG; closes the figure."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(drawing)
+    content = buffer.getvalue()
+    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
+    return (
+        f'<figure><img alt="{html.escape(alt)}" src="{source}" style="max-width:100%;height:auto">'
+        f"<figcaption>Download: {download(content, f'{name}.svg', 'image/svg+xml', 'SVG')}</figcaption></figure>"
+    )
+
+
+def run_link(name: str, words: Any) -> str:
+    """Link from a page of results to the page of a run."""
+    folder = "teacher" if "-teacher-" in name else "combination"
+    return f'<a href="{folder}/{name}.html" title="{name}">{words}</a>'
+
+
+def run_links(rows: pd.DataFrame) -> str:
+    """The seeds of runs, each linked to its page."""
+    links = " ".join(run_link(row.run, row.seed) for row in rows.itertuples())
+    return f'<span class="seeds">seed {links}</span>' if links else '<span class="missing">–</span>'
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """HTML list of sentences."""
+    return f"<ul>{''.join(f'<li>{sentence}</li>' for sentence in sentences)}</ul>"
+
+
+# Runs
+
+
+def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """One row a run of an experiment: every field of its config, its final numbers, its folder and command.
+
+    `switch` says what its settings change beside the experiment's first run, '' for nothing but the seed.
+    """
+    rows = []
+    for config in plan.runs:
+        run = Run(run_path(config, results))
+        row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if run.complete else {})
+        row |= {"switch": switch(config, plan.runs[0]), "run": run.name, "path": run.path}
+        rows.append(row | {"complete": run.complete, "command": config.command})
+    return pd.DataFrame(rows)
+
+
+def switch(config: RunConfig, base: RunConfig) -> str:
+    """What a config changes beside another one: ``gamma = 0.3``; seeds do not count; '' if nothing is changed."""
+    if config.variant != base.variant:
+        return f"variant = {config.variant}"
+    ours, theirs = config.to_dict(relevant=True), base.to_dict(relevant=True)
+    changed = {n: v for n, v in ours.items() if n != "seed" and v != theirs.get(n)}
+    return ", ".join(f"{n} = {str(v).lower() if isinstance(v, bool) else v}" for n, v in changed.items())
+
+
+def difference(rows: pd.DataFrame, value: str, key: str, one: str, other: str) -> tuple[float, float, int]:
+    """Mean over common seeds of `value` where `key` is `one` less where it is `other`; half the 95 % interval; n."""
+    return report.paired_difference(rows.assign(method=rows[key], accuracy=rows[value]), one, other)

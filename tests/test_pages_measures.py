@@ -1,0 +1,339 @@
+import base64
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from sastc import records
+from sastc.config import ConfigError, RunConfig
+from sastc.experiments import Experiment, load_experiment
+from sastc.pages import choices, controls, energy, fisher, parts, runtime, sam
+from sastc.records import RunError, run_path
+
+T, S, A, P = 3, 2, 3, 4
+PROVENANCE = {"device": "a CPU", "threads": 1, "teacher": {"accuracy": 99.0}}
+
+
+def record(results, config, arrays=None, layers=None, **metrics):
+    """A finished run as `sastc.run` leaves it."""
+    folder = run_path(config, results)
+    records.write_json(folder / "config.json", config.to_dict())
+    records.write_json(folder / "provenance.json", PROVENANCE)
+    if arrays:
+        records.write_arrays(folder / "measures.npz", arrays)
+    if layers is not None:
+        layers.to_csv(folder / "energy.csv", index=False)
+    defaults = dict(accuracy=90.0, stm=1.0, train_seconds_per_epoch=2.0, test_seconds=0.5)
+    records.write_json(folder / "metrics.json", defaults | metrics)
+    return records.Run(folder)
+
+
+def plan(*configs):
+    return Experiment("x", "x", "x", "quick", tuple(configs))
+
+
+# Pieces
+
+
+def test_table_escapes_and_its_download_holds_the_frame():
+    frame = pd.DataFrame({"name": ["a & <b>", "c"], "value": [1.234, math.nan], "n": [1234, 2]})
+    page = parts.table(frame, "Caption.", "file", {"who": "name", "v": "value", "n": lambda r: f"<i>{r.n}</i>"})
+    assert "a &amp; &lt;b&gt;" in page
+    assert "<td>1.23</td>" in page
+    assert "<td>–</td>" in page
+    assert "<i>1234</i>" in page
+    data = base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(data)), frame)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "–"), (math.inf, "–"), (0.0, "0.00"), (-1.5, "−1.50"), (2e-7, "2e-07"), (True, "yes"), (12345, "12,345")],
+)
+def test_text(value, words):
+    assert parts.text(value) == words
+
+
+def test_figure_is_an_image_with_words_and_its_vector_file():
+    import matplotlib.pyplot as plt
+
+    drawing, axis = plt.subplots()
+    axis.plot([0, 1])
+    page = parts.figure(drawing, "curve", 'what "it" shows')
+    assert 'alt="what &quot;it&quot; shows"' in page
+    assert 'download="curve.svg"' in page
+    assert base64.b64decode(re.search(r'href="data:image/svg\+xml;base64,([^"]+)"', page)[1]).startswith(b"<?xml")
+    assert not plt.fignum_exists(drawing.number)
+
+
+def test_switch_names_what_is_changed():
+    base = RunConfig(method="sastc")
+    assert parts.switch(base, base) == parts.switch(base.replace(seed=3), base) == ""
+    assert parts.switch(base.replace(gamma=0.3), base) == "gamma = 0.3"
+    assert parts.switch(base.replace(qk_norm=False), base) == "qk_norm = false"
+    assert parts.switch(base.replace(variant="released"), base) == "variant = released"
+    assert parts.switch(base.replace(gamma=0.3, seed=1, detach_sim=True), base) == "gamma = 0.3, detach_sim = true"
+
+
+def test_experiments_read_the_runs_of_others(tmp_path):
+    (tmp_path / "one.yaml").write_text("title: a\nnotebook: a\nquick: [{method: kd, seed: [0, 1]}]\n")
+    (tmp_path / "two.yaml").write_text("title: b\nnotebook: b\nof: [one]\nquick: [{method: [kd, sastc]}]\n")
+    (tmp_path / "none.yaml").write_text("title: c\nnotebook: c\n")
+    (tmp_path / "lost.yaml").write_text("title: d\nnotebook: d\nof: [nothing]\n")
+    two = load_experiment(tmp_path / "two.yaml")
+    assert [(c.method, c.seed) for c in two.runs] == [("kd", 0), ("sastc", 0), ("kd", 1)]
+    assert two.needs_runs
+    assert not load_experiment(tmp_path / "two.yaml", "slim").runs
+    assert not load_experiment(tmp_path / "none.yaml").needs_runs
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
+        load_experiment(tmp_path / "lost.yaml")
+
+
+# Effects of settings
+
+
+def effects_runs(results):
+    base = RunConfig(method="sastc")
+    changes = {"": [90.0, 91.0, 92.0], "gamma": [91.0, 93.0, 95.0], "taps": [80.0, 70.0, math.nan]}
+    settings = {"": {}, "gamma": {"gamma": 0.3}, "taps": {"taps": "stem_and_stages"}}
+    configs = []
+    for name, accuracies in changes.items():
+        for seed, accuracy in enumerate(accuracies):
+            config = base.replace(seed=seed, **settings[name])
+            configs.append(config)
+            if not math.isnan(accuracy):
+                record(results, config, accuracy=accuracy, stm=accuracy / 10)
+    return parts.frame(plan(*configs), results)
+
+
+def test_effects_are_paired_over_seeds(tmp_path):
+    runs = effects_runs(tmp_path)
+    found = choices.effects(runs).set_index("switch")
+    gamma, taps = found.loc["gamma = 0.3"], found.loc["taps = stem_and_stages"]
+    assert (gamma.accuracy_mean, gamma.accuracy_n) == (2.0, 3)
+    assert gamma.accuracy_half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # deviation 1, t(0.975, 2)
+    assert gamma.stm_mean == pytest.approx(0.2)
+    assert (taps.accuracy_mean, taps.accuracy_n) == (-15.5, 2)
+    page = choices.effects_table(runs)
+    assert "other layers or units" in page
+    assert page.count("seed <a") == 3
+    words = " ".join(choices.sentences(runs))
+    assert "With 2 intervals of 95 %, 0.1 are expected" in words
+
+
+# Attention
+
+
+def attention_run(results, seed=0, **changes):
+    """Hand-made weights of one epoch: T=1, two student layers, three teacher layers, two images."""
+    eta = np.array([[[[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]]])  # (E, T, S, A)
+    arrays = {
+        "attention": eta,
+        "attention_instance": np.stack([eta[:, 0] + 0.05, eta[:, 0] - 0.05], 1)[:, :, None],  # (E, P, T, S, A)
+        "distance": np.array([[[[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]]]]),
+        "cka": np.array([[[[0.9, 0.5, 0.1], [0.1, 0.2, 0.3]]]]),
+        "teacher_layers": np.array(["a", "b", "c"]),
+        "student_layers": np.array(["x", "y"]),
+    }
+    return record(results, RunConfig(method="sastc", seed=seed, **changes), arrays)
+
+
+def test_facts_of_attention_by_hand(tmp_path):
+    found = controls.facts(attention_run(tmp_path))
+    assert found["cells"] == 2
+    assert found["easiest"] == 0.5  # the first cell alone prefers its easiest layer
+    assert found["likest"] == 1.0
+    assert found["easiest_is_likest"] == 0.5
+    assert found["rank_correlation"] == pytest.approx(1.0)
+    assert found["between_images"] == pytest.approx(0.05)
+    assert found["between_steps"] == 0.0
+    assert found["bound"] == 0.0
+    rows = [[0.55, 0.35, 0.25], [0.45, 0.25, 0.15]]  # both images, each in two orders
+    entropy = np.mean([-sum(p * math.log(p) for p in row) for row in rows]) / math.log(3)
+    assert found["entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
+def test_rank_correlation_is_spearmans():
+    one, other = np.random.default_rng(0).normal(size=(2, 5, 4, 6))
+    one[0, 0, :3] = 1.0  # ties
+    found = controls.rank_correlation(one, other)
+    for place in np.ndindex(5, 4):
+        assert found[place] == pytest.approx(spearmanr(one[place], other[place]).statistic)
+    assert np.isnan(controls.rank_correlation(np.ones((1, 3)), np.arange(3.0)[None])).all()
+
+
+def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
+    configs = [RunConfig(method="sastc", seed=s, attention=a) for a in ("learned", "uniform") for s in (0, 1)]
+    configs += [RunConfig(method="sastc", detach_sim=True)]
+    one = parts.frame(plan(*configs), tmp_path)
+    assert list(dict.fromkeys(controls.names(one))) == ["learned", "uniform", "detach_sim = true"]
+    attention_run(tmp_path)
+    assert controls.answer(parts.frame(plan(*configs), tmp_path)).startswith("Cannot say")
+    attention_run(tmp_path, seed=1)
+    runs = parts.frame(plan(*configs), tmp_path)
+    words = controls.answer(runs)
+    assert "likeness by CKA" in words  # highest CKA in all cells of both seeds: no spread, so more than chance
+    assert words.endswith("uniform weights are not run.")
+    assert controls.between_seeds(runs)["learned"] == 0.0
+    for page in (controls.controls_table(runs), controls.spread_table(runs)):
+        assert "learned" in page
+
+
+# Energy
+
+
+def test_energy_sums_layers_and_compares_at_equal_steps(tmp_path):
+    def layers(scale):
+        counts = dict(macs=[scale * 10.0, 0.0], acs=[0.0, scale * 100.0], input_rate=[1.0, 0.2], dense_macs=[10, 100])
+        energies = dict(energy_nj=[scale * 4000.0, scale * 1000.0], special_energy_nj=[scale * 4000.0, scale * 10.0])
+        return pd.DataFrame(dict(layer=["stem", "head"], kind="conv", input=["image", "spikes"]) | counts | energies)
+
+    configs = [RunConfig(method=m, seed=s) for m in ("baseline", "kd", "sastc") for s in (0, 1)]
+    for config in configs:
+        record(tmp_path, config, layers=layers({"baseline": 3, "kd": 1, "sastc": 2}[config.method] + 0.1 * config.seed))
+    record(tmp_path, configs[2].teacher_config(), layers=layers(10))
+    counted = energy.totals(plan(*configs), tmp_path)
+    rows = energy.summary(counted).set_index("method")
+    assert rows.energy_uj["kd"] == pytest.approx(5.25)
+    assert rows.special_energy_uj["sastc"] == pytest.approx(4.01 * 2.05)
+    assert rows.over_kd["sastc"] == pytest.approx(2.05 / 1.05)
+    assert rows.over_teacher["kd"] == pytest.approx(0.105)
+    gain = energy.differences(counted).set_index("other").loc["kd"]
+    assert gain.n == 2
+    assert gain["mean"] == pytest.approx(100 * ((2 / 1 - 1) + (2.1 / 1.1 - 1)) / 2)
+    assert energy.layer_figure(counted, 2) is not None
+    assert energy.layer_figure(counted, 7) is None
+    assert "10.5 % to 30.5 %" in energy.sentences(counted)[0]
+    page = energy.ours_table(counted)
+    assert "teacher/digits-resnet19-teacher" in page
+
+
+def test_papers_energy_keeps_its_numbers():
+    page = energy.papers_table()
+    assert "12511.20" in page
+    assert "15.71" in page
+
+
+# Time
+
+
+def test_times_are_relative_to_kd_of_the_same_pair(tmp_path):
+    configs = [RunConfig(method=m, teacher=a) for m in ("kd", "sastc") for a in ("resnet19", "wrn28_4")]
+    configs.append(RunConfig(method="baseline"))
+    seconds = {("kd", "resnet19"): 2.0, ("kd", "wrn28_4"): 4.0, ("sastc", "resnet19"): 3.0, ("sastc", "wrn28_4"): 10.0}
+    for config in configs:
+        record(tmp_path, config, train_seconds_per_epoch=seconds.get((config.method, config.teacher), 1.0))
+    times = runtime.ours(plan(*configs), tmp_path)
+    rows = runtime.relative(times)
+    assert sorted(rows[rows.method == "sastc"].over_kd) == [1.5, 2.5]
+    assert sorted(rows[rows.method == "baseline"].over_kd) == [0.25, 0.5]
+    assert "a CPU, 1 thread" in runtime.ours_table(times)
+    paper = runtime.relative(runtime.papers()).set_index(["student", "teacher", "timesteps", "method"])
+    assert paper.over_kd["VGG-11", "ResNet-19", 2, "sastc"].item() == pytest.approx(99.78 / 43.50)
+    assert "99.78 / 13.24" in runtime.papers_table()
+
+
+def test_benchmarks_are_read_if_there_are_any(tmp_path):
+    assert "python benchmarks/run.py" in runtime.benchmarks_table(tmp_path)
+    step = dict(case="sastc_step", implementation="library", student="vgg11", teacher="resnet19", timesteps=2)
+    step |= dict(precision="fp32", median=0.5, minimum=0.4, kept_bytes=2**20)
+    rows = [step, dict(case="lif", median=1.0)]
+    (tmp_path / "cpu.json").write_text(json.dumps({"provenance": {"device": "a GPU"}, "cases": rows}))
+    found = runtime.benchmarks(tmp_path)
+    assert list(found.case) == ["sastc_step"]
+    page = runtime.benchmarks_table(tmp_path)
+    assert "<td>1.00</td>" in page
+    assert "a GPU" in page
+
+
+# Fisher information
+
+
+def test_fisher_summary_and_differences(tmp_path):
+    configs = [RunConfig(method=m, seed=s, fisher_samples=8) for m in ("kd", "sastc") for s in (0, 1)]
+    for config in configs:
+        last = {"kd": 100.0, "sastc": 10.0}[config.method]
+        record(tmp_path, config, {"fisher": np.array([[1.0, 1000.0], [2.0, last]])})
+    values = fisher.traces(plan(*configs), tmp_path)
+    rows = fisher.summary(values)
+    assert list(rows.method) == ["kd", "kd", "sastc", "sastc"]
+    assert list(rows["last"]) == [100, 100, 10, 10]
+    assert list(rows.fall) == [10, 10, 100, 100]
+    assert list(rows.one_step) == [2, 2, 2, 2]
+    (row,) = fisher.log_differences(values).itertuples()
+    assert (row.other, row.mean, row.n) == ("kd", -1.0, 2)
+    assert "divided by KD's is 0.10 (n=2: lower)" in " ".join(fisher.sentences(values))
+    assert len(fisher.panels(values).axes) == 2
+
+
+# Spike activation maps
+
+
+def sam_runs(results):
+    rng = np.random.default_rng(0)
+    maps = rng.random((P, T, 2, 2))
+    shared = dict(
+        instance_index=np.arange(10, 10 + P), instance_label=np.arange(P), class_names=np.array(list("abcdefghij"))
+    )
+    shared["instance_image"] = rng.integers(0, 255, (P, 1, 4, 4), dtype=np.uint8)
+    configs = [RunConfig(method=m, timesteps=T) for m in ("baseline", "sastc")]
+    arrays = {"baseline": maps.max() - maps, "sastc": maps}
+    for config in configs:
+        record(results, config, shared | {"sam_stage1": maps * 0, "sam_stage2": arrays[config.method]})
+    record(results, configs[1].teacher_config(), shared | {"cam": maps.sum(1)})
+    return plan(*configs), maps
+
+
+def test_recorded_maps_are_shown_and_others_are_refused_by_name(tmp_path):
+    experiment, maps = sam_runs(tmp_path)
+    runs = sam.students(experiment, tmp_path)
+    teacher = sam.teacher_of(runs, tmp_path)
+    assert [r.config.method for r in runs] == ["baseline", "sastc"]
+    assert sam.recorded(runs[0]) == [10, 11, 12, 13]
+    layer = sam.chosen_layer(runs, "")
+    assert layer == "stage2"
+    wide = {"sam_a": np.zeros((1, 1, 8, 8)), "sam_b": np.zeros((1, 1, 4, 4)), "sam_c": np.zeros((1, 1, 2, 2))}
+    assert sam.chosen_layer([record(tmp_path, RunConfig(method="kd"), wide)], "") == "b"
+    with pytest.raises(ConfigError, match="layer='stem': must be one of stage1, stage2"):
+        sam.chosen_layer(runs, "stem")
+    found, name, label = sam.maps_of(12, layer, runs, teacher)
+    np.testing.assert_allclose(found["sastc"], maps[2], rtol=1e-6)
+    np.testing.assert_allclose(found["teacher"], maps[2].sum(0), rtol=1e-6)
+    assert (name, label, found["image"].shape) == ("c", 2, (4, 4, 1))
+    with pytest.raises(RunError, match="image=5: must be one of the recorded 10, 11, 12, 13"):
+        sam.maps_of(5, layer, runs, teacher)
+    assert len(sam.grid([(found, name, label)]).axes) == 2 * (1 + T)
+
+
+def test_likeness_is_a_correlation_with_the_teachers_map(tmp_path):
+    experiment, maps = sam_runs(tmp_path)
+    values = sam.likeness(experiment, tmp_path).set_index("method").correlation
+    assert values["sastc"] == pytest.approx(1.0)
+    assert values["baseline"] == pytest.approx(-1.0)
+    assert np.isnan(sam.correlation(maps[0] * 0, maps[0].sum(0)))
+    assert sam.sentences(sam.likeness(experiment, tmp_path))[0].startswith("Most alike")
+
+
+def test_maps_of_other_images_are_computed_from_weights(tmp_path, tiny):
+    import sastc
+
+    config = tiny(method="kd", epochs=1)
+    run = sastc.run(config, results=tmp_path, progress=False)
+    teacher = sam.teacher_of([run], tmp_path)
+    layer, recorded = sam.chosen_layer([run], ""), sam.recorded(run)
+    place = recorded[3]
+    stored, name, label = sam.maps_of(place, layer, [run], teacher)
+    computed, same_name, same_label = sam._computed(place, layer, [run], teacher, "data")
+    assert (name, label) == (same_name, same_label)
+    np.testing.assert_array_equal(stored["image"], computed["image"])
+    np.testing.assert_allclose(stored["kd"], computed["kd"], atol=1e-5)
+    np.testing.assert_allclose(stored["teacher"], computed["teacher"], atol=1e-5)
+    other = next(i for i in range(100) if i not in recorded)
+    assert sam.maps_of(other, layer, [run], teacher)[0]["kd"].shape == stored["kd"].shape
+    with pytest.raises(ConfigError, match="image=99999: must be in 0"):
+        sam.maps_of(99999, layer, [run], teacher)
