@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import yaml
@@ -445,15 +446,19 @@ def check_name(name: str) -> None:
         raise ConfigError(f"unknown field {name!r}: {hint}")
 
 
-def parse_arguments(arguments: list[str]) -> dict[str, Any]:
-    """``["timesteps=3", "milestones=[0.5, 0.75]"]`` as a dictionary; values are read as YAML."""
+def parse_arguments(arguments: list[str], also: Collection[str] = ()) -> dict[str, Any]:
+    """``["timesteps=3", "milestones=[0.5, 0.75]"]`` as a dictionary; values are read as YAML.
+
+    Names must be fields of :class:`RunConfig`, or be in `also`.
+    """
     values = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
             raise ConfigError(f"{argument!r}: must be key=value")
-        check_name(name)
-        if RunConfig.fields()[name].type is str:
+        if name not in also:
+            check_name(name)
+        if name in RunConfig.fields() and RunConfig.fields()[name].type is str:
             values[name] = text
             continue
         try:

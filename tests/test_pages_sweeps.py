@@ -130,6 +130,13 @@ def test_sentences_count_and_claim_no_more(plan, record):
     assert "better" not in lines[2]
 
 
+def test_a_value_where_a_method_is_missing_is_not_counted(plan, record):
+    noise = plan("table7")
+    some = [c for c in noise.runs if c.method != "feature_kd" or c.label_noise != 0.2]
+    panel = sweeps.collect(sweeps.NOISE, noise, record(some, point))[0]
+    assert "above the other students here at 2 of 2 values" in sweeps.sentences(sweeps.NOISE, panel)[0]
+
+
 def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record):
     beta = plan("beta", "paper")
     height = {400.0: 93.0, 700.0: 92.95}
@@ -213,6 +220,7 @@ def test_table_2_holds_every_cell_of_the_paper(plan, tmp_path, scale):
     for key, method, own, _ in found:
         assert len(own), (key.to_dict(), method)
         assert set(own.student) == {key.student}
+        assert method == "baseline" or set(own.teacher) == {key.teacher}
         assert set(own.timesteps) == {key.timesteps}
         assert scale == "quick" or set(own.dataset) == {key.dataset}
     if scale == "paper":

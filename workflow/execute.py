@@ -99,7 +99,9 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
         if not source.exists():
             names = ", ".join(sorted(p.stem for p in source.parent.glob("*.ipynb")))
             raise ConfigError(f"no notebook {options.notebook!r}: must be one of {names}")
-        settings = {n: list(v) if isinstance(v, tuple) else v for n, v in parse_arguments(options.settings).items()}
+        own = notebook_parameters(nbformat.read(source, as_version=4))
+        given = parse_arguments(options.settings, own)
+        settings = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
         execute(source, output, options.parameters | settings, options.title, **engine)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)

@@ -210,7 +210,7 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
         lambda r: [c for o in METHODS[:3] for c in pairs(r, "sastc", o, "stm", -1)], unit="lower")  # fmt: skip
     add("Attention finds the layers that match: learned weights help", "no control is reported", "controls",
         attention_controls)  # fmt: skip
-    add("SASTC is the best on neuromorphic data (the paper cites others; ours beside the other methods)", _neuromorphic(),
+    add("SASTC is the best on neuromorphic data (ours: beside the other methods)", _neuromorphic(),
         "table6", _events)  # fmt: skip
     noisy = lambda r: r[r.label_noise > 0]  # noqa: E731
     add("SASTC is more accurate than KD with noisy labels", cells("Table 7: SASTC is above KD under noise"), "table7",
