@@ -1,6 +1,7 @@
 """How things are called in tables, figures and titles."""
 
 from sastc.config import RunConfig
+from sastc.records import Run
 
 LABELS = {
     "baseline": "Baseline", "kd": "KD", "feature_kd": "Feature KD", "sastc": "SASTC", "teacher": "Teacher (ANN)",
@@ -10,6 +11,12 @@ LABELS = {
     "imagenet": "ImageNet", "imagefolder": "ImageFolder", "vggsnn": "VGGSNN", "digits_dvs": "Digits-DVS (simulated)",
     "dvs_gesture": "DVS-Gesture", "dvs_cifar10": "DVS-CIFAR10",
 }  # fmt: skip
+
+
+def run_title(run: Run) -> str:
+    """Title of a recorded run, with what it says of its data."""
+    recorded = (run.path / "provenance.json").exists()
+    return title_of(run.config, run.provenance["data"]["name"] if recorded else None)
 
 
 def title_of(config: RunConfig, data: str | None = None) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sastc.calibration import attention_bounds
-from sastc.labels import LABELS, title_of
+from sastc.labels import LABELS, run_title
 from sastc.records import Run
 
 THUMBNAIL = 48  # pixels at most
@@ -36,7 +36,7 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
     other = ", ".join(a for a in config.arguments if a.split("=")[0] not in MAIN)
     packed = {
         "name": run.name,
-        "title": ", ".join(filter(None, (title_of(config), other))),
+        "title": ", ".join(filter(None, (run_title(run), other))),
         "dataset": f"{LABELS.get(config.dataset, config.dataset)} ({config.scale})",
         "pair": f"{LABELS[config.student]} & {LABELS[config.teacher]}",
         "timesteps": config.timesteps,
