@@ -95,5 +95,5 @@ class Probe:
                 features, targets = model.features(part)[0], teacher.features(part)[0]
             students, teachers = SelfAttentiveCalibration.similarities(features, targets)
             arrays |= {"similarity_student": students, "similarity_teacher": teachers}
-            arrays["similarity_label"] = test.labels[:MATRIX]
+            arrays["similarity_label"] = test.labels[: students.shape[-1]]
         return {n: a.cpu().numpy() if isinstance(a, Tensor) else a for n, a in arrays.items()}

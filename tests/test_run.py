@@ -70,7 +70,7 @@ def test_every_method_trains_and_records(run, tiny, method):
     assert measures["accuracy_by_step"][-1] == pytest.approx(metrics["last_accuracy"])
     assert measures["instance_logits"].shape == (16, steps, 10)
     assert measures["sam_stage1"].shape[:2] == (16, steps)
-    np.testing.assert_array_equal(measures["similarity_student"][0, 0].diagonal() >= 0, True)
+    assert len(measures["similarity_label"]) == measures["similarity_student"].shape[-1] == config.batch_size
     energy = pd.read_csv(done.path / "energy.csv")
     assert energy.layer.iloc[0].startswith("stages.stem")
     assert (energy[energy.input == "spikes"].macs == 0).all()

@@ -114,7 +114,7 @@ def _painted(measures: dict[str, np.ndarray]) -> dict[str, Any]:
         stride = -(-max(images.shape[-2:]) // THUMBNAIL)
         arrays["instance_image"] = encode(images[..., ::stride, ::stride], "u1")
     if {"similarity_student", "similarity_teacher", "similarity_label"} <= set(measures):
-        labels = measures["similarity_label"]
+        labels = measures["similarity_label"][: measures["similarity_teacher"].shape[-1]]
         order = np.argsort(labels, kind="stable")
         upper = np.triu_indices(len(order))
         arrays["similarity_label"] = encode(labels[order])
