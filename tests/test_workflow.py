@@ -161,7 +161,7 @@ def test_papermill_itself_takes_every_field(project, tmp_path):
         (["combination", "method=sastk"], "method='sastk': must be one of"),
         (["teacher", "--parameters", '{"beta2": 1}'], "unknown parameter 'beta2'"),
         (["table2", "--parameters", '{"scal": 1}'], "unknown parameter 'scal': must be one of changes, data"),
-        (["table3"], "no notebook 'table3': must be one of attention, combination, table2, teacher"),
+        (["table9"], "no notebook 'table9': must be one of attention, batchsize"),
     ],
 )
 def test_parameters_are_checked_before_anything_runs(project, arguments, words):
