@@ -208,6 +208,7 @@ class _Training:
             fused=True,
         )
         self.probe = Probe(self.dataset, config.probe_batches * config.batch_size, self._test_batches, self._autocast)
+        self.beta = config.beta_at(0)  # of the epoch that is trained
         self.history: list[dict[str, float]] = []
         self.measures: dict[str, list[Tensor]] = {}  # one array an epoch
         self.final: dict[str, np.ndarray] = {}  # measured once, at the end
