@@ -275,7 +275,8 @@ class _Training:
 
     def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Train one epoch and evaluate; returns the history's row."""
-        config, start, self.beta = self.config, time.perf_counter(), self.config.beta_at(epoch)
+        config, self.beta = self.config, self.config.beta_at(epoch)
+        start, cpu_start = time.perf_counter(), time.process_time()
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(epoch)
         self.model.train()
@@ -300,6 +301,7 @@ class _Training:
         row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch), "train_loss": means.pop("loss")}
         row |= {"train_accuracy": 100 * means.pop("correct")} | means
         row |= {"train_seconds": time.perf_counter() - start}
+        row |= {"train_cpu_seconds": time.process_time() - cpu_start}  # of all threads, whatever else the machine does
         start = time.perf_counter()
         row |= self._evaluate()
         if self.teacher is not None:
