@@ -283,10 +283,12 @@ class _Training:
         self.calibration.train()
         sums: dict[str, Tensor] = {}  # stay on the device until the epoch ends
         mismatch: dict[str, list[Tensor]] = {name: [] for name in DISTANCES}
-        seen = 0
+        seen, gradients = 0, {}
         for step, (x, y, _) in enumerate(self._train_batches(epoch)):
             measure = self.teacher is not None and (config.stm_batches == 0 or step < config.stm_batches)
             parts, similarities = self._losses(x, y, measure)
+            if step == 0 and "feature_loss" in parts:
+                gradients = self._gradients(parts)
             self.optimizer.zero_grad(set_to_none=True)
             parts["loss"].backward()
             self.optimizer.step()
@@ -300,6 +302,7 @@ class _Training:
         means = {name: value.item() / seen for name, value in sums.items()}
         row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch), "train_loss": means.pop("loss")}
         row |= {"train_accuracy": 100 * means.pop("correct")} | means
+        row |= {name: value.item() for name, value in gradients.items()}
         row |= {"train_seconds": time.perf_counter() - start}
         row |= {"train_cpu_seconds": time.process_time() - cpu_start}  # of all threads, whatever else the machine does
         start = time.perf_counter()
@@ -344,6 +347,21 @@ class _Training:
         if measure and similarities is None:
             similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets)
         return parts | {"loss": loss, "correct": (logits.argmax(-1) == y).sum()}, similarities
+
+    def _gradients(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the two terms of Eq. 7 want of the student in one batch: norms of their gradients, and their cosine.
+
+        `gradient_projectors` is the norm of the feature loss's gradient on the projectors and the attention.
+        """
+        student, helpers = (list(part.parameters()) for part in (self.model, self.calibration))
+        options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
+        kd = torch.autograd.grad(parts["kd_loss"], student, **options)
+        feature = torch.autograd.grad(self.beta * parts["feature_loss"], [*student, *helpers], **options)
+        flat = [torch.cat([g.flatten() for g in part]) for part in (kd, feature[: len(kd)], feature[len(kd) :])]
+        norms = [g.norm() for g in flat]
+        names = ("gradient_kd", "gradient_feature", "gradient_projectors")
+        cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
+        return dict(zip(names, norms, strict=True)) | {"gradient_cosine": cosine}
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:

@@ -20,6 +20,7 @@ from sastc.config import METHODS
 from sastc.data import normalise
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
 from sastc.stm import stm_from_mismatch
+from sastc.train import _Training
 
 SECONDS = ["train_seconds", "train_cpu_seconds", "test_seconds"]  # the only columns that differ between equal runs
 
@@ -57,6 +58,7 @@ def test_every_method_trains_and_records(run, tiny, method):
     if "feature_loss" in history:
         total = total + config.beta * history.feature_loss
     np.testing.assert_allclose(history.train_loss, total, rtol=1e-5)
+    assert ("gradient_cosine" in history) == (method in ("feature_kd", "sastc"))
     teacher = find_run(provenance["teacher"]["run"], done.path.parents[1])
     assert teacher.config == config.teacher_config()
     assert provenance["teacher"]["weights_sha256"] == records.sha256(teacher.path / "weights.pt")
@@ -347,3 +349,21 @@ def test_teacher_run_names_a_recorded_teacher(tiny, tmp_path):
     assert student.provenance["teacher"]["run"] == teacher.name
     with pytest.raises(RunError, match="must be a finished teacher run"):
         sastc.run(tiny(method="kd", teacher_run=student.name), results=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("method", ["feature_kd", "sastc"])
+def test_gradients_of_the_terms_add_up_to_that_of_the_loss(tiny, tmp_path, method):
+    training = _Training(tiny(method=method, beta=3.0), tmp_path, "data", torch.device("cpu"), False)
+    training.model.train()
+    x, y, _ = next(training._train_batches(0))
+    parts, _ = training._losses(x, y, False)
+    found = {name: value.item() for name, value in training._gradients(parts).items()}
+    assert all(p.grad is None for p in training.model.parameters())
+    parts["loss"].backward()
+    student = sum(p.grad.double().square().sum().item() for p in training.model.parameters())
+    helpers = (p.grad for p in training.calibration.parameters() if p.grad is not None)
+    kd, feature = found["gradient_kd"], found["gradient_feature"]
+    cross = 2 * found["gradient_cosine"] * kd * feature
+    assert student == pytest.approx(kd**2 + feature**2 + cross, rel=1e-4)
+    assert min(kd, feature) > 0
+    assert found["gradient_projectors"] == pytest.approx(sum(g.square().sum().item() for g in helpers) ** 0.5, rel=1e-4)
