@@ -1,0 +1,64 @@
+import json
+import math
+
+import pandas as pd
+import pytest
+from test_pages_measures import plan, record
+
+from sastc.config import RunConfig
+from sastc.pages import tuning
+from sastc.records import run_path
+
+
+def config(**changes):
+    shared = dict(dataset="cifar10", scale="slim", validation=0.2)
+    return RunConfig(**shared | changes)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Three learning rates of KD; three weights of SASTC, of which the largest is not run."""
+    kd = {rate: config(method="kd", learning_rate=rate) for rate in (0.02, 0.05, 0.1)}
+    sastc = {beta: config(method="sastc", beta=beta) for beta in (1.0, 10.0, 100.0)}
+    accuracies = [*zip(kd.values(), (40.0, 50.0, 60.0), strict=True), (sastc[1.0], 50.0), (sastc[10.0], 51.0)]
+    for c, accuracy in accuracies:
+        run = record(tmp_path, c, accuracy=accuracy)
+        provenance = dict(data=dict(test_images=400))
+        (run.path / "provenance.json").write_text(json.dumps(provenance))
+        history = pd.DataFrame(dict(epoch=[1, 2], kd_loss=[2.0, 1.0]))
+        if c.method == "sastc":
+            history = history.assign(feature_loss=[0.5, 0.1], gradient_kd=[1.0, 2.0], gradient_feature=[3.0, 2.0])
+            history = history.assign(gradient_projectors=[4.0, 2.0], gradient_cosine=[0.5, -0.1])
+        history.to_csv(run.path / "history.csv", index=False)
+    return tuning.collect(plan(*kd.values(), *sastc.values()), tmp_path)
+
+
+def test_what_a_run_says_of_itself(rows):
+    row = rows[(rows.method == "sastc") & (rows.beta == 10)].iloc[0]
+    assert row.se == pytest.approx(100 * math.sqrt(0.51 * 0.49 / 400))
+    assert row.loss_ratio == pytest.approx(10 * 0.5 / 2)
+    assert row.gradient_ratio == pytest.approx((3 / 1 + 2 / 2) / 2)
+    assert row.projectors == pytest.approx((16 / 25 + 4 / 8) / 2)
+    assert row.cosine == pytest.approx(0.2)
+    assert rows[rows.method == "kd"].loss_ratio.isna().all()
+
+
+def test_only_one_field_differs_along_a_curve(rows):
+    assert list(tuning.along(rows, "kd", "learning_rate").accuracy) == [40, 50, 60]
+    assert list(tuning.along(rows, "sastc", "beta").beta) == [1, 10]
+    assert list(tuning.along(rows, "sastc", "learning_rate").beta) == [10]
+
+
+def test_best_values_are_weighed_against_the_error_of_the_images(rows):
+    kd, sastc = tuning.sentences(rows)
+    error = 200 * math.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 400)
+    assert "best of 3 is 0.1 (60.00 %); the runs of record have 0.05, 10.00 points lower" in kd
+    assert f"more than two standard errors ({error:.2f})" in kd
+    assert "SASTC, weight β of the feature loss: best of 2 is 10 (51.00 %), which the runs of record have." in sastc
+
+
+def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
+    page = tuning.table(rows)
+    assert page.count("<tr>") == 1 + len(rows)
+    assert run_path(config(method="sastc", beta=10.0), "").name in page
+    assert "–" in page
