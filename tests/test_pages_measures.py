@@ -158,6 +158,17 @@ def test_facts_of_attention_by_hand(tmp_path):
     assert found["entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
+def test_cells_of_one_run_and_the_sentence_on_likeness(tmp_path):
+    run = attention_run(tmp_path)
+    page = controls.cells_table(run)
+    assert page.count("<tr>") == 3, "a heading and two cells"
+    data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
+    assert len(data) == run.measures["attention"][-1].size
+    np.testing.assert_allclose(data.weight.to_numpy().reshape(2, -1).sum(1), 1.0, rtol=1e-6)
+    assert "in 2 of 2; 1 would be chance" in controls.likeness([run])
+    assert controls.likeness([]) == ""
+
+
 def test_rank_correlation_is_spearmans():
     one, other = np.random.default_rng(0).normal(size=(2, 5, 4, 6))
     one[0, 0, :3] = 1.0  # ties
