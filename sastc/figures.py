@@ -1,5 +1,8 @@
 """Figures of recorded runs, all in one style."""
 
+import base64
+import html
+import io
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -11,31 +14,91 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from sastc.attention import attention_bounds
 from sastc.config import METHODS
-from sastc.labels import LABELS
+from sastc.labels import LABELS, run_title
 from sastc.records import Run
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; shape repeats what colour says.
+# Okabe and Ito's palette, which the colour-blind can tell apart; shape repeats what colour says. Black takes the colour
+# of the page's text, so the teacher's is light on a dark page.
 COLOURS = {"baseline": "#7a7a7a", "kd": "#0072b2", "feature_kd": "#e69f00", "sastc": "#d55e00", "teacher": "#000000"}
 MARKERS = {"baseline": "s", "kd": "o", "feature_kd": "^", "sastc": "D", "teacher": "*"}
+# Lines of layers: no method's colour, and at least 3 to 1 against white and against a dark page.
+SERIES = ("#1a9274", "#b8559c", "#8f7d12", "#8a6fd1", "#2a92a3", "#a8745c")
+SERIES_MARKERS = "os^Dv*"
 SEQUENTIAL = "cividis"
+ON_LIGHT, ON_DARK = "#111111", "#ffffff"  # text on a coloured cell, which is the same in both themes
 
 
 def style() -> None:
-    """Set the house style of all figures: vector output, white ground, readable in print."""
+    """Set the house style of all figures: vectors without a ground, black for what takes the colour of text.
+
+    In a notebook a figure is shown as :func:`as_html` has it.
+    """
     mpl.rcParams.update(
         {
-            "figure.figsize": (7.0, 3.0), "figure.constrained_layout.use": True, "figure.facecolor": "white",
+            "figure.figsize": (7.0, 3.0), "figure.constrained_layout.use": True,
+            "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
             "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.frameon": False,
-            "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
-            "axes.axisbelow": True, "lines.linewidth": 1.6, "lines.markersize": 4.5,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+            "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.25,
+            "lines.linewidth": 1.6, "lines.markersize": 4.5,
             "svg.fonttype": "none", "svg.hashsalt": "sastc", "font.family": "sans-serif",
         }
     )  # fmt: skip
     try:
+        from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
-    except ImportError:  # outside a notebook
+    except ImportError:
         return
-    set_matplotlib_formats("svg")
+    if shell := get_ipython():
+        set_matplotlib_formats()  # no picture beside the one below
+        shell.display_formatter.formatters["text/html"].for_type(Figure, as_html)
+
+
+def as_html(drawing: Figure, name: str = "", caption: str = "", alt: str = "") -> str:
+    """HTML of a figure with its caption and a link to it as SVG.
+
+    The book puts the SVG itself in the place of the image, so that black becomes the page's colour of text.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of the file, and of the anchor ``fig-<name>``; the figure's ``gid`` by default.
+    caption : str, optional
+        What is seen, so that it can be read alone; the figure's label by default.
+    alt : str, optional
+        For those who do not see it; the caption by default.
+    """
+    name, caption = name or drawing.get_gid() or "figure", caption or drawing.get_label()
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    source = f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return (
+        f'<figure class="drawing" id="fig-{html.escape(name)}">'
+        f'<img alt="{html.escape(alt or caption)}" src="{source}" style="max-width:100%;height:auto;background:#fff">'
+        f'<figcaption>{html.escape(caption)} <a class="download" download="{html.escape(name)}.svg" href="{source}">SVG'
+        "</a></figcaption></figure>"
+    )
+
+
+def _named(figure: Figure, name: str, caption: str) -> Figure:
+    """The figure with what :func:`as_html` says of it."""
+    figure.set_gid(name)
+    figure.set_label(caption)
+    return figure
+
+
+def _of(runs: Sequence[Run]) -> str:
+    """The runs that a caption speaks of: one, or one of each method."""
+    if len(runs) == 1:
+        return run_title(runs[0])
+    config = max((run.config for run in runs), key=lambda config: config.method != "baseline")
+    pair = f"{LABELS[config.student]} & {LABELS[config.teacher]}"
+    return f"one run of each method, {pair}, T={config.timesteps}, seed {config.seed}"
+
+
+def series(index: int) -> dict[str, str]:
+    """Colour and marker of one of several layers."""
+    return dict(color=SERIES[index % len(SERIES)], marker=SERIES_MARKERS[index % len(SERIES_MARKERS)])
 
 
 def _finish(axis, xlabel: str, ylabel: str, title: str = "") -> None:
@@ -54,7 +117,8 @@ def learning_curves(runs: Sequence[Run], labels: Sequence[str] | None = None) ->
     _finish(left, "epoch", "training loss (nats)")
     _finish(right, "epoch", "test accuracy (%)")
     right.legend()
-    return figure
+    caption = f"Training loss (left, logarithmic) and test accuracy (right) after every epoch: {_of(runs)}."
+    return _named(figure, "learning-curves", caption)
 
 
 def loss_parts(run: Run) -> Figure:
@@ -71,7 +135,8 @@ def loss_parts(run: Run) -> Figure:
     axis.set_yscale("log")
     _finish(axis, "epoch", "training loss (nats)")
     axis.legend()
-    return figure
+    caption = f"Terms of the training loss with their weights (Eq. 7 and 8), logarithmic: {run_title(run)}."
+    return _named(figure, "loss-parts", caption)
 
 
 def stm_curve(runs: Sequence[Run]) -> Figure:
@@ -84,7 +149,7 @@ def stm_curve(runs: Sequence[Run]) -> Figure:
     scale = {"none": "", "e": ", ln"}.get(base, f", log{base}")
     _finish(axis, "epoch", f"STM score{scale} (lower: closer)")
     axis.legend()
-    return figure
+    return _named(figure, "mismatch", f"Mismatch score (Eq. 1) on training batches of every epoch: {_of(runs)}.")
 
 
 def attention_maps(run: Run, epoch: int = -1) -> Figure:
@@ -106,7 +171,8 @@ def attention_maps(run: Run, epoch: int = -1) -> Figure:
         picture = axis.imshow(weights, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto")
         for (s, a), weight in np.ndenumerate(weights):
             dark = weight < low + 0.6 * (high - low)
-            axis.text(a, s, f"{weight:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            colour = ON_DARK if dark else ON_LIGHT
+            axis.text(a, s, f"{weight:.2f}", ha="center", va="center", fontsize=8, color=colour)
         axis.grid(False)
         first, last = (t - 1) % columns == 0, t > len(attention) - columns
         axis.set_xticks(range(weights.shape[1]), measures["teacher_layers"] if last else [], rotation=30, ha="right")
@@ -114,7 +180,11 @@ def attention_maps(run: Run, epoch: int = -1) -> Figure:
         _finish(axis, "teacher layer" if last else "", "student layer" if first else "", f"t = {t}")
     bar = figure.colorbar(picture, ax=axes, shrink=0.9, label="attention η")
     bar.ax.axhline(1 / attention.shape[-1], color="red", linewidth=1.2)
-    return figure
+    caption = (
+        "Mean attention η (Eq. 5) over test images at each time step. The scale spans what the weights can be; red is "
+    )
+    caption += f"the uniform weight. {run_title(run)}."
+    return _named(figure, "attention-maps", caption)
 
 
 def attention_history(run: Run) -> Figure:
@@ -125,12 +195,13 @@ def attention_history(run: Run) -> Figure:
     epochs = np.arange(1, len(attention) + 1)
     for s, axis in enumerate(axes[0]):
         for a, name in enumerate(measures["teacher_layers"]):
-            shade = plt.get_cmap(SEQUENTIAL)(a / max(attention.shape[2] - 1, 1) * 0.85)
-            axis.plot(epochs, attention[:, s, a], color=shade, marker="os^Dv*"[a % 6], label=f"teacher {name}")
+            axis.plot(epochs, attention[:, s, a], label=f"teacher {name}", **series(a))
         axis.axhline(1 / attention.shape[2], color="red", linewidth=1)
         _finish(axis, "epoch", "attention η" if s == 0 else "", f"student {measures['student_layers'][s]}")
     axes[0][-1].legend(fontsize=8)
-    return figure
+    caption = "Attention of every student layer (panels) to every teacher layer (lines) by epoch, mean over time steps "
+    caption += f"and test images; the red line is the uniform weight. {run_title(run)}."
+    return _named(figure, "attention-history", caption)
 
 
 def weight_against_distance(runs: Sequence[Run]) -> Figure:
@@ -146,8 +217,7 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
         weights, distances = (measures[name][-1].mean(0) for name in ("attention", "distance"))  # (S, A)
         for s, layer in enumerate(measures["student_layers"]):
             order = np.argsort(distances[s])
-            shade = plt.get_cmap(SEQUENTIAL)(s / max(len(weights) - 1, 1) * 0.85)
-            axis.plot(distances[s][order], weights[s][order], color=shade, marker="os^Dv*"[s % 6], label=layer)
+            axis.plot(distances[s][order], weights[s][order], label=layer, **series(s))
         for bound in attention_bounds(weights.shape[1], config.qk_norm, config.score_scale):
             axis.axhline(bound, color="gray", linewidth=1, linestyle=":")
         axis.axhline(1 / weights.shape[1], color="red", linewidth=1)
@@ -159,7 +229,9 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
         _finish(axis, "distance", "attention η" if axis in axes[:, 0] else "", pair)
     most = max(axes.flat, key=lambda axis: len(axis.lines))  # the run with the most student layers
     figure.legend(*most.get_legend_handles_labels(), loc="outside right upper", title="student layer")
-    return figure
+    caption = "Mean attention η of every pair of layers against its mean unweighted distance (Eq. 6, logarithmic): one "
+    caption += "panel a run, one line a student layer; red the uniform weight, dotted the bounds of Eq. 5."
+    return _named(figure, "weight-against-distance", caption)
 
 
 def accuracy_overview(runs: pd.DataFrame) -> Figure:
@@ -179,4 +251,4 @@ def accuracy_overview(runs: pd.DataFrame) -> Figure:
     axis.invert_yaxis()
     _finish(axis, "test accuracy (%), one mark a seed", "")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.7 / (0.42 * len(keys) + 0.6)), ncols=4)
-    return figure
+    return _named(figure, "accuracies", "Test accuracy of every recorded run, one mark a seed, by pair, T and method.")

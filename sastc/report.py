@@ -10,6 +10,11 @@ import pandas as pd
 from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
 from sastc.attention import attention_bounds
+from sastc.closing import closing as closing
+from sastc.closing import facts_list as _facts
+from sastc.closing import footer as footer
+from sastc.closing import rerun_box as rerun_box
+from sastc.closing import runs_of as runs_of
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -103,32 +108,6 @@ def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, int]]:
     return list(keys.itertuples(index=False, name=None))
 
 
-def footer(runs: Sequence[Run], command: str) -> str:
-    """HTML footer of a results page: which runs, commit, seeds, hardware, and the command that makes the page."""
-    done = [run for run in runs if run.complete]
-    facts = [run.provenance for run in done]
-
-    def distinct(values) -> str:
-        return html.escape(", ".join(sorted({str(v) for v in values})) or "–")
-
-    rows = {
-        "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
-        "Data": distinct(f["data"]["name"] for f in facts),
-        "Scale, variant": distinct(f"{r.config.scale}, {r.config.variant}" for r in done),
-        "Seeds": distinct(r.config.seed for r in done),
-        "Commit": distinct((f["commit"] or "unknown")[:10] + (" with changes" if f["dirty"] else "") for f in facts),
-        "Hardware": distinct(f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts),
-        "Versions": distinct(f"torch {f['versions']['torch']}, Python {f['python']}" for f in facts),
-        "Command": f"<code>{html.escape(command)}</code>",
-    }
-    return _facts(rows)
-
-
-def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run]:
-    """The experiment's runs, recorded or not."""
-    return [Run(run_path(config, results)) for config in experiment.runs]
-
-
 def one_of_each(experiment: Experiment, results: str | Path = "results") -> list[Run]:
     """The recorded runs of all methods that share student, teacher, T and seed with the experiment's first run."""
     first = experiment.runs[0]
@@ -159,19 +138,6 @@ def run_summary(run: Run) -> str:
     )
     facts["Time"] = f"{seconds}, on {html.escape(provenance['device'])}"
     return _facts(facts)
-
-
-def rerun_box(run: Run, notebook: str) -> str:
-    """HTML box with the commands that make this page again, ready to be changed."""
-    settings = run.config.arguments
-    parameters = "".join(f" -p {s.replace('=', ' ', 1)}" for s in settings)
-    papermill = f"papermill notebooks/{notebook}.ipynb own.ipynb --cwd .{parameters}"
-    checked = f"python workflow/execute.py {' '.join([notebook, *settings])}"
-    return (
-        '<div class="rerun"><p>Run this notebook again, with other values if you like:</p>'
-        f"<pre>{html.escape(papermill)}</pre><p>or, with every parameter checked before anything starts,</p>"
-        f"<pre>{html.escape(checked)}</pre></div>"
-    )
 
 
 def scale_note(experiment: Experiment) -> str:
@@ -336,7 +302,3 @@ def _table(caption: str, head: str, rows: Iterable[str]) -> str:
         f'<div class="table-box"><table class="results"><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return f'<dl class="footer">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())}</dl>'

@@ -122,7 +122,7 @@ def overview(runs: pd.DataFrame) -> Figure:
         for y in np.flatnonzero(pairs.dataset.ne(pairs.dataset.shift()))[1:]:
             axis.axhline(y - 0.5, color="#999999", linewidth=0.8)
     for dataset, rows in pairs.groupby("dataset"):
-        place = dict(transform=axes[-1].get_yaxis_transform(), rotation=270, va="center", color="#555555")
+        place = dict(transform=axes[-1].get_yaxis_transform(), rotation=270, va="center", color="#808080")
         axes[-1].text(1.03, rows.index.to_numpy().mean(), LABELS[dataset], **place)
     names = [f"{LABELS[p.student]} & {LABELS[p.teacher]}" for p in pairs.itertuples()]
     axes[0].set_yticks(range(len(names)), names)

@@ -12,12 +12,12 @@ from sastc import report
 from sastc.config import METHODS
 from sastc.data.events import Events, event_rate
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS, SEQUENTIAL
+from sastc.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, series
 from sastc.labels import LABELS
 from sastc.pages import parts
 from sastc.records import Run
 
-ON, OFF = "#d55e00", "#0072b2"
+ON, OFF = SERIES[3], SERIES[5]  # violet and brown, as in the maps of differences
 
 
 # The streams
@@ -156,7 +156,8 @@ def confusion_figure(run: Run) -> Figure:
     picture = axis.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(share):
         if value >= 0.5:
-            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="black" if value > 55 else "w")
+            colour = ON_LIGHT if value > 55 else ON_DARK
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
     axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="predicted class", ylabel="true class")
@@ -176,8 +177,7 @@ def attention_figure(run: Run) -> Figure:
     steps = np.arange(1, len(weights) + 1)
     for s, axis in enumerate(axes[0]):
         for a, name in enumerate(measures["teacher_layers"]):
-            shade = plt.get_cmap(SEQUENTIAL)(a / max(weights.shape[2] - 1, 1) * 0.85)
-            axis.plot(steps, weights[:, s, a], color=shade, marker="os^Dv*"[a % 6], label=f"teacher {name}")
+            axis.plot(steps, weights[:, s, a], label=f"teacher {name}", **series(a))
         axis.axhline(1 / weights.shape[2], color="red", linewidth=1)
         axis.set(title=f"student {measures['student_layers'][s]}", xlabel="time step")
     axes[0][0].set_ylabel("attention η")

@@ -13,7 +13,7 @@ from sastc import report
 from sastc.calibration import layer_pairs
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, SEQUENTIAL
+from sastc.figures import COLOURS, series
 from sastc.labels import LABELS
 from sastc.pages import grid, parts
 
@@ -119,9 +119,8 @@ def bars(panels: list[Panel]) -> Figure:
         for a in range(1, panel.teachers + 1):
             rows = data[data.ann_layer == a]
             x = rows.snn_layer + (a - (panel.teachers + 1) / 2) * width
-            shade = plt.get_cmap(SEQUENTIAL)((a - 1) / max(panel.teachers - 1, 1) * 0.9)
             hatch = ["", "//", "..", "xx", "--"][(a - 1) % 5]
-            look = dict(color=shade, hatch=hatch, edgecolor="white", label=f"teacher layer {a}")
+            look = dict(color=series(a - 1)["color"], hatch=hatch, edgecolor="white", label=f"teacher layer {a}")
             axis.bar(x, rows.minus_kd, 0.92 * width, yerr=rows.half.where(rows.n > 1), capsize=2, **look)
         axis.axhline(0, color=COLOURS["kd"], label="KD")
         sastc = data[data.snn_layer == 0].minus_kd.iloc[0]

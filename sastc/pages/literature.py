@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS
+from sastc.figures import COLOURS, SERIES
 from sastc.labels import LABELS
 from sastc.pages import grid, parts
 
@@ -53,8 +53,8 @@ def chart(runs: pd.DataFrame) -> Figure:
     datasets = list(dict.fromkeys(rows.dataset))
     figure, axes = plt.subplots(1, len(datasets), figsize=(3.1 * len(datasets), 3.9), squeeze=False)
     looks = {
-        "converted": dict(marker="s", color="#7a7a7a"),
-        "trained": dict(marker="o", color="#0072b2"),
+        "converted": dict(marker="s", color=COLOURS["baseline"]),
+        "trained": dict(marker="o", color=SERIES[4]),
         "ANN": dict(marker="*", color="black", markersize=9),
         "SASTC": dict(marker="D", color=COLOURS["sastc"], linestyle="-", fillstyle="none"),
     }

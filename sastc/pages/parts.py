@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import report
+from sastc import figures, report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path
@@ -88,19 +87,11 @@ def table(
     return report._table(f"{caption} Download: {link}", head, rows)
 
 
-def figure(drawing: Figure, name: str, alt: str) -> str:
-    """HTML of a figure, its description and a link to it as SVG; closes the figure."""
-    import matplotlib.pyplot as plt
-
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(drawing)
-    content = buffer.getvalue()
-    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-    return (
-        f'<figure><img alt="{html.escape(alt)}" src="{source}" style="max-width:100%;height:auto">'
-        f"<figcaption>Download: {download(content, f'{name}.svg', 'image/svg+xml', 'SVG')}</figcaption></figure>"
-    )
+def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
+    """HTML of a figure, see :func:`sastc.figures.as_html`; closes the figure. `alt` is the caption if there is none."""
+    content = figures.as_html(drawing, name, caption or alt, alt)
+    figures.plt.close(drawing)
+    return content
 
 
 def run_link(name: str, words: Any) -> str:

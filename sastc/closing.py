@@ -1,0 +1,88 @@
+"""How a page of the book ends: the commands that make it again, and which runs, commit, seeds and hardware made it."""
+
+import html
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from sastc.experiments import Experiment
+from sastc.records import Run, run_path
+
+
+def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run]:
+    """The experiment's runs, recorded or not."""
+    return [Run(run_path(config, results)) for config in experiment.runs]
+
+
+def footer(runs: Sequence[Run], command: str) -> str:
+    """HTML footer of a results page: which runs, commit, seeds, hardware, and the command that makes the page."""
+    done = [run for run in runs if run.complete]
+    facts = [run.provenance for run in done]
+
+    def distinct(values) -> str:
+        return html.escape(", ".join(sorted({str(v) for v in values})) or "–")
+
+    rows = {
+        "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
+        "Data": distinct(f["data"]["name"] for f in facts),
+        "Scale, variant": distinct(f"{r.config.scale}, {r.config.variant}" for r in done),
+        "Seeds": distinct(r.config.seed for r in done),
+        "Commit": distinct((f["commit"] or "unknown")[:10] + (" with changes" if f["dirty"] else "") for f in facts),
+        "Hardware": distinct(f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts),
+        "Versions": distinct(f"torch {f['versions']['torch']}, Python {f['python']}" for f in facts),
+        "Command": f"<code>{html.escape(command)}</code>",
+    }
+    return facts_list(rows)
+
+
+def rerun_box(run: Run, notebook: str) -> str:
+    """HTML box with the commands that make a run's page again, ready to be changed."""
+    settings = run.config.arguments
+    checked = f"python workflow/execute.py {' '.join([notebook, *settings])}"
+    words = "Run this notebook again, with other values if you like", "or with every parameter checked before it starts"
+    return _box(dict(zip(words, (_papermill(notebook, settings), checked), strict=True)), "../../")
+
+
+def closing(
+    plan: Experiment, changes: dict | None = None, results: str | Path = "results", runs: Sequence[Run] | None = None
+) -> str:
+    """HTML end of a page of results: the commands that make it again, then the footer of its runs.
+
+    `changes` are settings that override the experiment's; `runs` are the plan's by default.
+    """
+    settings = [f"experiment={plan.name}", f"scale={plan.scale}"]
+    settings += [f"results={results}"] if str(results) != "results" else []
+    settings += [f"changes={json.dumps(changes)}"] if changes else []
+    words = plan.command.split()  # settings go before the options, of which the last takes all that follows
+    words[2:2] = [f"{name}={value}" for name, value in (changes or {}).items()]
+    command = shlex.join(words)
+    box = {"Draw this page again from recorded runs": _papermill(plan.notebook, settings)}
+    if plan.needs_runs:
+        box["Train what is missing, then draw it; settings for all runs, such as epochs=2, go before the options"] = (
+            command
+        )
+    return _box(box, "../") + footer(runs_of(plan, results) if runs is None else runs, command)
+
+
+def _papermill(notebook: str, settings: Sequence[str]) -> str:
+    """The command; papermill reads lists and mappings from YAML only."""
+    words = ["papermill", f"notebooks/{notebook}.ipynb", "own.ipynb", "--cwd", "."]
+    for name, value in (setting.split("=", 1) for setting in settings):
+        words += ["-y", f"{name}: {value}"] if value[:1] in ("[", "{") else ["-p", name, value]
+    return shlex.join(words)
+
+
+def _box(commands: dict[str, str], root: str) -> str:
+    """Commands by what they do; `root` leads from the page to the book's front page."""
+    lines = "".join(
+        f'<p>{words}:</p><div class="highlight"><pre>{html.escape(command)}</pre></div>'
+        for words, command in commands.items()
+    )
+    links = f'<a href="{root}rerun.html">How to rerun</a> · <a href="{root}config.html">every setting</a>'
+    return f'<div class="rerun">{lines}<p>{links}</p></div>'
+
+
+def facts_list(facts: dict[str, str]) -> str:
+    """HTML list of names and what they are."""
+    return f'<dl class="footer">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())}</dl>'

@@ -1,0 +1,75 @@
+"""How pages end, and that all pages of results have one shape."""
+
+import ast
+import html
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sastc import report
+from sastc.config import RunConfig
+from sastc.experiments import Experiment
+from sastc.records import Run, run_path
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+RUNS = {"combination", "teacher"}  # a run says nothing of the paper
+OTHERS = {"benchmarks", "explorer"}
+
+
+def commands(page):
+    """The commands of a box, split as a shell does."""
+    return [shlex.split(html.unescape(c)) for c in re.findall(r"<pre>(.+?)</pre>", page)]
+
+
+def test_closing_of_a_page_has_its_parameters(tmp_path):
+    plan = Experiment("table7", "x", "noise", "slim", (RunConfig(method="kd"),))
+    draw, train = commands(report.closing(plan, {"epochs": 2, "method": "kd"}, tmp_path))
+    assert draw[:7] == ["papermill", "notebooks/noise.ipynb", "own.ipynb", "--cwd", ".", "-p", "experiment"]
+    assert draw[7:11] == ["table7", "-p", "scale", "slim"]
+    assert draw[11:14] == ["-p", "results", str(tmp_path)]
+    assert draw[14:] == ["-y", 'changes: {"epochs": 2, "method": "kd"}']
+    words = "python workflow/launch.py epochs=2 method=kd --scale slim --only table7"
+    assert train == words.split(), "a setting after --only would be read as the name of an experiment"
+    assert "0 recorded, 1 not run" in report.closing(plan, None, tmp_path)
+
+
+def test_closing_of_a_page_without_runs_has_nothing_to_train():
+    plan = Experiment("forensics", "x", "forensics", "quick", (), needs_runs=False)
+    assert len(commands(report.closing(plan))) == 1
+
+
+def test_box_of_a_run_quotes_lists(tmp_path):
+    run = Run(run_path(RunConfig(method="kd", milestones=(0.5, 0.75), timesteps=3), tmp_path))
+    run.path.mkdir(parents=True)
+    (run.path / "config.json").write_text(json.dumps(RunConfig(method="kd", milestones=(0.5, 0.75)).to_dict()))
+    papermill, checked = commands(report.rerun_box(run, "combination"))
+    assert papermill[-2:] == ["-y", "milestones: [0.5, 0.75]"] or "milestones: [0.5,0.75]" in papermill
+    assert checked[:3] == ["python", "workflow/execute.py", "combination"]
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_pages_have_one_shape(path):
+    """What the paper says, what was done, what came out, how sure it is, how it was made, in this order."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(c["source"]) for c in cells]
+    code = [t for c, t in zip(cells, texts, strict=True) if c["cell_type"] == "code"]
+    for source in code:
+        ast.parse(source)
+    if path.stem in OTHERS:
+        return
+    end = "report.rerun_box(" if path.stem in RUNS else "report.closing("
+    assert sum(end in source for source in code) == 1
+    marks = ["## What came out", "## How it was made"]
+    if path.stem not in RUNS:
+        marks = ["**What the paper says", "**What ", "## What came out", "## How sure is it?", "## How it was made"]
+        marks = marks if path.stem != "forensics" else ["**The paper tested", *marks[2:]]
+        assert texts[0].startswith("# ")
+    words = "\n".join(t for c, t in zip(cells, texts, strict=True) if c["cell_type"] == "markdown")
+    place = -1
+    for mark in marks:
+        found = words.find(mark, place + 1)
+        assert found > place, f"{mark!r} is missing, or not after what stands before it"
+        place = found
