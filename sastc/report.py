@@ -212,6 +212,24 @@ def differences_table(runs: pd.DataFrame) -> str:
     return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
 
 
+def held_up(runs: pd.DataFrame) -> str:
+    """A sentence: what the intervals of one student, teacher and T allow to say of SASTC against each other method."""
+    phrases = {
+        "not run": "not compared with",
+        "cannot say from one seed": "not to be judged from one seed against",
+        "not distinguishable": "not distinguishable from",
+        "better": "better than",
+        "worse": "worse than",
+    }
+    names = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
+    told = []
+    for other, name in names.items():
+        mean, half, n = paired_difference(runs, "sastc", other)
+        interval = f"; 95 % interval {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
+        told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
+    return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
+
+
 def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str | int]:
     """Numbers and sentences of the front page, by name."""
     first = experiment.runs[0]
@@ -228,6 +246,7 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
         if n
         else f"{pair} is not run."
     )
+    values["held_up"] = held_up(rows)
     cells = []
     for method in METHODS:
         chosen = rows[rows.method == method]

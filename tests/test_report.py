@@ -114,6 +114,15 @@ def test_ease_or_meaning_counts_cells():
     assert report.ease_or_meaning([]) == "No SASTC run is recorded."
 
 
+def test_held_up_says_what_intervals_allow():
+    runs = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
+    sentence = report.held_up(runs)
+    assert sentence.startswith("SASTC is better than the baseline (+3.90 points; 95 % interval +2.63 to +5.17), ")
+    assert "not distinguishable from KD (+0.00 points; 95 % interval −12.71 to +12.71)" in sentence
+    assert sentence.endswith(", and not compared with feature KD.")
+    assert "not to be judged from one seed against KD (−1.00 points)" in report.held_up(runs[runs.seed == 0])
+
+
 def test_collect_shows_what_is_not_run(tmp_path):
     experiment = Experiment("x", "x", "table2", "quick", (RunConfig(method="kd"),))
     runs = report.collect(experiment, tmp_path)

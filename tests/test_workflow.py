@@ -23,7 +23,18 @@ from sastc.records import find_run, list_runs
 
 pytestmark = pytest.mark.workflow
 METHODS = ["baseline", "kd", "feature_kd", "sastc"]
-FOLDERS = ["_config.yml", "CHANGELOG.md", "book", "data", "experiments", "notebooks", "paper", "sastc", "workflow"]
+FOLDERS = [
+    "_config.yml",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "book",
+    "data",
+    "experiments",
+    "notebooks",
+    "paper",
+    "sastc",
+    "workflow",
+]
 # What every experiment runs here; the others run each method once, which is a part of Table 2's.
 SMALL = {
     "table2": [{"method": METHODS, "seed": [0, 1]}],

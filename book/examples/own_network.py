@@ -1,5 +1,7 @@
 """SASTC on networks of your own: plain PyTorch modules, trained on the bundled digits in less than a minute."""
 
+import sys
+
 import torch
 from torch import nn
 
@@ -55,7 +57,7 @@ def batches(split, epoch=0):
     return epoch_batches(digits, split, 64, train=train, seed=0, epoch=epoch, drop_last=train, device="cpu")
 
 
-def fit(network, loss, *helpers, epochs=8):
+def fit(network, loss, *helpers, epochs=int((sys.argv[1:] or [8])[0])):
     """Train a network, and the modules that help to train it; returns its test accuracy in percent."""
     parameters = [p for module in (network, *helpers) for p in module.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)

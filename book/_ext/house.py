@@ -1,0 +1,82 @@
+"""What the theme does not know of this book, put right on its finished pages.
+
+The pages under ``runs/`` are executed copies; buttons that edit or launch a page lead to the source in ``notebooks/``.
+Drawings, which notebooks hold as images, are put into the page as SVG, so that they follow its light or dark theme.
+``{{ repository }}`` stands for the address in ``_config.yml``, ``{{ clone }}`` for the command that fetches it, and
+``{{ citation }}`` for this companion's BibTeX entry, from ``CITATION.cff``.
+"""
+
+import base64
+import hashlib
+import html
+import re
+from pathlib import Path
+
+import yaml
+
+from sastc.config import SCALES
+
+ROOT = Path(__file__).parents[2]
+IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
+
+
+def source_of(docname: str) -> str | None:
+    """The notebook below ``notebooks/`` that a page was executed from; None for other pages."""
+    match docname.split("/"):
+        case ["runs", folder, _]:
+            return f"{folder}.ipynb"
+        case ["runs", name]:
+            experiment = re.sub(rf"_({'|'.join(SCALES)})$", "", name)
+            content = yaml.safe_load((ROOT / "experiments" / f"{experiment}.yaml").read_text(encoding="utf-8"))
+            return f"{content['notebook']}.ipynb"
+    return None
+
+
+def drawing(match: re.Match) -> str:
+    """The SVG of an image: black takes the colour of the text around it, and its ids are its own."""
+    alt, data = match.groups()
+    svg = base64.b64decode(data).decode()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S).replace(
+        "#000000", "currentColor"
+    )
+    key = hashlib.sha1(data.encode()).hexdigest()[:8]
+    svg = re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{key}-", svg)
+    width = re.search(r'width="([\d.]+)pt"', svg)[1]
+    svg = svg.replace(
+        "<svg ", f'<svg aria-hidden="true" fill="currentColor" style="min-width:min({width}pt,33rem)" ', 1
+    )
+    return (
+        f'<div class="drawing-box" role="img" tabindex="0" aria-label="{html.escape(html.unescape(alt))}">{svg}</div>'
+    )
+
+
+def finish(app, pagename, templatename, context, doctree):
+    """Change the page's context before it is written."""
+    if "body" in context:
+        context["body"] = IMAGE.sub(drawing, context["body"])
+    if source := source_of(pagename):
+        for button in context.get("header_buttons", []):
+            for entry in button.get("buttons", [button]):
+                if "url" in entry:
+                    entry["url"] = entry["url"].replace(f"book/{pagename}.ipynb", f"notebooks/{source}")
+
+
+def substitutions(app, config):
+    """What pages say of the repository, from the places where it is set."""
+    url = config.html_theme_options["repository_url"]
+    folder = url.rstrip("/").rsplit("/", 1)[-1]
+    clone = f"```bash\ngit clone {url}\ncd {folder}\n```"
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    entry = dict(title=f"{{{about['title']}}}", author=f"{{{' and '.join(a['name'] for a in about['authors'])}}}")
+    entry |= dict(version=about["version"], url=url)
+    fields = ",\n".join(f"  {name:7} = {{{value}}}" for name, value in entry.items())
+    citation = f"```bibtex\n@software{{sastc_companion,\n{fields}\n}}\n```"
+    found = dict(repository=url, clone=clone, citation=citation)
+    config.myst_substitutions = {**config.myst_substitutions, **found}
+
+
+def setup(app):
+    """Connect to Sphinx; after the theme, which makes the buttons at priority 501."""
+    app.connect("config-inited", substitutions)
+    app.connect("html-page-context", finish, priority=600)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
