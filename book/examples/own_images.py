@@ -21,4 +21,5 @@ config = sastc.RunConfig(
 )  # fmt: skip
 run = sastc.run(config, results=root / "results", data=root / "data")
 print(run.name, f"{run.metrics['accuracy']:.1f} %", run.measures["attention"].shape)
-print(sastc.load_model(run).__class__.__name__, "with the trained weights, for use elsewhere")
+student = sastc.load_model(run, data=root / "data")  # with the trained weights, for use elsewhere
+print(f"{sum(p.numel() for p in student.parameters()):,} parameters")
