@@ -94,6 +94,13 @@ def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
     return content
 
 
+def place(plan: Experiment, results: str | Path = "results") -> str:
+    """What a caption says of our runs: their data, as the runs name them, and the scale."""
+    done = [run for config in plan.runs if (run := Run(run_path(config, results))).complete]
+    names = dict.fromkeys(run.provenance["data"]["name"] for run in done)
+    return f"Ours: {' and '.join(names)}, {plan.scale} scale." if names else "Ours: not run."
+
+
 def run_link(name: str, words: Any) -> str:
     """Link from a page of results to the page of a run."""
     folder = "teacher" if "-teacher-" in name else "combination"
