@@ -225,7 +225,7 @@ def held_up(runs: pd.DataFrame) -> str:
     told = []
     for other, name in names.items():
         mean, half, n = paired_difference(runs, "sastc", other)
-        interval = f"; 95 % interval {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
+        interval = f", 95 % interval {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
         told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
@@ -282,11 +282,11 @@ def ease_or_meaning(runs: Sequence[Run]) -> str:
     if not cells:
         return "No SASTC run is recorded."
     layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
+    count = f"{len(runs)} SASTC runs have" if len(runs) > 1 else "One SASTC run has"
     return (
-        f"In {len(runs)} SASTC runs there are {cells} cells, one for each student layer and time step. "
-        f"The highest weight is within 1 % of its upper bound in {at_bound} of them. It lies on the teacher layer "
-        f"with the lowest distance, the easiest to imitate, in {easiest} of {cells}. "
-        f"The layers with the highest weight: {layers}."
+        f"{count} {cells} cells, one for each student layer and time step. In {at_bound} of them the highest weight is "
+        f"within 1 % of its upper bound; in {easiest} it lies on the teacher layer with the lowest distance, the easiest "
+        f"to imitate. The layers with the highest weight: {layers}."
     )
 
 
