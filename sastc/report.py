@@ -285,8 +285,8 @@ def ease_or_meaning(runs: Sequence[Run]) -> str:
     count = f"{len(runs)} SASTC runs have" if len(runs) > 1 else "One SASTC run has"
     return (
         f"{count} {cells} cells, one for each student layer and time step. In {at_bound} of them the highest weight is "
-        f"within 1 % of its upper bound; in {easiest} it lies on the teacher layer with the lowest distance, the easiest "
-        f"to imitate. The layers with the highest weight: {layers}."
+        f"within 1 % of its upper bound; in {easiest} it lies on the teacher layer with the lowest distance, the "
+        f"easiest to imitate. The layers with the highest weight: {layers}."
     )
 
 
