@@ -2,8 +2,8 @@
 
 The pages under ``runs/`` are executed copies; buttons that edit or launch a page lead to the source in ``notebooks/``.
 Drawings, which notebooks hold as images, are put into the page as SVG, so that they follow its light or dark theme.
-``{{ repository }}`` stands for the address in ``_config.yml``, ``{{ clone }}`` for the command that fetches it, and
-``{{ citation }}`` for this companion's BibTeX entry, from ``CITATION.cff``.
+``{{ repository }}`` and ``{{ issues }}`` link to the address in ``_config.yml``, ``{{ clone }}`` is the command that
+fetches it, and ``{{ citation }}`` this companion's BibTeX entry, from ``CITATION.cff``.
 """
 
 import base64
@@ -71,7 +71,7 @@ def substitutions(app, config):
     entry |= dict(version=about["version"], url=url)
     fields = ",\n".join(f"  {name:7} = {{{value}}}" for name, value in entry.items())
     citation = f"```bibtex\n@software{{sastc_companion,\n{fields}\n}}\n```"
-    found = dict(repository=url, clone=clone, citation=citation)
+    found = dict(repository=f"<{url}>", issues=f"<{url}/issues>", clone=clone, citation=citation)
     config.myst_substitutions = {**config.myst_substitutions, **found}
 
 
