@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from sastc.attention import attention_bounds
 from sastc.config import METHODS
@@ -103,6 +103,8 @@ def series(index: int) -> dict[str, str]:
 
 def _finish(axis, xlabel: str, ylabel: str, title: str = "") -> None:
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if xlabel == "epoch":
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def learning_curves(runs: Sequence[Run], labels: Sequence[str] | None = None) -> Figure:
@@ -134,7 +136,7 @@ def loss_parts(run: Run) -> Figure:
         axis.plot(history.epoch, values, dash, color="black", label=label)
     axis.set_yscale("log")
     _finish(axis, "epoch", "training loss (nats)")
-    axis.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     caption = f"Terms of the training loss with their weights (Eq. 7 and 8), logarithmic: {run_title(run)}."
     return _named(figure, "loss-parts", caption)
 
@@ -198,7 +200,7 @@ def attention_history(run: Run) -> Figure:
             axis.plot(epochs, attention[:, s, a], label=f"teacher {name}", **series(a))
         axis.axhline(1 / attention.shape[2], color="red", linewidth=1)
         _finish(axis, "epoch", "attention η" if s == 0 else "", f"student {measures['student_layers'][s]}")
-    axes[0][-1].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=9)
     caption = "Attention of every student layer (panels) to every teacher layer (lines) by epoch, mean over time steps "
     caption += f"and test images; the red line is the uniform weight. {run_title(run)}."
     return _named(figure, "attention-history", caption)

@@ -36,18 +36,14 @@ def drawing(match: re.Match) -> str:
     """The SVG of an image: black takes the colour of the text around it, and its ids are its own."""
     alt, data = match.groups()
     svg = base64.b64decode(data).decode()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S).replace(
-        "#000000", "currentColor"
-    )
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     key = hashlib.sha1(data.encode()).hexdigest()[:8]
-    svg = re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{key}-", svg)
-    width = re.search(r'width="([\d.]+)pt"', svg)[1]
-    svg = svg.replace(
-        "<svg ", f'<svg aria-hidden="true" fill="currentColor" style="min-width:min({width}pt,33rem)" ', 1
-    )
-    return (
-        f'<div class="drawing-box" role="img" tabindex="0" aria-label="{html.escape(html.unescape(alt))}">{svg}</div>'
-    )
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", svg).replace("#000000", "currentColor")
+    width = min(0.8 * float(re.search(r'width="([\d.]+)pt"', svg)[1]), 550)  # on a narrow screen it scrolls
+    look = f'aria-hidden="true" fill="currentColor" style="min-width:{width:.0f}pt"'
+    label = html.escape(html.unescape(alt))
+    svg = svg.replace("<svg", f"<svg {look}", 1)
+    return f'<div class="drawing-box" role="img" tabindex="0" aria-label="{label}">{svg}</div>'
 
 
 def finish(app, pagename, templatename, context, doctree):

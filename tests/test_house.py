@@ -1,0 +1,97 @@
+"""What the book's own extension changes on finished pages."""
+
+import base64
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import pytest
+import yaml
+
+from sastc import figures
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+house = __import__("house")
+
+
+def figure_of(colour):
+    """HTML of a small figure with a line of one colour, marks and a clipped area."""
+    drawing, axis = plt.subplots(figsize=(5, 2))
+    axis.plot([0, 1], [0, 1], color=colour, marker="o")
+    axis.set(xlabel="x & y", title="words")
+    page = figures.as_html(drawing, "lines", 'a "line" & marks')
+    plt.close(drawing)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("page", "source"),
+    [
+        ("runs/table7", "noise.ipynb"),
+        ("runs/table2_slim", "table2.ipynb"),
+        ("runs/combination/digits-a-b-kd-T2-s0-0123456789", "combination.ipynb"),
+        ("runs/teacher/digits-a-s0-0123456789", "teacher.ipynb"),
+        ("method", None),
+    ],
+)
+def test_pages_know_their_source(page, source):
+    assert house.source_of(page) == source
+    assert source is None or (ROOT / "notebooks" / source).exists()
+
+
+def test_drawings_follow_the_page_and_keep_their_colours():
+    with plt.rc_context({"svg.fonttype": "none"}):
+        page = house.IMAGE.sub(house.drawing, figure_of("#d55e00"))
+    assert "<img" not in page
+    svg = re.search(r"<svg.*</svg>", page, re.S)[0]
+    assert "#000000" not in svg
+    assert svg.count("currentColor") > 3
+    assert "#d55e00" in svg
+    assert 'aria-label="a &quot;line&quot; &amp; marks"' in page
+    root = ElementTree.fromstring(svg)
+    ids = [node.get("id") for node in root.iter() if node.get("id")]
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    assert references
+    assert references <= set(ids)
+
+
+def test_two_drawings_share_no_id():
+    pages = [house.IMAGE.sub(house.drawing, figure_of(colour)) for colour in ("#d55e00", "#0072b2")]
+    first, second = (set(re.findall(r'\bid="([^"]+)"', page)) - {"fig-lines"} for page in pages)
+    assert first
+    assert not first & second
+
+
+def test_download_holds_the_figure_as_drawn():
+    page = house.IMAGE.sub(house.drawing, figure_of("#000000"))
+    data = base64.b64decode(re.search(r'download="lines.svg" href="data:image/svg\+xml;base64,([^"]+)"', page)[1])
+    assert b"#000000" in data
+
+
+def test_buttons_lead_to_the_source_notebook():
+    url = "https://host/sastc/blob/main/book/runs/table7.ipynb"
+    buttons = [
+        {"type": "group", "buttons": [{"url": url}, {"javascript": "x"}]},
+        {"type": "link", "url": "https://host"},
+    ]
+    context = {"header_buttons": buttons}
+    house.finish(None, "runs/table7", "page.html", context, None)
+    assert buttons[0]["buttons"][0]["url"] == "https://host/sastc/blob/main/notebooks/noise.ipynb"
+    assert buttons[1]["url"] == "https://host"
+
+
+def test_the_repository_is_named_in_one_place():
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    url = settings["repository"]["url"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == url
+    config = SimpleNamespace(html_theme_options={"repository_url": url}, myst_substitutions={})
+    house.substitutions(None, config)
+    assert f"git clone {url}\n" in config.myst_substitutions["clone"]
+    assert f"url     = {{{url}}}" in config.myst_substitutions["citation"]
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "sastc").rglob("*.py")]
+    assert not [page.name for page in pages if url in page.read_text()]
