@@ -61,7 +61,8 @@ def _compare(options: argparse.Namespace) -> None:
     configs = [run.config.to_dict() for run in runs]
     rows = {name: [c[name] for c in configs] for name in configs[0] if len({str(c[name]) for c in configs}) > 1}
     metrics = [run.metrics if run.complete else {} for run in runs]
-    for name in ("last_accuracy", "best_accuracy", "stm", "epochs", "parameters", "train_seconds_per_epoch"):
+    for name in ("last_accuracy", "best_accuracy", "stm", "epochs", "parameters", "train_seconds_per_epoch",
+                 "inference_seconds", "peak_memory_bytes"):  # fmt: skip
         if any(name in m for m in metrics):
             rows[name] = [m.get(name, "-") for m in metrics]
     width = max(map(len, rows), default=0)

@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -241,6 +242,16 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
         "device_type": device.type,
         "threads": threads,
     }
+
+
+def peak_memory_bytes(device: Any) -> int:
+    """Most memory so far: on a GPU that of torch's tensors there, on the CPU the resident set of the whole process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux KiB
 
 
 def now() -> str:

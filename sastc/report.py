@@ -1,5 +1,6 @@
 """From recorded runs to the book: the paper's numbers beside ours, tables, and footers that name the runs."""
 
+import base64
 import html
 import statistics
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from sastc.records import Run, run_path
 
 ROOT = Path(__file__).parents[1]
 PAIR = ("student", "teacher", "timesteps")
+FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
 
 
 # The paper's numbers
@@ -81,27 +83,6 @@ def cell(rows: pd.DataFrame, paper: float | None, link: str = "combination/{}.ht
     return ours + (f'<span class="paper">paper {paper:.2f}</span>' if paper is not None else "")
 
 
-def accuracy_table(runs: pd.DataFrame, paper_dataset: str) -> str:
-    """Table 2 as HTML: a row for each student, teacher and T, a column for each method.
-
-    A baseline has no teacher, so one run stands in every row of its student and T. The paper's values are those of
-    `paper_dataset`.
-    """
-    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
-    body = []
-    for student, teacher, timesteps in _pairs(runs):
-        cells = [f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>']
-        for method in METHODS:
-            chosen = runs[(runs.student == student) & (runs.method == method) & (runs.timesteps == timesteps)]
-            if method != "baseline":
-                chosen = chosen[chosen.teacher == teacher]
-            config = RunConfig(student=student, teacher=teacher, method=method, timesteps=int(timesteps))
-            cells.append(f"<td>{cell(chosen, paper_accuracy(config, paper_dataset))}</td>")
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    caption = "Test accuracy in percent after the last epoch, mean ± standard deviation over n seeds."
-    return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
-
-
 def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Every student, teacher and T that a distillation is run for, in the experiment's order."""
     keys = runs[runs.method != "baseline"][list(PAIR)].drop_duplicates()
@@ -133,10 +114,15 @@ def run_summary(run: Run) -> str:
         page = f"../teacher/{teacher['run']}.html"
         facts["Teacher"] = f'<a href="{page}">{LABELS[config.teacher]}</a>, {teacher["accuracy"]:.2f} %'
     facts["Parameters"] = f"{metrics['parameters']:,}"
-    seconds = (
-        f"{metrics['train_seconds_per_epoch']:.2f} s an epoch of training, {metrics['test_seconds']:.2f} s testing"
-    )
-    facts["Time"] = f"{seconds}, on {html.escape(provenance['device'])}"
+    told = [f"{metrics['train_seconds_per_epoch']:.2f} s an epoch of training"]
+    if "inference_seconds" in metrics:  # older records have neither this nor the memory
+        told.append(f"{metrics['inference_seconds']:.2f} s for the test split")
+    facts["Time"] = f"{', '.join(told)}, on {html.escape(provenance['device'])}"
+    if "peak_memory_bytes" in metrics:
+        where = "on the GPU" if provenance["device_type"] == "cuda" else "of the whole process"
+        facts["Peak memory"] = f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB {where}"
+    files = [run.path / name for name in FILES if (run.path / name).is_file()]
+    facts["Files"] = " ".join(download(p.read_bytes(), f"{run.name}-{p.name}", "text/plain", p.name) for p in files)
     return _facts(facts)
 
 
@@ -197,18 +183,23 @@ def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
     others = [m for m in METHODS if m != "sastc"]
     head = "".join(f'<th scope="col">SASTC − {LABELS[m]}</th>' for m in others)
-    body = []
+    body, frame = [], []
     for student, teacher, timesteps in _pairs(runs):
         rows, cells = _same_pair(runs, student, teacher, timesteps), []
         for other in others:
             mean, half, n = paired_difference(rows, "sastc", other)
+            row = dict(student=student, teacher=teacher, timesteps=timesteps, other=other)
+            frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
             value = "–" if n == 0 else _signed(mean) + (f" ± {half:.2f}" if n > 1 else "")
             cells.append(
                 f'<td><span class="ours">{value}</span> <span class="seeds">n={n}: {judge(mean, half, n)}</span></td>'
             )
         name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
         body.append(f"<tr>{name}{''.join(cells)}</tr>")
-    caption = "Differences of test accuracy in percentage points, mean ± half the 95 % interval over n seeds."
+    caption = (
+        "Differences of test accuracy in percentage points, mean ± half the 95 % interval over n seeds. "
+        f"Download: {download_csv(frame, 'differences')}"
+    )
     return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
 
 
@@ -292,7 +283,8 @@ def ease_or_meaning(runs: Sequence[Run]) -> str:
 
 def attention_spread_table(runs: Sequence[Run]) -> str:
     """HTML table: how much attention differs from uniform, between time steps, images and classes."""
-    body = []
+    names = ("run", "from uniform", "between time steps", "between images", "between classes")
+    body, frame = [], []
     for run in runs:
         measures, config = run.measures, run.config
         instance = measures["attention_instance"][-1]  # (P, T, S, A)
@@ -304,12 +296,24 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
         body.append(f'<tr><th scope="row">{pair}</th>{"".join(f"<td>{v:.2g}</td>" for v in spreads)}</tr>')
-    names = ("run", "from uniform", "between time steps", "between images", "between classes")
+        frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    return _table("Spread of the attention weights η after the last epoch.", head, body)
+    link = download_csv(frame, "attention-spread")
+    return _table(f"Spread of the attention weights η after the last epoch. Download: {link}", head, body)
 
 
 # HTML
+
+
+def download(content: bytes, name: str, media: str, words: str) -> str:
+    """Link that holds a whole file."""
+    data = base64.b64encode(content).decode()
+    return f'<a class="download" download="{html.escape(name)}" href="data:{media};base64,{data}">{words}</a>'
+
+
+def download_csv(rows: Sequence[dict] | pd.DataFrame, name: str) -> str:
+    """The same for rows, as a CSV file."""
+    return download(pd.DataFrame(rows).to_csv(index=False).encode(), f"{name}.csv", "text/csv", "CSV")
 
 
 def _signed(value: float) -> str:

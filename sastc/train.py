@@ -243,6 +243,8 @@ class _Training:
                 "weights_sha256": records.sha256(teacher.path / "weights.pt"),
                 "accuracy": teacher.metrics["accuracy"],
             }
+        if self.device.type == "cuda":  # the teacher's training, in the same process, does not count
+            torch.cuda.reset_peak_memory_stats(self.device)
         first = self._resume()
         provenance["resumed_at_epoch"] = first or None
         records.write_json(folder / "provenance.json", provenance)
@@ -307,6 +309,7 @@ class _Training:
         row |= {"train_cpu_seconds": time.process_time() - cpu_start}  # of all threads, whatever else the machine does
         start = time.perf_counter()
         row |= self._evaluate()
+        row |= {"inference_seconds": time.perf_counter() - start}
         if self.teacher is not None:
             mean = {name: torch.stack(values).mean(0).cpu() for name, values in mismatch.items()}
             probed = self.probe.epoch(self.model, self.teacher, self.calibration)
@@ -475,6 +478,8 @@ class _Training:
 
     def _finish(self, best: float) -> Run:
         config, last = self.config, self.history[-1]
+        peak = records.peak_memory_bytes(self.device)  # of the training, not of what is measured afterwards
+        seconds = pd.DataFrame(self.history).filter(like="seconds").mean().to_dict()
         self._measure_at_the_end()
         self._write_records()
         buffer = io.BytesIO()
@@ -487,8 +492,10 @@ class _Training:
             "best_epoch": 1 + int(np.argmax([row["test_accuracy"] for row in self.history])),
             "epochs": len(self.history),
             "parameters": sum(p.numel() for p in self.model.parameters()),
-            "train_seconds_per_epoch": float(np.mean([row["train_seconds"] for row in self.history])),
-            "test_seconds": float(np.mean([row["test_seconds"] for row in self.history])),
+            "train_seconds_per_epoch": seconds["train_seconds"],
+            "inference_seconds": seconds["inference_seconds"],
+            "test_seconds": seconds["test_seconds"],
+            "peak_memory_bytes": peak,
             "weights_sha256": records.sha256(self.folder / "weights.pt"),
             "finished": records.now(),
         }

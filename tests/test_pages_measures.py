@@ -37,6 +37,11 @@ def plan(*configs):
     return Experiment("x", "x", "x", "quick", tuple(configs))
 
 
+def downloaded(page):
+    """The CSV file that a table's link holds."""
+    return pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
+
+
 # Pieces
 
 
@@ -47,8 +52,7 @@ def test_table_escapes_and_its_download_holds_the_frame():
     assert "<td>1.23</td>" in page
     assert "<td>–</td>" in page
     assert "<i>1234</i>" in page
-    data = base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])
-    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(data)), frame)
+    pd.testing.assert_frame_equal(downloaded(page), frame)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +223,12 @@ def test_energy_sums_layers_and_compares_at_equal_steps(tmp_path):
     assert gain["mean"] == pytest.approx(100 * ((2 / 1 - 1) + (2.1 / 1.1 - 1)) / 2)
     assert energy.layer_figure(counted, 2) is not None
     assert energy.layer_figure(counted, 7) is None
+    page = energy.layer_table(counted, 2)
+    data = downloaded(page)
+    assert data.method.tolist() == ["baseline", "kd", "sastc"] * 2, "layer by layer"
+    assert data.energy_nj.tolist() == [12000, 4000, 8000, 3000, 1000, 2000]
+    assert "<td>20.00</td>" in page, "the rate in percent"
+    assert energy.layer_table(counted, 7) == ""
     assert "10.5 % to 30.5 %" in energy.sentences(counted)[0]
     page = energy.ours_table(counted)
     assert "teacher/digits-resnet19-teacher" in page
@@ -247,6 +257,17 @@ def test_times_are_relative_to_kd_of_the_same_pair(tmp_path):
     paper = runtime.relative(runtime.papers()).set_index(["student", "teacher", "timesteps", "method"])
     assert paper.over_kd["VGG-11", "ResNet-19", 2, "sastc"].item() == pytest.approx(99.78 / 43.50)
     assert "99.78 / 13.24" in runtime.papers_table()
+
+
+def test_older_records_without_memory_show_a_dash(tmp_path):
+    old, new = RunConfig(method="kd"), RunConfig(method="sastc")
+    record(tmp_path, old)
+    record(tmp_path, new, inference_seconds=0.25, peak_memory_bytes=700 * 2**20)
+    times = runtime.ours(plan(old, new), tmp_path)
+    cells = [re.findall("<td>(.*?)</td>", row) for row in runtime.ours_table(times).split("<tr>")[2:]]
+    assert [row[2] for row in cells] == ["KD", "SASTC"]
+    assert [(row[5], row[7]) for row in cells] == [("–", "–"), ("0.25", "700")]
+    assert "here: 700 to 700 MiB. The paper's text says 0.8 to 1.2 GB" in " ".join(runtime.sentences(times))
 
 
 def test_benchmarks_are_read_if_there_are_any(tmp_path):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import TINY_SETTINGS
@@ -22,7 +23,8 @@ from sastc.records import MEASURES, Run, RunError, find_run, run_path
 from sastc.stm import stm_from_mismatch
 from sastc.train import _Training
 
-SECONDS = ["train_seconds", "train_cpu_seconds", "test_seconds"]  # the only columns that differ between equal runs
+CPU = torch.device("cpu")
+SECONDS = ["train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds"]  # the only columns that differ between equal runs
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,15 @@ def run(results):
 def train_process(results, *settings):
     command = [sys.executable, "-m", "sastc", "--results", str(results), "train", *TINY_SETTINGS, *settings]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_peak_memory_is_the_most_that_was_resident_in_bytes():
+    before = max(psutil.Process().memory_info().rss, records.peak_memory_bytes(CPU))
+    block = np.ones(before // 8 + 10_000_000)  # 80 MB more than ever
+    peak = records.peak_memory_bytes(CPU)
+    assert block.nbytes < peak < 1.1 * (before + block.nbytes)
+    del block
+    assert records.peak_memory_bytes(CPU) >= peak
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,6 +73,9 @@ def test_every_method_trains_and_records(run, tiny, method):
     teacher = find_run(provenance["teacher"]["run"], done.path.parents[1])
     assert teacher.config == config.teacher_config()
     assert provenance["teacher"]["weights_sha256"] == records.sha256(teacher.path / "weights.pt")
+    assert 0 < metrics["inference_seconds"] == pytest.approx(history.inference_seconds.mean())
+    assert (history.inference_seconds <= history.test_seconds).all()
+    assert psutil.Process().memory_info().rss / 4 < metrics["peak_memory_bytes"] <= records.peak_memory_bytes(CPU)
     assert not list(done.path.glob("checkpoint*"))
     measures = done.measures
     assert {"sam_<layer>" if name.startswith("sam_") else name for name in measures} <= set(MEASURES)

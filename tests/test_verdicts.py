@@ -34,6 +34,12 @@ def test_rules(comparisons, papers_data, some, expected):
     assert expected[1] in verdicts.RULES
 
 
+def test_a_verdict_says_its_scale():
+    for comparisons, word in (([UP], "held"), ([DOWN], "did not hold"), ([OPEN], "cannot say")):
+        found = Claim("words", "paper", "page", comparisons, papers_data=True, scale="slim")
+        assert verdicts.verdict(found)[0] == f"{word} at this scale"
+
+
 def rows(**values):
     """Runs of two pairs: method to accuracies by seed; the baseline has no teacher of its own."""
     out = [

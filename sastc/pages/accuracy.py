@@ -93,7 +93,7 @@ def table(runs: pd.DataFrame) -> str:
     caption = (
         "Test accuracy in percent after the last epoch, mean ± sd over n seeds; the seeds link to their runs. Below it "
         "the paper's value, and ours less the paper's where both are on the same dataset. A baseline has no teacher: "
-        f"one run stands in every row of its student and T. Download: {grid.csv(summary(runs), 'table2')}"
+        f"one run stands in every row of its student and T. Download: {report.download_csv(summary(runs), 'table2')}"
     )
     return report._table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
 

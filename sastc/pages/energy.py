@@ -14,6 +14,7 @@ from sastc.experiments import Experiment
 from sastc.labels import LABELS
 from sastc.pages.forensics_costs import energies, same_step_costs
 from sastc.pages.parts import frame, interval, run_links, table, text
+from sastc.records import Run
 
 KEYS = ["student", "teacher", "timesteps", "method"]
 
@@ -108,13 +109,19 @@ def papers_table() -> str:
                  "The paper's: ResNet-18 & ResNet-32x4 on CIFAR-100, full width.", "energy-paper", columns)  # fmt: skip
 
 
-def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure | None:
-    """Energy and input rate of every layer at one T: bars a method on top, rates below; ``None`` without a run."""
-    plt = figures.plt
+def _of_each_method(counted: pd.DataFrame, timesteps: int, seed: int) -> pd.DataFrame:
+    """One run of each method, by method: those of the first student at this T with this seed."""
     chosen = counted[(counted.timesteps == timesteps) & (counted.seed == seed) & (counted.method != "teacher")]
     chosen = chosen[chosen.student == chosen.student.iloc[0]] if len(chosen) else chosen
     chosen = chosen.drop_duplicates("method").set_index("method")
-    methods = [m for m in METHODS if m in chosen.index]
+    return chosen.loc[[m for m in METHODS if m in chosen.index]]
+
+
+def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure | None:
+    """Energy and input rate of every layer at one T: bars a method on top, rates below; ``None`` without a run."""
+    plt = figures.plt
+    chosen = _of_each_method(counted, timesteps, seed)
+    methods = list(chosen.index)
     if not methods:
         return None
     drawing, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7.0, 4.6))
@@ -133,6 +140,35 @@ def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure
     title = f"{LABELS[chosen.student.iloc[0]]}, T={timesteps}, seed {seed}"
     top.legend(ncols=len(methods), loc="lower center", bbox_to_anchor=(0.5, 1.0), title=title)
     return drawing
+
+
+def layer_table(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> str:
+    """HTML table of what :func:`layer_figure` draws, folded: operations, rate and energy of every layer."""
+    chosen = _of_each_method(counted, timesteps, seed)
+    if chosen.empty:
+        return ""
+    rows = pd.concat([layers(row.path).assign(method=method, run=row.run) for method, row in chosen.iterrows()])
+    columns = {
+        "layer": lambda r: r.layer.removeprefix("stages."),
+        "method": lambda r: LABELS[r.method],
+        "input": "input",
+        "input not zero (%)": lambda r: text(100 * r.input_rate),
+        "MAC (10⁶)": lambda r: text(r.macs / 1e6),
+        "AC (10⁶)": lambda r: text(r.acs / 1e6),
+        "energy (nJ)": "energy_nj",
+        "at 77 fJ an AC (nJ)": "special_energy_nj",
+    }
+    caption = f"Operations and energy of every layer, T={timesteps}, seed {seed}: one test image, sums over the steps."
+    numbers = table(rows.sort_index(kind="stable"), caption, "energy-layers", columns)
+    return f"<details><summary>The numbers of every layer</summary>{numbers}</details>"
+
+
+def images(counted: pd.DataFrame) -> str:
+    """On how many test images operations were counted, in words."""
+    from sastc.train import ENERGY_IMAGES
+
+    tested = {int(Run(path).measures["confusion"].sum()) for path in counted.path}
+    return " or ".join(f"{n:,}" for n in sorted({min(n, ENERGY_IMAGES) for n in tested})) or "no"
 
 
 def differences(counted: pd.DataFrame) -> pd.DataFrame:

@@ -76,11 +76,6 @@ def not_run(runs: pd.DataFrame, plan: Experiment) -> str:
     )
 
 
-def csv(frame: pd.DataFrame, name: str, words: str = "CSV") -> str:
-    """Link to a frame as a CSV file."""
-    return parts.download(frame.to_csv(index=False).encode(), f"{name}.csv", "text/csv", words)
-
-
 def means(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean, standard deviation and number of finished runs by `keys`, with the runs' names and all commands."""
     rows = []

@@ -53,7 +53,7 @@ def table(plan: Experiment, results: str | Path = "results") -> str:
     data = ", ".join(sorted({LABELS[d] for d in runs.dataset}))
     caption = (
         f"Test accuracy in percent after the last epoch. Ours: {data}; the paper's: ImageNet. "
-        f"Download: {grid.csv(pd.DataFrame(frame), 'table3')}"
+        f"Download: {report.download_csv(frame, 'table3')}"
     )
     head = "".join(f'<th scope="col">{h}</th>' for h in ("network", "method", "T", "accuracy (%)"))
     return report._table(caption, head, body)

@@ -102,7 +102,7 @@ def table(panel: Panel) -> str:
     body.append(f'<tr><th scope="row">for comparison</th>{lines}</tr>')
     head = '<th scope="col">feature KD with</th>'
     head += "".join(f'<th scope="col">teacher layer {a}</th>' for a in range(1, panel.teachers + 1))
-    link = grid.csv(data.reset_index(), f"figure2_{panel.letter}")
+    link = report.download_csv(data.reset_index(), f"figure2_{panel.letter}")
     caption = (
         f"{panel.title}. Test accuracy in percent; below it the difference from KD in percentage points "
         f"(± half the 95 % interval over common seeds). Layer 1 is the stem. Download: {link}"

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc.experiments import Experiment
+from sastc import report
+from sastc.experiments import Experiment, load_experiment
 from sastc.figures import COLOURS, SERIES
 from sastc.labels import LABELS
 from sastc.pages import grid, parts
@@ -24,8 +25,11 @@ def published() -> pd.DataFrame:
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """Runs that may stand in the table: on CIFAR or ImageNet."""
-    runs = parts.frame(plan, results)
+    """Runs that may stand in the table, on CIFAR or ImageNet: the plan's, and other scales' that are of record."""
+    path = report.ROOT / "experiments" / f"{plan.name}.yaml"
+    others = [parts.frame(load_experiment(path, scale), results) for scale in plan.of_record if scale != plan.scale]
+    recorded = [runs[runs.complete] for runs in others if len(runs)]
+    runs = pd.concat([parts.frame(plan, results), *(r for r in recorded if len(r))], ignore_index=True)
     return runs[runs.dataset.isin(grid.SAME_DATA)]
 
 
@@ -41,10 +45,17 @@ def table(runs: pd.DataFrame) -> str:
         rows = pd.concat([rows, ours.assign(method=names, citation=OURS, architecture=student, kind="ours")])
     rows["dataset"] = [LABELS[d] for d in rows.dataset]
     rows = rows.sort_values(["dataset", "accuracy"], ascending=[True, False], kind="stable")
-    keep = ["dataset", "method", "citation", "architecture", "timesteps", "accuracy", "kind"]
-    keep += [c for c in ("sd", "n", "runs") if c in rows]
-    caption = "The paper's Table 4, by accuracy; an ANN has one step. Rows named SASTC, this paper are the paper's own."
-    return parts.table(rows[keep], caption, "table4", {c: c for c in keep[:7]})
+    keep = ["dataset", "method", "citation", "architecture", "timesteps", "accuracy", "sd", "n", "kind", "runs"]
+    rows = rows.reindex(columns=keep)
+    caption = "The paper's Table 4, by accuracy; an ANN has one step."
+    if len(done):
+        caption += f" SASTC of this paper is the paper's, of {OURS} ours."
+    words = {"timesteps": "T", "accuracy": "accuracy (%)"}
+    columns = {words.get(c, c): c for c in keep[:6]} | {"n": lambda r: f"{r.n:.0f}" if r.n > 0 else "–", "kind": "kind"}
+    columns["runs"] = lambda r: " ".join(
+        parts.run_link(name, i) for i, name in enumerate(str(r.runs).split() if r.n > 0 else (), 1)
+    )
+    return parts.table(rows, caption, "table4", columns)
 
 
 def chart(runs: pd.DataFrame) -> Figure:
@@ -68,12 +79,15 @@ def chart(runs: pd.DataFrame) -> Figure:
         _name(axis, here)
         floor = here.accuracy.min() - 1.5
         own = runs[runs.complete & (runs.dataset == dataset)]
-        for _, line in own.groupby("student"):
+        below: dict[int, list[str]] = {}  # the literature would shrink to a line
+        for (student, scale), line in own.groupby(["student", "scale"]):
             mean = line.groupby("timesteps").accuracy.agg(["mean", "std"])
             axis.errorbar(mean.index, mean["mean"], mean["std"], fmt="D-", color=COLOURS["sastc"])
-            for t, low in mean["mean"][mean["mean"] < floor].items():  # the literature would shrink to a line
-                look = dict(ha="center", va="bottom", fontsize=7, color=COLOURS["sastc"])
-                axis.text(t, floor, f"{OURS}:\n{low:.1f} ↓", **look)
+            for t, low in mean["mean"][mean["mean"] < floor].items():
+                below.setdefault(t, [f"{OURS}, {scale}:"]).append(f"{LABELS[student]} {low:.1f} ↓")
+        for t, words in below.items():
+            look = dict(ha="center", va="bottom", fontsize=7, color=COLOURS["sastc"])
+            axis.text(t, floor, "\n".join(words), **look)
         axis.set_ylim(bottom=floor)
         axis.set_xscale("log")
         axis.set(title=LABELS[dataset], xlabel="time steps T")
@@ -118,8 +132,9 @@ def sentences(runs: pd.DataFrame) -> list[str]:
                      f"T={best.timesteps}); {ahead}.")  # fmt: skip
     done = int(runs.complete.sum())
     lines.append(
-        f"{done} of our runs are on one of these datasets and stand in the figure."
+        f"{done} of our runs are on one of these datasets and stand in the figure, at the "
+        f"{' and '.join(dict.fromkeys(runs.scale[runs.complete]))} scale: below the axis where an arrow says so."
         if done
-        else "No run of this scale is on one of these datasets, so none of ours stands in the figure."
+        else "No recorded run of ours is on one of these datasets, so none stands in the figure."
     )
     return lines

@@ -91,7 +91,7 @@ def table(runs: pd.DataFrame) -> str:
     head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
     caption = (
         "STM score, mean of the last ten epochs (or of all, where there are fewer), mean ± sd over n seeds; lower is "
-        f"closer. The paper's values: CIFAR-100 and ImageNet. Download: {grid.csv(pd.DataFrame(frame), 'table5')}"
+        f"closer. The paper's values: CIFAR-100 and ImageNet. Download: {report.download_csv(frame, 'table5')}"
     )
     return report._table(caption, f'<th scope="col">student &amp; teacher</th>{head}', body)
 

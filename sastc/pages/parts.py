@@ -14,6 +14,7 @@ from sastc import figures, report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path
+from sastc.report import download, download_csv
 
 PAPER = report.ROOT / "paper"
 
@@ -54,12 +55,6 @@ def interval(mean: float, half: float, n: int, digits: int = 2) -> str:
     return f'<span class="ours">{signed(mean, digits)}{width}</span> <span class="seeds">n={n}</span>'
 
 
-def download(content: bytes, name: str, media: str, words: str) -> str:
-    """Link that holds a whole file."""
-    data = base64.b64encode(content).decode()
-    return f'<a class="download" download="{html.escape(name)}" href="data:{media};base64,{data}">{words}</a>'
-
-
 def table(
     frame: pd.DataFrame,
     caption: str,
@@ -83,7 +78,7 @@ def table(
     for row in frame.itertuples(index=False):
         cells = [c(row) if callable(c) else text(getattr(row, c)) for c in columns.values()]
         rows.append(f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>')
-    link = download((frame if csv is None else csv).to_csv(index=False).encode(), f"{name}.csv", "text/csv", "CSV")
+    link = download_csv(frame if csv is None else csv, name)
     return report._table(f"{caption} Download: {link}", head, rows)
 
 

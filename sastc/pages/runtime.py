@@ -15,16 +15,21 @@ from sastc.pages.parts import frame, paper, run_links, table, text
 from sastc.records import Run
 
 KEYS = ["dataset", "student", "teacher", "timesteps"]
-SECONDS = ["train_seconds_per_epoch", "test_seconds"]
+SECONDS = ["train_seconds_per_epoch", "inference_seconds"]
+MEMORY = "peak_memory_bytes"
 
 
 def ours(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """One row a recorded run: seconds of an epoch of training and of testing, device and threads."""
+    """One row a recorded run: seconds an epoch and for the test split, peak memory, numbers of images, device.
+
+    Older records hold neither the time of inference nor the memory: ``nan``.
+    """
     runs = frame(plan, results)
     runs = runs[runs.complete]
     facts = [Run(path).provenance for path in runs.path]
     device = [f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts]
-    return runs.reindex(columns=[*KEYS, "method", "seed", "run", *SECONDS]).assign(device=device)
+    images = {n: [f.get("data", {}).get(n, 0) for f in facts] for n in ("train_images", "test_images")}
+    return runs.reindex(columns=[*KEYS, "method", "seed", "run", *SECONDS, MEMORY]).assign(device=device, **images)
 
 
 def papers() -> pd.DataFrame:
@@ -47,13 +52,13 @@ def relative(times: pd.DataFrame) -> pd.DataFrame:
 
 def ours_table(times: pd.DataFrame) -> str:
     """HTML table of our times: a row for each student, teacher, T, method and device, seeds linked to their runs."""
-    groups = times.groupby([*KEYS, "method", "device"], sort=False)
-    rows = groups[SECONDS].mean().join(groups.size().rename("n")).reset_index()
+    keys = [*KEYS, "method", "device", "train_images", "test_images"]
+    groups = times.groupby(keys, sort=False)
+    rows = groups[[*SECONDS, MEMORY]].mean().join(groups.size().rename("n")).reset_index()
     order = [*METHODS]
     rows = rows.sort_values([*KEYS, "method"], key=lambda c: c.map(order.index) if c.name == "method" else c)
 
     def seeds(row) -> str:
-        keys = [*KEYS, "method", "device"]
         return run_links(times[np.logical_and.reduce([times[k] == getattr(row, k) for k in keys])])
 
     columns = {
@@ -63,13 +68,25 @@ def ours_table(times: pd.DataFrame) -> str:
         "data": lambda r: LABELS[r.dataset],
         "T": "timesteps",
         "method": lambda r: LABELS[r.method],
-        "train (s an epoch)": SECONDS[0],
-        "test (s)": SECONDS[1],
+        "training (s an epoch)": SECONDS[0],
+        "of images": "train_images",
+        "inference (s)": SECONDS[1],
+        "of test images": "test_images",
+        "peak memory (MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
         "on": "device",
         "runs": seeds,
     }
-    caption = "Ours: means over all epochs and seeds; testing includes what a run measures after each epoch."
+    caption = (
+        "Ours: means over all epochs and seeds. Training includes the batches on which the mismatch score is measured, "
+        "for which the baseline, too, calls the teacher. Memory is the most that torch's tensors took on a GPU; on a "
+        "CPU it is the largest resident set of the whole process, Python and its libraries included. A dash: recorded "
+        "before this was measured."
+    )
     return table(rows, caption, "time-ours", columns)
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:,.0f}" if pd.notna(value) else "–"
 
 
 def papers_table() -> str:
@@ -153,6 +170,13 @@ def sentences(times: pd.DataFrame) -> list[str]:
             for v in values
         ]
         out.append(f"An epoch of {LABELS[method]} takes {words[0]} here, {words[1]} in the paper's appendix.")
+    known = times.dropna(subset=MEMORY).groupby([*KEYS, "method"])[MEMORY].mean() / 2**20
+    theirs = paper("running_time_memory").set_index("quantity").value
+    if len(known):
+        out.append(
+            f"Peak memory of a run here: {known.min():,.0f} to {known.max():,.0f} MiB. The paper's text says "
+            f"{theirs['gpu_memory_min']:g} to {theirs['gpu_memory_max']:g} GB of GPU memory, for all methods together."
+        )
     devices = sorted(set(times.device))
     out.append(
         f"Our times are from {'; '.join(devices)}. Runs share the machine with each other, so single times are "

@@ -160,7 +160,7 @@ def table(sweep: Sweep, panel: Panel) -> str:
     for name, methods, value in _rows(sweep, panel):
         cells = [grid.cell(*_cell(panel, m, value), comparable) if m in methods else "" for m in sweep.methods]
         body.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    link = grid.csv(frame.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}")
+    link = report.download_csv(frame.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}")
     caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(panel)} Download: {link}"
     return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
 
@@ -201,7 +201,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
             cells.append(f"<td>{parts.interval(row.mean, row.half, row.n)} {verdict}{paper}</td>")
         body.append(f'<tr><th scope="row">{sweep.show(value)}</th>{"".join(cells)}</tr>')
     head = "".join(f'<th scope="col">SASTC − {LABELS[m]}</th>' for m in others)
-    link = grid.csv(gaps.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}_differences")
+    link = report.download_csv(gaps.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}_differences")
     caption = f"{panel.title}. Percentage points, ± half the 95 % interval over common seeds. Download: {link}"
     return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
 

@@ -1,5 +1,6 @@
 """One line a claim of the paper: its evidence, ours, and a verdict by stated rules."""
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ RULES = {
     "not run": "no run at this scale: cannot say",
     "other data": "the runs are not on the paper's data (digits, or other images): cannot say at this scale",
     "one seed": "no comparison has two seeds: cannot say",
-    "held": "every 95 % interval of two or more seeds is on the claim's side of zero: held",
+    "held": "every 95 % interval of two or more seeds is on the claim's side of zero: held, in the cells that are run",
     "did not hold": "one of them is wholly on the other side: did not hold",
     "open": "otherwise, since intervals hold zero: cannot say",
 }
@@ -40,7 +41,7 @@ class Comparison(NamedTuple):
 class Claim:
     """A claim with both sides' evidence; ``some`` claims hold if one comparison does, others if all do.
 
-    `page` is the name of the page with our runs, '' where nothing is run.
+    `page` is the name of the page with our runs, '' where there is none; `source` says what they are runs of.
     """
 
     words: str
@@ -50,6 +51,8 @@ class Claim:
     papers_data: bool = False
     some: bool = False
     unit: str = "points"
+    scale: str = "paper"
+    source: str = ""
 
 
 def verdict(claim: Claim) -> tuple[str, str]:
@@ -63,13 +66,10 @@ def verdict(claim: Claim) -> tuple[str, str]:
     if not several:
         return "cannot say", "one seed"
     on_side, against = ([sign * c.mean > c.half for c in several] for sign in (1, -1))
-    if claim.some:
-        if any(on_side):
-            return "held", "held"
-        return ("did not hold", "did not hold") if all(against) else ("cannot say", "open")
-    if any(against):
-        return "did not hold", "did not hold"
-    return ("held", "held") if all(on_side) else ("cannot say", "open")
+    held, failed = (any(on_side), all(against)) if claim.some else (all(on_side), any(against))
+    rule = "did not hold" if failed else "held" if held else "open"
+    word = "cannot say" if rule == "open" else rule
+    return word if claim.scale == "paper" else f"{word} at this scale", rule
 
 
 def ours(claim: Claim) -> str:
@@ -77,8 +77,10 @@ def ours(claim: Claim) -> str:
     known = [c for c in claim.comparisons if c.n > 0]
     if not known:
         return "no run"
+    source = f'<br><span class="seeds">{html.escape(claim.source)}</span>' if claim.source else ""
     if len(known) <= 3:
-        return "<br>".join(f"{c.what}: {interval(c.mean, c.half, c.n)}" for c in known) + f" {claim.unit}"
+        each = "<br>".join(f"{html.escape(c.what)}: {interval(c.mean, c.half, c.n)}" for c in known)
+        return f"{each} {claim.unit}{source}"
     means, seeds = [c.mean for c in known], [c.n for c in known]
     several = [c for c in known if c.n > 1]
     above, below = (sum(sign * c.mean > c.half for c in several) for sign in (1, -1))
@@ -88,7 +90,7 @@ def ours(claim: Claim) -> str:
     )
     if several:
         text += f"; of {len(several)} intervals {above} wholly on its side, {below} wholly on the other"
-    return text.replace("-", "−")
+    return text.replace("-", "−") + source
 
 
 # Comparisons
@@ -158,27 +160,25 @@ def attention_controls(runs: pd.DataFrame) -> list[Comparison]:
 # Claims
 
 
-def evidence(plan: Experiment, changes: Mapping, results: str | Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The runs of other experiments at the plan's scale, by the experiment's name."""
-    folder = report.ROOT / "experiments"
-    plans = {n: load_experiment(folder / f"{n}.yaml", plan.scale, dict(changes)) for n in names}
-    return {name: frame(p, results) for name, p in plans.items() if p.runs}
-
-
 def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") -> list[Claim]:
     """All claims, in the paper's order."""
-    names = [n for n in NAMES if (report.ROOT / "experiments" / f"{n}.yaml").exists()]
-    runs = evidence(plan, changes, results, names)
+    paths = [path for n in NAMES if (path := report.ROOT / "experiments" / f"{n}.yaml").exists()]
+    plans = {path.stem: load_experiment(path, plan.scale, dict(changes)) for path in paths}
+    runs = {name: frame(p, results) for name, p in plans.items() if p.runs}
     said = forensics.counterexamples().set_index("statement")
     gains = forensics_digits.gains_beside_errors().set_index("against")
     out: list[Claim] = []
 
     def add(words: str, papers: str, page: str, make: Callable[[pd.DataFrame], list[Comparison]], **more) -> None:
         known = runs.get(page)
-        data = known is not None and set(known[known.complete].dataset) <= set(PAPERS_DATA)
-        comparisons = [] if known is None or not known.complete.any() else make(known)
+        done = known[known.complete] if known is not None else pd.DataFrame(columns=["path", "dataset"])
+        comparisons = make(known) if len(done) else []
+        source = sorted({f"{Run(path).provenance['data']['name']}, {plan.scale}" for path in done.path})
+        in_book = plan.scale == "quick" or plan.scale in plans[page].of_record
         shown = page if plan.scale == "quick" else f"{page}_{plan.scale}"  # as workflow/plan.py names it
-        out.append(Claim(words, papers, shown if comparisons else "", comparisons, data, **more))
+        more |= dict(page=shown if in_book and any(c.n for c in comparisons) else "", comparisons=comparisons)
+        more |= dict(papers_data=set(done.dataset) <= set(PAPERS_DATA), scale=plan.scale, source="; ".join(source))
+        out.append(Claim(words, papers, **more))
 
     def cells(statement: str) -> str:
         row = said.loc[statement]
