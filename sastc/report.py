@@ -4,6 +4,7 @@ import base64
 import html
 import statistics
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +62,13 @@ def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def mean_sd(values: Sequence[float]) -> str:
-    """``95.1 ± 0.3`` over seeds; no deviation for a single value, a dash for none."""
+def mean_sd(values: Sequence[float], digits: int = 2) -> str:
+    """``95.10 ± 0.30`` over seeds; no deviation for a single value, a dash for none."""
     known = [v for v in values if np.isfinite(v)]
     if not known:
         return "–"
-    return f"{statistics.mean(known):.2f}" + (f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else "")
+    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.{digits}f}{deviation}"
 
 
 def cell(rows: pd.DataFrame, paper: float | None, link: str = "combination/{}.html") -> str:
@@ -129,11 +131,12 @@ def run_summary(run: Run) -> str:
 def scale_note(experiment: Experiment) -> str:
     """HTML note on what results at this scale can show."""
     sets = {config.dataset for config in experiment.runs}
-    if sets == {"digits"}:
-        widths = " or ".join(sorted({f"{config.width:g}" for config in experiment.runs}))
+    if sets and sets <= {"digits", "digits_dvs"}:
+        widths = " or ".join(sorted({str(Fraction(c.width).limit_denominator(64)) for c in experiment.runs}))
         epochs = " or ".join(sorted({str(config.epochs) for config in experiment.runs}))
         text = (
-            f"<strong>Digits are no CIFAR-10.</strong> These runs train networks with {widths} of the paper's channels "
+            "<strong>Digits are no CIFAR-10, let alone ImageNet.</strong> "
+            f"These runs train networks with {widths} of the paper's channels "
             f"for {epochs} epochs on small images of handwritten digits. They show that every part works; they say "
             "nothing about whether the paper's results hold."
         )

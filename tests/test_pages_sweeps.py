@@ -150,7 +150,7 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
     text = sweeps.optimum(first)
     assert "the best of 15 values is 400, not told apart from 700;" in text  # 0.15 ± 4.3 * 0.1 / sqrt(3)
     assert "3.10 points between" in text
-    assert "The paper's optimum for this pair is 1300." in text
+    assert "The paper's optimum for this pair is 1300, +1.12 points over KD, +1.24 over baseline." in text
     assert "fewer than two values are run" in sweeps.optimum(second)
     rows, _ = sweeps._cell(first, "kd", 700.0)
     assert len(rows) == 3, "KD has no β: the same at every value"

@@ -117,7 +117,7 @@ def overview(runs: pd.DataFrame) -> Figure:
                     look = dict(color=COLOURS[method], marker=MARKERS[method], fillstyle=fill, linestyle="none")
                     axis.plot(gain[method], y + lane, **look)
         axis.axvline(0, color=COLOURS["baseline"], linewidth=1.2)
-        axis.set(title=f"T = {t}", xlabel="gain (points)")
+        axis.set(title=f"T = {t}", xlabel="gain over baseline (points)")
         axis.grid(False, axis="y")
         for y in np.flatnonzero(pairs.dataset.ne(pairs.dataset.shift()))[1:]:
             axis.axhline(y - 0.5, color="#999999", linewidth=0.8)

@@ -50,7 +50,7 @@ def effects_table(runs: pd.DataFrame) -> str:
         if value == "stm" and not comparable(row.switch):
             return '<span class="seeds">other layers or units</span>'
         mean, half, n = (getattr(row, f"{value}_{part}") for part in ("mean", "half", "n"))
-        return interval(mean, half, int(n))
+        return interval(mean, half, int(n), 4 if value == "stm" else 2)
 
     def verdict(row) -> str:
         if row.switch == BASE:
@@ -59,13 +59,22 @@ def effects_table(runs: pd.DataFrame) -> str:
 
     columns = {
         "setting": lambda r: text(r.switch),
-        "accuracy (%)": lambda r: report.mean_sd(done[done.switch == r.switch].accuracy),
-        "change of accuracy (points)": lambda r: change(r, "accuracy"),
-        "accuracy": verdict,
-        "change of STM": lambda r: change(r, "stm"),
+        "accuracy<br>(%)": lambda r: report.mean_sd(done[done.switch == r.switch].accuracy),
+        "change<br>(points)": lambda r: change(r, "accuracy"),
+        "which is": verdict,
+        "change of<br>STM score": lambda r: change(r, "stm"),
         "runs": lambda r: run_links(done[done.switch == r.switch]),
     }
-    return table(rows, "Each setting alone, beside the first row; 95 % intervals over the seeds.", "choices", columns)
+    switched = dict.fromkeys(part.partition(" = ")[0] for switch in found.switch for part in switch.split(", "))
+    preset = ", ".join(_preset(runs, name) for name in switched if name != "variant")
+    caption = f"Each setting alone, beside the first row, which has {preset}; 95 % intervals over the seeds."
+    return table(rows, caption, "choices", columns)
+
+
+def _preset(runs: pd.DataFrame, name: str) -> str:
+    """What the first setting has where a switch has something else."""
+    value = runs.iloc[0][name]
+    return f"{name} = {str(value).lower() if isinstance(value, bool | np.bool_) else value}"
 
 
 def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
@@ -103,7 +112,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     widths = known.accuracy_half
     out.append(
         f"An interval's half width is {widths.min():.1f} to {widths.max():.1f} points with "
-        f"{known.accuracy_n.min()} to {known.accuracy_n.max()} seeds: a smaller effect would not be seen. With "
+        f"{' or '.join(str(n) for n in sorted(set(known.accuracy_n)))} seeds: a smaller effect would not be seen. With "
         f"{len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to miss zero by chance."
     )
     return out

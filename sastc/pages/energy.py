@@ -71,23 +71,24 @@ def ours_table(counted: pd.DataFrame) -> str:
         return run_links(chosen)
 
     def name(row) -> str:
-        networks = [LABELS[n] for n in (row.student, row.teacher if row.method != "baseline" else "") if n]
-        return " &amp; ".join(networks)
+        return LABELS[row.student or row.teacher]
 
     columns = {
-        "networks": name,
+        "network": name,
         "T": lambda r: "–" if r.method == "teacher" else str(r.timesteps),
         "method": lambda r: LABELS[r.method],
-        "accuracy (%)": "accuracy",
-        "MAC (10⁶)": lambda r: text(r.macs / 1e6),
-        "AC (10⁶)": lambda r: text(r.acs / 1e6),
-        "energy (µJ)": "energy_uj",
-        "at 77 fJ an AC (µJ)": "special_energy_uj",
-        "of KD's at this T": lambda r: text(r.over_kd),
-        "of the ANN's (%)": lambda r: text(100 * r.over_teacher),
+        "accuracy<br>(%)": "accuracy",
+        "MAC<br>(10⁶)": lambda r: text(r.macs / 1e6),
+        "AC<br>(10⁶)": lambda r: text(r.acs / 1e6),
+        "energy<br>(µJ)": "energy_uj",
+        "at 77 fJ<br>an AC (µJ)": "special_energy_uj",
+        "of KD's<br>at this T": lambda r: text(r.over_kd),
+        "of ANN's<br>(%)": lambda r: text(100 * r.over_teacher),
         "runs": seeds,
     }
-    return table(rows, "Ours: operations and energy of one test image, mean over the seeds.", "energy-ours", columns)
+    taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
+    caption = f"Ours: operations and energy of one test image, mean over the seeds; the teacher is {taught}."
+    return table(rows, caption, "energy-ours", columns)
 
 
 def papers_table() -> str:
@@ -131,7 +132,7 @@ def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure
         place = x + 0.8 * ((i + 0.5) / len(methods) - 0.5)
         top.bar(place, rows.energy_nj, 0.8 / len(methods), **look)
         rates = rows.input_rate.where(rows.input == "spikes")
-        bottom.plot(place, 100 * rates, linestyle="none", marker=figures.MARKERS[method], **look)
+        bottom.plot(place, 100 * rates, linestyle="none", marker=figures.MARKERS[method], clip_on=False, **look)
     top.set_yscale("log")
     top.set(ylabel="energy (nJ)")
     bottom.set(ylabel="input spikes per\nneuron and step (%)", xlabel="layer, in the order of computation")

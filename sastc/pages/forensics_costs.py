@@ -158,7 +158,7 @@ def deviations_sentence() -> str:
     return (
         f"Means and standard deviations over {several.trials_announced.iloc[0]} trials are announced for "
         f"{' and '.join(several.dataset)}; of {several.accuracies.sum()} accuracies, "
-        f"{several.deviations_printed.sum()} have one."
+        f"{several.deviations_printed.sum() or 'none'} has one."
     )
 
 

@@ -42,14 +42,14 @@ def filled(plan: Experiment, wanted: Iterable[RunConfig], results: str | Path = 
     return runs.assign(planned=[i < planned for i in range(len(runs))])
 
 
-def cell(rows: pd.DataFrame, paper: float | None = None, comparable: bool = False) -> str:
+def cell(rows: pd.DataFrame, paper: float | None = None, comparable: bool = False, digits: int = 2) -> str:
     """HTML of one cell: our mean ± sd, n and runs, the paper's value, and the difference where the data is the same.
 
     Without a finished run it is a dash that shows the command; without a run of that kind at all it is empty.
     """
     done = rows[rows.complete]
     if len(done):
-        mean = report.mean_sd(done.accuracy)
+        mean = report.mean_sd(done.accuracy, digits)
         ours = f'<span class="ours">{mean}</span> <span class="seeds">n={len(done)}</span> {parts.run_links(done)}'
     elif len(rows):
         commands = html.escape("\n".join(rows.command), quote=True)

@@ -155,13 +155,14 @@ def proof_table(proof: Proof) -> str:
         config, metrics = run.config, run.metrics
         name = LABELS[config.teacher] if config.method == "teacher" else f"{LABELS[config.student]}, SASTC"
         files = " ".join(
-            parts.download((run.path / file).read_bytes(), f"{run.name}-{file}", "text/plain", file)
+            report.download((run.path / file).read_bytes(), f"{run.name}-{file}", "text/plain", file)
             for file in ("config.json", "provenance.json", "history.csv")
         )
         cells = f"<td>{metrics['accuracy']:.2f}</td><td>{metrics['epochs']}</td><td>{files}</td>"
         body.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     caption = (
-        f"{proof.images[0]} tiles to train, {proof.images[1]} to test, two classes. "
+        f"{proof.images[0]} tiles to train, {proof.images[1]} to test, {len(PHOTOS)} classes (chance: "
+        f"{100 / len(PHOTOS):.0f} %). "
         f"Shards and class folders gave the same batches: {parts.text(proof.same)}."
     )
     return report._table(caption, head, body)

@@ -156,10 +156,17 @@ def sentences(panel: Panel) -> list[str]:
     for fact in panel.facts[panel.facts.fact == "better_than_one_to_one_matching"].itertuples():
         s, a = int(fact.snn_layer), int(fact.ann_layer)
         same = s, matched[s]
-        if (s, a) in accuracy and same in accuracy and same != (s, a):
+        if (s, a) not in accuracy:
+            continue
+        place = int((accuracy > accuracy[s, a]).sum()) + 1
+        words = f"The paper praises student layer {s} with teacher layer {a}; here this pair is number {place} of " \
+                f"{len(accuracy)}"  # fmt: skip
+        if same == (s, a):
+            words += ", and the pair at the same relative depth"
+        elif same in accuracy:
             gap = parts.signed(accuracy[s, a] - accuracy[same])
-            lines.append(f"The paper praises student layer {s} with teacher layer {a}; here this pair is {gap} points "
-                         f"from the pair at the same relative depth, {s}-{same[1]}.")  # fmt: skip
+            words += f", {gap} points from the pair at the same relative depth, {s}-{same[1]}"
+        lines.append(words + ".")
     poor = sorted({int(v) for v in panel.facts.snn_layer[panel.facts.fact == "very_poor_for_all_targets"]})
     if poor:
         means = run.groupby("snn_layer").minus_kd.mean()

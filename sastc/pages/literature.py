@@ -62,7 +62,7 @@ def chart(runs: pd.DataFrame) -> Figure:
     """Accuracy against time steps on a logarithmic axis, one panel a dataset."""
     rows = published()
     datasets = list(dict.fromkeys(rows.dataset))
-    figure, axes = plt.subplots(1, len(datasets), figsize=(3.1 * len(datasets), 3.9), squeeze=False)
+    figure, axes = plt.subplots(1, len(datasets), figsize=(3.1 * len(datasets), 4.4), squeeze=False)
     looks = {
         "converted": dict(marker="s", color=COLOURS["baseline"]),
         "trained": dict(marker="o", color=SERIES[4]),
@@ -85,11 +85,12 @@ def chart(runs: pd.DataFrame) -> Figure:
             axis.errorbar(mean.index, mean["mean"], mean["std"], fmt="D-", color=COLOURS["sastc"])
             for t, low in mean["mean"][mean["mean"] < floor].items():
                 below.setdefault(t, [f"{OURS}, {scale}:"]).append(f"{LABELS[student]} {low:.1f} ↓")
-        for t, words in below.items():
+        for t, lines in below.items():
             look = dict(ha="center", va="bottom", fontsize=7, color=COLOURS["sastc"])
-            axis.text(t, floor, "\n".join(words), **look)
-        axis.set_ylim(bottom=floor)
+            axis.text(t, floor, "\n".join(lines), **look)
+        axis.set_ylim(floor, here.accuracy.max() + 0.8)
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set(title=LABELS[dataset], xlabel="time steps T")
     axes[0][0].set_ylabel("test accuracy (%)")
     handles = [plt.Line2D([], [], **{"linestyle": "none", **k}, label=words.get(n, n)) for n, k in looks.items()]
@@ -100,20 +101,28 @@ def chart(runs: pd.DataFrame) -> Figure:
 
 
 def _name(axis, rows: pd.DataFrame) -> None:
-    """Name the networks of others that none of theirs surpasses with as few steps, and the paper's architectures."""
+    """Name the networks of others that none of theirs surpasses with as few steps, and the paper's architectures.
+
+    Names of others stand in the empty right half of the panel, each with a line to its mark.
+    """
     best = -1.0
     others = rows[~rows.kind.isin(["SASTC", "ANN"])]
     for row in others.sort_values(["timesteps", "accuracy"], ascending=[True, False]).itertuples():
-        if row.accuracy > best:
-            best = row.accuracy
-            late = row.timesteps > 100  # near the right edge
-            place = dict(xytext=(-6 if late else 6, -3), textcoords="offset points", ha="right" if late else "left")
-            axis.annotate(f"{row.method}, {row.architecture}", (row.timesteps, row.accuracy), fontsize=7, **place)
+        if row.accuracy <= best:
+            continue
+        best, text, mark = row.accuracy, f"{row.method},\n{row.architecture}", (row.timesteps, row.accuracy)
+        look = dict(fontsize=7, va="center", linespacing=1.0)
+        if row.timesteps > 100:  # it stands there itself
+            axis.annotate(text, mark, (-7, 0), textcoords="offset points", ha="right", **look)
+        else:
+            line = dict(arrowstyle="-", color="gray", linewidth=0.6, shrinkB=3)
+            place = dict(xytext=(0.55, row.accuracy), textcoords=axis.get_yaxis_transform(), arrowprops=line)
+            axis.annotate(text, mark, **place, **look)
     own = rows[rows.kind == "SASTC"]
     for architecture, line in own.groupby("architecture"):
-        last = line.loc[line.timesteps.idxmax()]
-        place = dict(xytext=(6, 0), textcoords="offset points", va="center", color=COLOURS["sastc"])
-        axis.annotate(architecture, (last.timesteps, last.accuracy), fontsize=7, **place)
+        first = line.loc[line.timesteps.idxmin()]
+        place = dict(xytext=(-4, 6), textcoords="offset points", color=COLOURS["sastc"])
+        axis.annotate(architecture, (first.timesteps, first.accuracy), fontsize=7, **place)
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ from sastc.pages import grid, parts
 from sastc.records import Run
 
 EPOCHS = 10  # "average them over the last 10 epochs"
+DIGITS = 4  # methods differ in the third
 
 
 class Choice(NamedTuple):
@@ -83,7 +84,7 @@ def table(runs: pd.DataFrame) -> str:
             own = rows[rows.method == method]
             first = own.iloc[0] if len(own) else rows.iloc[0]
             paper = theirs.get((first.student, first.teacher, first.timesteps, method), np.nan)
-            cells.append(f"<td>{grid.cell(own.assign(accuracy=own.stm), paper)}</td>")
+            cells.append(f"<td>{grid.cell(own.assign(accuracy=own.stm), paper, digits=DIGITS)}</td>")
             done = own[own.complete]
             ours = dict(stm=done.stm.mean(), sd=done.stm.std(), n=len(done), runs=" ".join(done.run))
             frame.append(dict(pair=title, method=method) | ours | dict(paper=paper))
@@ -179,12 +180,16 @@ def ranking_table(title: str, found: pd.DataFrame, name: str) -> str:
     columns: dict[str, Any] = {"choice": "choice"}
     for method in METHODS:
         if method in ranked:
-            columns[LABELS[method]] = lambda row, m=method: f"{getattr(row, m):,.4g}"
+            columns[LABELS[method]] = lambda row, m=method: _number(getattr(row, m))
     columns["order, closest first"] = lambda row: (
         row.order.replace("<", "&lt;") if row.same else (f"<strong>{row.order.replace('<', '&lt;')}</strong>")
     )
     caption = f"{title.replace('&', '&amp;')}. Mean over seeds; an order that differs from the first row's is bold."
     return parts.table(ranked, caption, name, columns)
+
+
+def _number(score: float) -> str:
+    return f"{score:.{DIGITS}f}" if score < 1000 else f"{score:,.0f}"
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
@@ -203,6 +208,6 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         for other in METHODS[:-1]:
             mean, half, n = parts.difference(rows[rows.complete], "stm", "method", "sastc", other)
             words = {"better": "higher", "worse": "lower"}.get(verdict := report.judge(mean, half, n), verdict)
-            judged.append(f"{LABELS[other]} {parts.signed(mean)} (n={n}, {words})")
+            judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS)} (n={n}, {words})")
         lines.append(f"SASTC's score less that of {', '.join(judged)}.")
     return lines

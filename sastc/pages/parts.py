@@ -1,6 +1,5 @@
 """Pieces that pages share: tables and figures with their downloads, links to runs, differences between runs."""
 
-import base64
 import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from sastc import figures, report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path
-from sastc.report import download, download_csv
+from sastc.report import download_csv
 
 PAPER = report.ROOT / "paper"
 

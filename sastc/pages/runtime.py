@@ -56,31 +56,33 @@ def ours_table(times: pd.DataFrame) -> str:
     groups = times.groupby(keys, sort=False)
     rows = groups[[*SECONDS, MEMORY]].mean().join(groups.size().rename("n")).reset_index()
     order = [*METHODS]
-    rows = rows.sort_values([*KEYS, "method"], key=lambda c: c.map(order.index) if c.name == "method" else c)
+    rows = rows.assign(taught_by=rows.teacher.where(rows.method != "baseline", ""))
+    by = ["dataset", "student", "timesteps", "taught_by", "method"]
+    rows = rows.sort_values(by, key=lambda c: c.map(order.index) if c.name == "method" else c)
 
     def seeds(row) -> str:
         return run_links(times[np.logical_and.reduce([times[k] == getattr(row, k) for k in keys])])
 
     columns = {
-        "student &amp; teacher": lambda r: (
-            LABELS[r.student] + (f" &amp; {LABELS[r.teacher]}" if r.method != "baseline" else "")
-        ),
-        "data": lambda r: LABELS[r.dataset],
+        "student &amp; teacher": lambda r: LABELS[r.student] + (f" &amp; {LABELS[r.taught_by]}" if r.taught_by else ""),
         "T": "timesteps",
         "method": lambda r: LABELS[r.method],
-        "training (s an epoch)": SECONDS[0],
-        "of images": "train_images",
-        "inference (s)": SECONDS[1],
-        "of test images": "test_images",
-        "peak memory (MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
+        "images,<br>train / test": lambda r: f"{r.train_images:,} / {r.test_images:,}",
+        "training<br>(s an epoch)": SECONDS[0],
+        "inference<br>(s)": SECONDS[1],
+        "peak memory<br>(MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
         "on": "device",
         "runs": seeds,
     }
+    data = " and ".join(LABELS[d] for d in dict.fromkeys(rows.dataset))
+    if rows.device.nunique() == 1:
+        del columns["on"]
+        data += f" on {rows.device.iloc[0]}"
     caption = (
-        "Ours: means over all epochs and seeds. Training includes the batches on which the mismatch score is measured, "
-        "for which the baseline, too, calls the teacher. Memory is the most that torch's tensors took on a GPU; on a "
-        "CPU it is the largest resident set of the whole process, Python and its libraries included. A dash: recorded "
-        "before this was measured."
+        f"Ours, {data}: means over all epochs and seeds; inference is of all test images. Training includes the "
+        "batches on which the mismatch score is measured, for which the baseline, too, calls the teacher. Memory is "
+        "the most that torch's tensors took on a GPU; on a CPU it is the largest resident set of the whole process, "
+        "Python and its libraries included. A dash: recorded before this was measured."
     )
     return table(rows, caption, "time-ours", columns)
 
@@ -100,7 +102,7 @@ def papers_table() -> str:
     def cell(row, method: str) -> str:
         key = (row.dataset, row.student, row.timesteps, "" if method == "baseline" else row.teacher)
         known = key in cells[method].index
-        return " / ".join(text(float(v)) for v in cells[method].loc[key]) if known else "–"
+        return "&nbsp;/&nbsp;".join(text(float(v)) for v in cells[method].loc[key]) if known else "–"
 
     columns = {
         "student &amp; teacher": lambda r: f"{r.student} &amp; {r.teacher}",
@@ -111,7 +113,7 @@ def papers_table() -> str:
     hardware = paper("hyperparameters").query("name == 'gpu_servers'").value.iloc[0]
     caption = (
         f"The paper's seconds an epoch, training / inference: full width, one of its servers ({hardware}). No unit is "
-        "printed; seconds are assumed."
+        "printed; seconds are assumed. A dash: not printed."
     )
     return table(pairs, caption, "time-paper", columns, csv=rows)
 

@@ -217,7 +217,7 @@ def sentences(values: pd.DataFrame) -> list[str]:
         return ["All maps are constant: nothing to compare."]
     names = ", ".join(f"{LABELS[m]} {v:.2f}" for m, v in means.items())
     images = int(values.images.max())
-    out = [f"Most alike to the teacher's map, over {images} images: {names}."]
+    out = [f"Most alike to the teacher's map, over {images} images: {names}.".replace("-", "−")]
     for other in [m for m in METHODS if m in means.index and m != "sastc"]:
         mean, half, n = difference(values, "correlation", "method", "sastc", other)
         if n:

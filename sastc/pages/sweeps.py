@@ -197,12 +197,15 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
         cells = []
         for row in group.itertuples():
             paper = f'<span class="paper">paper {parts.signed(row.paper)}</span>' if np.isfinite(row.paper) else ""
-            verdict = f'<span class="seeds">{row.judgement}</span>'
+            verdict = f'<span class="seeds">{"" if row.n == 1 else row.judgement}</span>'
             cells.append(f"<td>{parts.interval(row.mean, row.half, row.n)} {verdict}{paper}</td>")
         body.append(f'<tr><th scope="row">{sweep.show(value)}</th>{"".join(cells)}</tr>')
-    head = "".join(f'<th scope="col">SASTC − {LABELS[m]}</th>' for m in others)
+    head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
     link = report.download_csv(gaps.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}_differences")
-    caption = f"{panel.title}. Percentage points, ± half the 95 % interval over common seeds. Download: {link}"
+    caption = (
+        f"{panel.title}. Percentage points, ± half the 95 % interval over common seeds; one seed (n=1) says nothing. "
+        f"Download: {link}"
+    )
     return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
 
 
@@ -233,9 +236,19 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
 
 def optimum(panel: Panel) -> str:
     """The best value of SASTC's setting, here and in the paper, and what it is ahead of."""
-    rows = panel.runs[(panel.runs.method == "sastc") & panel.runs.complete]
+    every = panel.runs[panel.runs.method == "sastc"]
+    facts = grid.published("beta_sensitivity").set_index(["student", "teacher", "quantity"]).value
+    pair = every.student.iloc[0], every.teacher.iloc[0]
+    paper = ""
+    if (*pair, "beta_optimum") in facts.index:
+        names = ("beta_optimum", "gain_over_kd_at_optimum", "gain_over_baseline_at_optimum")
+        best, kd, baseline = (facts[*pair, name] for name in names)
+        paper = (
+            f" The paper's optimum for this pair is {best:g}, {kd:+.2f} points over KD, {baseline:+.2f} over baseline."
+        )
+    rows = every[every.complete]
     if rows.value.nunique() < 2:
-        return f"{panel.title}: fewer than two values are run."
+        return f"{panel.title}: fewer than two values are run.{paper}"
     mean = rows.groupby("value").accuracy.mean()
     best = mean.idxmax()
     open_values = []
@@ -243,9 +256,6 @@ def optimum(panel: Panel) -> str:
         gap, half, n = parts.difference(rows, "accuracy", "value", best, value)
         if not (n > 1 and gap > half):
             open_values.append(f"{value:g}")
-    facts = grid.published("beta_sensitivity").set_index(["student", "teacher", "quantity"]).value
-    pair = (rows.student.iloc[0], rows.teacher.iloc[0], "beta_optimum")
-    paper = f" The paper's optimum for this pair is {facts[pair]:g}." if pair in facts.index else ""
     apart = f"not told apart from {', '.join(open_values)}" if open_values else "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"
     return f"{panel.title}: the best of {len(mean)} values is {best:g}, {apart}; {span}.{paper}"

@@ -89,7 +89,8 @@ def ours(claim: Claim) -> str:
         f"{claim.unit} (n={min(seeds)}" + (f" to {max(seeds)})" if max(seeds) > min(seeds) else ")")
     )
     if several:
-        text += f"; of {len(several)} intervals {above} wholly on its side, {below} wholly on the other"
+        intervals = f"{len(several)} interval{'s' * (len(several) > 1)}"
+        text += f"; of {intervals} {above} wholly on its side, {below} wholly on the other"
     return text.replace("-", "−") + source
 
 
