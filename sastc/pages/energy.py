@@ -13,7 +13,7 @@ from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
 from sastc.pages.forensics_costs import energies, same_step_costs
-from sastc.pages.parts import frame, interval, run_links, table, text
+from sastc.pages.parts import frame, interval, run_link, table, text
 from sastc.records import Run
 
 KEYS = ["student", "teacher", "timesteps", "method"]
@@ -68,7 +68,7 @@ def ours_table(counted: pd.DataFrame) -> str:
 
     def seeds(row) -> str:
         chosen = counted[np.logical_and.reduce([counted[k] == getattr(row, k) for k in KEYS])]
-        return run_links(chosen)
+        return " ".join(run_link(run.run, run.seed) for run in chosen.itertuples())
 
     def name(row) -> str:
         return LABELS[row.student or row.teacher]
@@ -81,10 +81,10 @@ def ours_table(counted: pd.DataFrame) -> str:
         "MAC<br>(10⁶)": lambda r: text(r.macs / 1e6),
         "AC<br>(10⁶)": lambda r: text(r.acs / 1e6),
         "energy<br>(µJ)": "energy_uj",
-        "at 77 fJ<br>an AC (µJ)": "special_energy_uj",
+        "at 77 fJ<br>(µJ)": "special_energy_uj",
         "of KD's<br>at this T": lambda r: text(r.over_kd),
         "of ANN's<br>(%)": lambda r: text(100 * r.over_teacher),
-        "runs": seeds,
+        "seeds": seeds,
     }
     taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
     caption = f"Ours: operations and energy of one test image, mean over the seeds; the teacher is {taught}."
@@ -153,11 +153,11 @@ def layer_table(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> str:
         "layer": lambda r: r.layer.removeprefix("stages."),
         "method": lambda r: LABELS[r.method],
         "input": "input",
-        "input not zero (%)": lambda r: text(100 * r.input_rate),
-        "MAC (10⁶)": lambda r: text(r.macs / 1e6),
-        "AC (10⁶)": lambda r: text(r.acs / 1e6),
-        "energy (nJ)": "energy_nj",
-        "at 77 fJ an AC (nJ)": "special_energy_nj",
+        "not zero<br>(%)": lambda r: text(100 * r.input_rate),
+        "MAC<br>(10³)": lambda r: text(r.macs / 1e3),
+        "AC<br>(10³)": lambda r: text(r.acs / 1e3),
+        "energy<br>(nJ)": "energy_nj",
+        "at 77 fJ<br>(nJ)": "special_energy_nj",
     }
     caption = f"Operations and energy of every layer, T={timesteps}, seed {seed}: one test image, sums over the steps."
     numbers = table(rows.sort_index(kind="stable"), caption, "energy-layers", columns)

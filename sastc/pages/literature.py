@@ -86,8 +86,8 @@ def chart(runs: pd.DataFrame) -> Figure:
             for t, low in mean["mean"][mean["mean"] < floor].items():
                 below.setdefault(t, [f"{OURS}, {scale}:"]).append(f"{LABELS[student]} {low:.1f} ↓")
         for t, lines in below.items():
-            look = dict(ha="center", va="bottom", fontsize=7, color=COLOURS["sastc"])
-            axis.text(t, floor, "\n".join(lines), **look)
+            look = dict(xytext=(-8, 2), textcoords="offset points", va="bottom", fontsize=7, color=COLOURS["sastc"])
+            axis.annotate("\n".join(lines), (t, floor), **look)
         axis.set_ylim(floor, here.accuracy.max() + 0.8)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
@@ -120,9 +120,9 @@ def _name(axis, rows: pd.DataFrame) -> None:
             axis.annotate(text, mark, **place, **look)
     own = rows[rows.kind == "SASTC"]
     for architecture, line in own.groupby("architecture"):
-        first = line.loc[line.timesteps.idxmin()]
-        place = dict(xytext=(-4, 6), textcoords="offset points", color=COLOURS["sastc"])
-        axis.annotate(architecture, (first.timesteps, first.accuracy), fontsize=7, **place)
+        last = line.loc[line.timesteps.idxmax()]
+        place = dict(xytext=(-4, 6 if len(line) > 1 else -11), textcoords="offset points", color=COLOURS["sastc"])
+        axis.annotate(architecture, (last.timesteps, last.accuracy), fontsize=7, **place)
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ from sastc.pages import grid, parts
 from sastc.records import Run
 
 EPOCHS = 10  # "average them over the last 10 epochs"
-DIGITS = 4  # methods differ in the third
+DIGITS = 3  # methods differ in the last of them
 
 
 class Choice(NamedTuple):
@@ -208,6 +208,6 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         for other in METHODS[:-1]:
             mean, half, n = parts.difference(rows[rows.complete], "stm", "method", "sastc", other)
             words = {"better": "higher", "worse": "lower"}.get(verdict := report.judge(mean, half, n), verdict)
-            judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS)} (n={n}, {words})")
+            judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS + 1)} (n={n}, {words})")
         lines.append(f"SASTC's score less that of {', '.join(judged)}.")
     return lines

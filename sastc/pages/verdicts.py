@@ -53,6 +53,7 @@ class Claim:
     unit: str = "points"
     scale: str = "paper"
     source: str = ""
+    digits: int = 2
 
 
 def verdict(claim: Claim) -> tuple[str, str]:
@@ -79,14 +80,15 @@ def ours(claim: Claim) -> str:
         return "no run"
     source = f'<br><span class="seeds">{html.escape(claim.source)}</span>' if claim.source else ""
     if len(known) <= 3:
-        each = "<br>".join(f"{html.escape(c.what)}: {interval(c.mean, c.half, c.n)}" for c in known)
+        each = "<br>".join(f"{html.escape(c.what)}: {interval(c.mean, c.half, c.n, claim.digits)}" for c in known)
         return f"{each} {claim.unit}{source}"
     means, seeds = [c.mean for c in known], [c.n for c in known]
     several = [c for c in known if c.n > 1]
     above, below = (sum(sign * c.mean > c.half for c in several) for sign in (1, -1))
     text = (
-        f"{sum(m > 0 for m in means)} of {len(known)} differences on the claim's side, median {np.median(means):+.2f} "
-        f"{claim.unit} (n={min(seeds)}" + (f" to {max(seeds)})" if max(seeds) > min(seeds) else ")")
+        f"{sum(m > 0 for m in means)} of {len(known)} differences on the claim's side, "
+        f"median {np.median(means):+.{claim.digits}f} {claim.unit} (n={min(seeds)}"
+        + (f" to {max(seeds)})" if max(seeds) > min(seeds) else ")")
     )
     if several:
         intervals = f"{len(several)} interval{'s' * (len(several) > 1)}"
@@ -208,7 +210,8 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
     add("Some single pairs of layers are worse than KD (negative regularisation)", "bars of Figure 2, without numbers",
         "figure2", single_pairs, some=True)  # fmt: skip
     add("SASTC has the lowest mismatch score", cells("Table 5: SASTC has the lowest mismatch"), "stm",
-        lambda r: [c for o in METHODS[:3] for c in pairs(r, "sastc", o, "stm", -1)], unit="lower")  # fmt: skip
+        lambda r: [c for o in METHODS[:3] for c in pairs(r, "sastc", o, "stm", -1)],
+        unit="lower", digits=4)  # fmt: skip
     add("Attention finds the layers that match: learned weights help", "no control is reported", "controls",
         attention_controls)  # fmt: skip
     add("SASTC is the best on neuromorphic data (ours: beside the other methods)", _neuromorphic(),
