@@ -85,10 +85,10 @@ def ours(claim: Claim) -> str:
     means, seeds = [c.mean for c in known], [c.n for c in known]
     several = [c for c in known if c.n > 1]
     above, below = (sum(sign * c.mean > c.half for c in several) for sign in (1, -1))
+    n = f"n={min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = (
         f"{sum(m > 0 for m in means)} of {len(known)} differences on the claim's side, "
-        f"median {np.median(means):+.{claim.digits}f} {claim.unit} (n={min(seeds)}"
-        + (f" to {max(seeds)})" if max(seeds) > min(seeds) else ")")
+        f"median {np.median(means):+.{claim.digits}f} {claim.unit} ({n})"
     )
     if several:
         intervals = f"{len(several)} interval{'s' * (len(several) > 1)}"
