@@ -479,7 +479,8 @@ class _Training:
     def _finish(self, best: float) -> Run:
         config, last = self.config, self.history[-1]
         peak = records.peak_memory_bytes(self.device)  # of the training, not of what is measured afterwards
-        seconds = pd.DataFrame(self.history).filter(like="seconds").mean().to_dict()
+        names = ["train_seconds", "inference_seconds", "test_seconds"]
+        seconds = pd.DataFrame(self.history).reindex(columns=names).mean().to_dict()
         self._measure_at_the_end()
         self._write_records()
         buffer = io.BytesIO()

@@ -290,7 +290,7 @@ def test_figure_2_compares_each_pair_with_kd(plan, record):
     assert "19 of 20 pairs are below KD, from −8.10 to +1.90 points" in lines[0]
     assert "interval of 19 of 20 lies below zero" in lines[0]
     assert lines[1].startswith("1 of 20 fixed pairs end above SASTC, which is +0.90 points from KD (better)")
-    assert "student layer 5 with teacher layer 3; here this pair is +4.00 points" in lines[2]
+    assert "5 with teacher layer 3; here this pair is number 1 of 20, +4.00 points from the pair at" in lines[2]
     assert "layer 2 −3.60" in lines[3]
     assert layer_pairs.sentences(others[0]) == ["(b) ResNet-18 & PyramidNet-20 is not run."]
     figure = layer_pairs.bars([panel, *others])

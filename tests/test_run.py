@@ -24,7 +24,8 @@ from sastc.stm import stm_from_mismatch
 from sastc.train import _Training
 
 CPU = torch.device("cpu")
-SECONDS = ["train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds"]  # the only columns that differ between equal runs
+# The only columns that differ between equal runs.
+SECONDS = ["train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds"]
 
 
 @pytest.fixture(scope="module")
