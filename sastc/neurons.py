@@ -5,10 +5,12 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from sastc.fused import fused
 
 RESETS = ("hard", "soft")
 
@@ -88,23 +90,83 @@ def lif_step(
     tuple of Tensor
         Spikes ``o^t`` in {0, 1}, potential after the reset, potential ``u^t`` before it.
     """
-    u = torch.add(x, v, alpha=decay)
+    u = x + decay * v
     o = _Spike.apply(u - threshold, surrogate, gamma)  # strictly above the threshold fires
     r = o.detach() if detach_reset else o
     return o, (u * (1 - r) if reset == "hard" else u - threshold * r), u
 
 
-def _membranes(x, u0, decay, threshold, reset):
-    """Yield ``(u, spikes)`` for every step; the potential accumulates in at least float32."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
+def _membranes(rows: Tensor, u0: Tensor | None, decay: float, threshold: float, reset: str) -> Iterator:
+    """Yield ``(u, spikes)`` of every row (N,); the potential accumulates in at least float32.
+
+    Every operation rounds once, none is one of the fused multiply-adds that only some devices and compilers have: that
+    is why the compiled kernels below give the same bits.
+    """
+    dtype = torch.promote_types(rows.dtype, torch.float32)
     v = None if u0 is None else u0.to(dtype)
-    u = spikes = None
-    for current in x:
-        if u is not None:
-            v = torch.addcmul(u, u, spikes, value=-1) if reset == "hard" else torch.sub(u, spikes, alpha=threshold)
-        u = current.to(dtype) if v is None else torch.add(current, v, alpha=decay)
-        spikes = torch.gt(u, threshold, out=torch.empty_like(u))  # floats: a mask of bools is not vectorised
+    for row in rows.unbind():
+        u = row.to(dtype) if v is None else row + decay * v
+        spikes = (u > threshold).to(dtype)
         yield u, spikes
+        v = u * (1 - spikes) if reset == "hard" else u - threshold * spikes
+
+
+@fused
+def _spikes(rows: Tensor, u0: Tensor | None, decay: float, threshold: float, reset: str) -> Tensor:
+    """Spikes (T, N) of currents (T, N)."""
+    return torch.stack([spikes.to(rows.dtype) for _, spikes in _membranes(rows, u0, decay, threshold, reset)])
+
+
+@fused
+def _gradients(
+    grad: Tensor,
+    rows: Tensor,
+    u0: Tensor | None,
+    decay: float,
+    threshold: float,
+    gamma: float,
+    surrogate: str,
+    reset: str,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the currents (T, N) and of the initial potential (N,) if there is one, last step first."""
+    steps, grads, grad_v = list(_membranes(rows, u0, decay, threshold, reset)), [], None
+    for g in reversed(grad.unbind()):
+        u, spikes = steps.pop()
+        slope = SURROGATES[surrogate](u - threshold, gamma)
+        grad_u = g * slope
+        if grad_v is not None:  # through the reset: dv/du = 1 - o - u do/du (hard) or 1 - V_th do/du (soft)
+            through = 1 - spikes if reset == "hard" else torch.ones_like(u)
+            if not detach_reset:
+                through = through - slope * (u if reset == "hard" else threshold)
+            grad_u = grad_u + grad_v * through
+        grads.append(grad_u.to(rows.dtype))
+        grad_v = decay * grad_u
+    return torch.stack(grads[::-1]), None if u0 is None else grad_v
+
+
+class _Rows:
+    """A sequence (T, B, ...) seen as (T, N) in the order in which a step lies in memory; a copy only where it has gaps.
+
+    Neurons are independent of each other, so any order will do, and this one reads any layout from end to end.
+    """
+
+    def __init__(self, x: Tensor):
+        self.order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+        self.shape = [x.shape[d] for d in self.order]
+        self.inverse = sorted(range(x.dim()), key=self.order.__getitem__)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """``(T, B, ...)`` to (T, N)."""
+        return x.permute(self.order).flatten(1)
+
+    def step(self, u: Tensor) -> Tensor:
+        """``(B, ...)``, or what broadcasts to it, to (N,)."""
+        return u.expand([self.shape[i] for i in self.inverse[1:]])[None].permute(self.order).flatten()
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Undo :meth:`flat`, for any number of rows."""
+        return rows.view(len(rows), *self.shape[1:]).permute(self.inverse)
 
 
 def _vmap_first(x, u0, dims, size):
@@ -120,10 +182,9 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     def forward(x, u0, decay, threshold, gamma, surrogate, reset, detach_reset):
-        spikes = torch.empty_like(x)  # keeps the layout: no copy under channels_last
-        for t, (_, fired) in enumerate(_membranes(x, u0, decay, threshold, reset)):
-            spikes[t] = fired
-        return spikes
+        rows = _Rows(x)
+        u0 = None if u0 is None else rows.step(u0)
+        return rows.back(_spikes(rows.flat(x), u0, decay, threshold, reset))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -132,8 +193,9 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        grads = _LIFGrad.apply(grad, *ctx.saved_tensors, *ctx.options)
-        return grads[0], (grads[1] if ctx.needs_input_grad[1] else None), *[None] * 6
+        x, u0 = ctx.saved_tensors
+        found = _LIFGrad.apply(grad, x, u0, *ctx.options)
+        return *((found, None) if u0 is None else found), *[None] * 6
 
     @staticmethod
     def vmap(info, dims, x, u0, *options):
@@ -142,24 +204,18 @@ class _LIF(torch.autograd.Function):
 
 
 class _LIFGrad(torch.autograd.Function):
-    """The backward recursion of :class:`_LIF`, from the last step to the first."""
+    """The backward recursion of :class:`_LIF`."""
 
     @staticmethod
     def forward(grad, x, u0, decay, threshold, gamma, surrogate, reset, detach_reset):
-        steps = list(_membranes(x, u0, decay, threshold, reset))
-        grad_x, grad_v = torch.empty_like(x), None
-        for t in reversed(range(len(steps))):
-            u, spikes = steps.pop()
-            slope = SURROGATES[surrogate](u - threshold, gamma)
-            grad_u = grad[t] * slope
-            if grad_v is not None:  # through the reset: dv/du = 1 - o - u do/du (hard) or 1 - V_th do/du (soft)
-                through = 1 - spikes if reset == "hard" else torch.ones_like(u)
-                if not detach_reset:
-                    through.sub_(slope * (u if reset == "hard" else threshold))
-                grad_u.addcmul_(grad_v, through)
-            grad_x[t] = grad_u
-            grad_v = decay * grad_u
-        return grad_x, (grad_v if u0 is None else grad_v.sum_to_size(u0.shape).to(u0.dtype))
+        rows = _Rows(x)
+        start = None if u0 is None else rows.step(u0)
+        # the last bit of a sigmoid is another in compiled code, and depends on an element's place in eager code
+        kernel = _gradients.eager if surrogate == "sigmoid" else _gradients
+        options = (decay, threshold, gamma, surrogate, reset, detach_reset)
+        grad_x, grad_v = kernel(rows.flat(grad), rows.flat(x), start, *options)
+        grad_x = rows.back(grad_x)
+        return grad_x if u0 is None else (grad_x, rows.back(grad_v[None])[0].sum_to_size(u0.shape).to(u0.dtype))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -175,7 +231,7 @@ class _LIFGrad(torch.autograd.Function):
         grad, _ = _vmap_first(grad, None, dims[:1], info.batch_size)
         if u0 is not None:  # one gradient for each mapped element, even where they share u0
             u0 = u0.expand(info.batch_size, *u0.shape[1:])
-        return _LIFGrad.apply(grad, x, u0, *options), (1, 0)
+        return _LIFGrad.apply(grad, x, u0, *options), (1 if u0 is None else (1, 0))
 
 
 class LIF(nn.Module):

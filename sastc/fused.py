@@ -1,0 +1,61 @@
+"""Elementwise kernels, compiled by ``torch.compile`` once that pays.
+
+Compiling takes seconds, so a kernel runs eagerly until it has processed about as much as could have been processed in
+that time (never more than twice as slow as the better choice made in advance). Small runs never compile.
+"""
+
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COMPILE_AFTER = 2**30  # elements that a kernel processes eagerly first: seconds on one core
+
+
+def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function of (T, N) and (N,) tensors and of options that is elementwise along N.
+
+    On the CPU the results are those of the undecorated function to the last bit, whenever it is compiled; on a GPU the
+    compiler may fuse a product and a sum, which rounds once instead of twice. Where compiling fails, for want of a
+    compiler for example, a warning says so once and the function stays as it is.
+    """
+    processed: Counter = Counter()
+
+    @functools.cache
+    def compiled() -> Callable[..., Any]:  # when it is needed: torch.compile alone takes a second to import
+        # one graph serves all N; there is one for each T, data type and set of options
+        return torch.compile(kernel, fullgraph=True, dynamic=True, options={"cpp.dynamic_threads": True})
+
+    @functools.wraps(kernel)
+    def run(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or _broken:
+            return kernel(*arguments)
+        first = arguments[0]
+        variant = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)
+        if processed[variant] < COMPILE_AFTER:
+            processed[variant] += first.numel()
+            return kernel(*arguments)
+        # .data: tensors of their own, since of a view the shape of its base would be part of the graph
+        bare = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        try:
+            with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024):
+                return compiled()(*bare)
+        except Exception as error:
+            result = kernel(*arguments)  # a mistake of the caller's shows here
+            _broken.append(error)
+            warnings.warn(f"neurons run uncompiled, several times slower: {error}", RuntimeWarning, stacklevel=2)
+            return result
+
+    run.eager = kernel
+    return run
+
+
+_broken: list[Exception] = []
+
+
+def _kind(tensor: Tensor) -> tuple:
+    return tensor.dtype, tensor.device.type, len(tensor) if tensor.dim() > 1 else 0
