@@ -12,7 +12,7 @@ from test_models import VARIANTS, Doubled, ids, images, small
 from torch import nn
 
 from sastc.energy import ENERGY_PER_AC_PJ, ENERGY_PER_MAC_PJ, SPECIAL_ENERGY_PER_AC_PJ, count_energy
-from sastc.models.layers import PerStep, ResidualUnit, conv
+from sastc.models.layers import Conv, PerStep, ResidualUnit
 from sastc.neurons import LIF
 
 
@@ -120,7 +120,7 @@ def test_a_layer_behind_the_mean_over_time_runs_once():
 
 def test_shortcut_against_loops():
     spikes, fired = train(2, 3, 2, 5, 5), train(2, 3, 3, 3, 3, seed=1)
-    layers = [conv(2, 3, stride=2), conv(3, 3), conv(2, 3, 1, stride=2), conv(3, 4)]
+    layers = [Conv(2, 3, stride=2), Conv(3, 3), Conv(2, 3, 1, stride=2), Conv(3, 4)]
     branch = nn.Sequential(PerStep(layers[0]), Fires(fired), PerStep(layers[1]))
     net = Toy(spikes, ResidualUnit(branch, PerStep(layers[2])), PerStep(layers[3]))
     table = count_energy(net, torch.zeros(3, 1, 1, 1), neurons=Fires).layers.set_index("layer")
@@ -139,7 +139,7 @@ def test_shortcut_against_loops():
     ("pool", "kind"), [(nn.AvgPool2d(2), "pooled"), (nn.AdaptiveAvgPool2d(2), "pooled"), (nn.MaxPool2d(2), "spikes")]
 )
 def test_pools(pool, kind):
-    spikes, layer = train(2, 3, 2, 4, 4, rate=0.2), conv(2, 3)
+    spikes, layer = train(2, 3, 2, 4, 4, rate=0.2), Conv(2, 3)
     layers = count_energy(Toy(spikes, PerStep(pool), PerStep(layer)), torch.zeros(3, 1, 1, 1), neurons=Fires).layers
     seen = pool(spikes.flatten(0, 1)).unflatten(0, (2, 3))
     assert layers.input[0] == kind
@@ -150,7 +150,7 @@ def test_pools(pool, kind):
 # --- By hand ---------------------------------------------------------------------------------------------------------
 def test_image_by_hand():
     # 3x3, border 1, on 4x4: windows cover (4·3 - 2)² = 100 pixels; 1 · 2 channels: 200 MACs a step. Usual count: 2·9·16
-    net = nn.Sequential(PerStep(conv(1, 2)), nn.ReLU())
+    net = nn.Sequential(PerStep(Conv(1, 2)), nn.ReLU())
     net.timesteps = 3
     image, spiking = torch.rand(5, 1, 4, 4), nn.Sequential(net[0], LIF())
     spiking.timesteps = 3
@@ -164,7 +164,7 @@ def test_image_by_hand():
 
 
 def test_events_are_spikes():
-    events, layer = 3 * train(2, 3, 1, 4, 4), conv(1, 2)
+    events, layer = 3 * train(2, 3, 1, 4, 4), Conv(1, 2)
     net = nn.Sequential(PerStep(layer), LIF())
     found = count_energy(net, events, encoding="events")
     assert found.timesteps == 2

@@ -144,7 +144,7 @@ os._exit(0 if torch.equal(LIF()(x), eager) and not fused._broken else 1)
 
 
 def test_run_does_not_depend_on_compiling(compiling, tiny, tmp_path, monkeypatch):
-    config = tiny(method="kd", epochs=1)
+    config = tiny(method="kd", epochs=1, precision="bf16")
     compiled = run(config, results=tmp_path / "a", progress=False)
     monkeypatch.setattr(fused, "COMPILE_AFTER", NEVER)
     eager = run(config, results=tmp_path / "b", progress=False)

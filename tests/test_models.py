@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from sastc.models import MODELS, OPTIONS, Network, create_model
+from sastc.models.layers import Conv
 from sastc.neurons import LIF
 
 WIDE = {"wrn16_2_variant": "wide_resnet"}
@@ -699,3 +700,38 @@ def test_options_of_other_networks_are_ignored():
 def test_inputs_of_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"\(T, B, 3, H, W\)"):
         small("vgg11")(torch.zeros(shape, dtype=torch.float64))
+
+
+# Convolution of single pixels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [(3, 4), (16, 32)])
+def test_gradient_of_a_convolution_on_one_pixel_is_complete(channels, dtype):
+    """Torch leaves 8 of 9 bf16 weights' gradients as they lay in memory (stride 2)."""
+    layer = Conv(*channels, stride=2)
+    x, grad = (torch.randn(8, c, 1, 1, generator=torch.Generator().manual_seed(c)).to(dtype) for c in channels)
+    for _ in range(4):
+        junk = [torch.full((2**k,), float("nan")) for k in range(6, 17) for _ in range(4)]
+        del junk  # the allocator hands it out again
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = layer(x)
+        out.backward(grad)
+        expected = torch.zeros_like(layer.weight, dtype=torch.float64)
+        expected[..., 1, 1] = torch.einsum("bo,bi->oi", grad[..., 0, 0].double(), x[..., 0, 0].double())
+        bound = 1e-6 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(layer.weight.grad.double(), expected, rtol=bound, atol=bound)
+        wanted = torch.einsum("oi,bi->bo", layer.weight[..., 1, 1], x[..., 0, 0].float())
+        torch.testing.assert_close(out[..., 0, 0].float(), wanted, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_convolution_is_torchs(side):
+    layer = Conv(3, 4, stride=2, bias=True).double()
+    plain = nn.Conv2d(3, 4, 3, 2, padding=1).double()
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), plain(x))
+    found, expected = (torch.autograd.grad(m(x).square().sum(), list(m.parameters())) for m in (layer, plain))
+    torch.testing.assert_close(found, expected)

@@ -51,7 +51,7 @@ class Recipe:
 
     def conv_norm(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> "PerStep":
         """Convolution that keeps the size (up to its stride), then batch norm."""
-        return PerStep(conv(inputs, outputs, kernel, stride, bias), self.norm(outputs))
+        return PerStep(Conv(inputs, outputs, kernel, stride, bias), self.norm(outputs))
 
 
 def check(field: str, value: Any, valid: bool, allowed: str) -> None:
@@ -65,9 +65,23 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """Square convolution with odd `kernel`; the output side is ``ceil(side / stride)``."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+class Conv(nn.Conv2d):
+    """Square convolution with odd `kernel` that pads by half of it; the output side is ``ceil(side / stride)``.
+
+    On a map of one pixel only the kernel's centre meets the image, so only that is computed: the same function. Torch
+    computes the rest too, and in bf16 with stride 2 on the CPU oneDNN leaves the gradients of the other weights as they
+    lay in memory, which makes weights random or NaN.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False):
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H', W')."""
+        if x.shape[-2:] != (1, 1):
+            return super().forward(x)
+        centre = slice(self.kernel_size[0] // 2, self.kernel_size[0] // 2 + 1)
+        return F.conv2d(x, self.weight[..., centre, centre], self.bias)
 
 
 class PerStep(nn.Sequential):
@@ -181,7 +195,7 @@ def residual_stem(recipe: Recipe, channels: int, *, norm: bool = True, fire: boo
     channels = recipe.channels(channels)
     large = recipe.image_size >= 128
     kernel, stride = (7, 2) if large else (3, 1)
-    layers = [conv(recipe.in_channels, channels, kernel, stride)] + ([recipe.norm(channels)] if norm else [])
+    layers = [Conv(recipe.in_channels, channels, kernel, stride)] + ([recipe.norm(channels)] if norm else [])
     encoder = Encoder(PerStep(*layers), recipe.make_neuron() if fire else None, recipe.timesteps)
     pool = [PerStep(nn.MaxPool2d(3, stride=2, padding=1))] if large else []
     return Stage(encoder, channels=channels, stride=stride), pool

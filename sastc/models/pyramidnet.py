@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from sastc.models.layers import PerStep, Recipe, ResidualUnit, Stage, conv, pooled_head, residual_stem
+from sastc.models.layers import Conv, PerStep, Recipe, ResidualUnit, Stage, pooled_head, residual_stem
 from sastc.models.network import Network
 
 
@@ -41,7 +41,7 @@ def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, **head: str)
 def _block(recipe: Recipe, inputs: int, outputs: int, stride: int) -> ResidualUnit:
     """norm-conv-norm-neuron-conv-norm, added to a shortcut without weights: average pool and zero channels."""
     branch = nn.Sequential(
-        PerStep(recipe.norm(inputs), conv(inputs, outputs, stride=stride), recipe.norm(outputs)),
+        PerStep(recipe.norm(inputs), Conv(inputs, outputs, stride=stride), recipe.norm(outputs)),
         recipe.make_neuron(),
         recipe.conv_norm(outputs, outputs),
     )

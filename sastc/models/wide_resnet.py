@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from sastc.models.layers import PerStep, Recipe, Stage, Unit, conv, pooled_head, residual_stem
+from sastc.models.layers import Conv, PerStep, Recipe, Stage, Unit, pooled_head, residual_stem
 from sastc.models.network import Network
 from sastc.models.resnet import bottleneck16
 
@@ -16,10 +16,10 @@ class WideUnit(Unit):
         self.branch = nn.Sequential(
             recipe.conv_norm(inputs, outputs, stride=stride),
             recipe.make_neuron(),
-            PerStep(conv(outputs, outputs)),
+            PerStep(Conv(outputs, outputs)),
         )
         changes = stride > 1 or inputs != outputs
-        self.project = PerStep(conv(inputs, outputs, 1, stride)) if changes else None
+        self.project = PerStep(Conv(inputs, outputs, 1, stride)) if changes else None
 
     def current(self, x: Tensor) -> Tensor:
         """Pre-activation sum."""
