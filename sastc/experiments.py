@@ -9,7 +9,8 @@
 
 Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
 adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
-of a notebook that needs no run.
+of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
+book, on a page of their own, or with ``one_page: true`` on the same.
 """
 
 import dataclasses
@@ -32,7 +33,8 @@ class Experiment:
     scale: str
     runs: tuple[RunConfig, ...]
     needs_runs: bool = True
-    of_record: tuple[str, ...] = ()  # other scales whose recorded runs have a page in the book
+    of_record: tuple[str, ...] = ()  # other scales whose recorded runs are shown in the book
+    one_page: bool = False  # and that on this page
 
     @property
     def command(self) -> str:
@@ -58,7 +60,7 @@ def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, A
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    known = {"title", "notebook", "of", "of_record", *SCALES}
+    known = {"title", "notebook", "of", "of_record", "one_page", *SCALES}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
     runs: dict[str, RunConfig] = {}
@@ -75,8 +77,10 @@ def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, A
     of_record = tuple(content.get("of_record") or ())
     if set(of_record) - set(SCALES):
         raise ConfigError(f"{path}: of_record={list(of_record)!r}: must be made of {', '.join(SCALES)}")
+    if not isinstance(one_page := content.get("one_page", False), bool):
+        raise ConfigError(f"{path}: one_page={one_page!r}: must be true or false")
     return Experiment(
-        path.stem, content["title"], content["notebook"], scale, tuple(runs.values()), needs_runs, of_record
+        path.stem, content["title"], content["notebook"], scale, tuple(runs.values()), needs_runs, of_record, one_page
     )
 
 

@@ -18,7 +18,7 @@ from sastc.closing import footer as footer
 from sastc.closing import rerun_box as rerun_box
 from sastc.closing import runs_of as runs_of
 from sastc.config import METHODS, RunConfig
-from sastc.experiments import Experiment
+from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run, run_path
 
@@ -96,6 +96,13 @@ def one_of_each(experiment: Experiment, results: str | Path = "results") -> list
     first = experiment.runs[0]
     same = [c for c in experiment.runs if all(getattr(c, n) == getattr(first, n) for n in (*PAIR, "seed"))]
     return [run for c in same if (run := Run(run_path(c, results))).complete]
+
+
+def with_record(experiment: Experiment, results: str | Path = "results") -> list[Run]:
+    """The experiment's runs, recorded or not, after those of record at the other scales that it names."""
+    others = [scale for scale in experiment.of_record if scale != experiment.scale]
+    plans = [load_experiment(ROOT / "experiments" / f"{experiment.name}.yaml", scale) for scale in others]
+    return [run for plan in plans for run in runs_of(plan, results) if run.complete] + runs_of(experiment, results)
 
 
 def run_summary(run: Run) -> str:

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+from browsing import browsing
 
 from sastc.config import RunConfig
 
@@ -24,3 +25,9 @@ def chromium():
     if path is None:
         pytest.skip("Chromium is not installed")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    with browsing(chromium) as browser:
+        yield browser

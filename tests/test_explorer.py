@@ -1,8 +1,6 @@
 """The explorer against the recorded files: what is packed, and what a real browser shows of it."""
 
 import base64
-import functools
-import http.server
 import json
 import re
 import shutil
@@ -12,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from browsing import closed_context, served, violations
 
 from sastc.calibration import attention_bounds
 from sastc.config import RunConfig
@@ -219,23 +218,12 @@ def wait_for(condition):
 
 # In a browser
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PAGE = (
     '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>Explorer</title>'
     '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>body {{ margin: 12px }} '
     'html[data-theme="dark"] body {{ background: #14181e; color: white }}</style></head>'
     "<body><main><h1>Explorer</h1><h2>Weights</h2>{}</main></body></html>"
 )
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -250,22 +238,12 @@ def site(tmp_path, runs):
 @pytest.fixture
 def open_page(browser, site):
     """Opens the page with the network closed; at the end, no request was tried and the console is silent."""
-    errors, requests, contexts = [], [], []
+    faults, contexts = [], []
 
-    def route(handler):
-        url = handler.request.url
-        if url.startswith((site.parent.as_uri(), "http://127.0.0.1:", "data:", "blob:")):
-            return handler.continue_()
-        requests.append(url)
-        return handler.abort()
-
-    def open_page(hash_="", width=1000, address=None, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        context.route("**/*", route)
-        page = context.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+    def open_page(hash_="", address=None, **options):
+        own = (site.parent.as_uri(), "http://127.0.0.1:")
+        contexts.append(closed_context(browser, own, faults, **options))
+        page = contexts[-1].new_page()
         page.goto((address or site.as_uri()) + hash_)
         page.wait_for_selector(".cell")
         return page
@@ -273,8 +251,7 @@ def open_page(browser, site):
     yield open_page
     for context in contexts:
         context.close()
-    assert not requests
-    assert not errors
+    assert not faults
 
 
 def link(**state):
@@ -574,16 +551,13 @@ def test_files_hold_what_is_shown(open_page, runs):
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_serious_problem_of_accessibility(open_page, runs, theme):
-    from axe_playwright_python.sync_playwright import Axe
-
     two = dict(run=runs.first.name, run2=runs.second.name, images="image", image=1, step=2, cell="1-1")
     for state in (two, dict(images="class", against="class", class2=3)):
         page = open_page(link(**state))
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
         for summary in page.locator("summary").all():
             summary.click()
-        found = Axe().run(page).response["violations"]
-        assert not [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found]
+        assert not violations(page)
 
 
 def contrast(first, second):
@@ -618,15 +592,9 @@ def test_widths_and_themes(open_page, runs, theme, width):
 
 @pytest.mark.browser
 def test_served_pages_work_too(open_page, site, runs):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site.parent)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = open_page(link(epoch=2), address=f"http://127.0.0.1:{server.server_port}/explorer.html")
-    assert_drawn(page, runs.first.measures["attention"][1].mean(0))
-    server.shutdown()
+    with served(site.parent) as base:
+        page = open_page(link(epoch=2), address=f"{base}/explorer.html")
+        assert_drawn(page, runs.first.measures["attention"][1].mean(0))
 
 
 @pytest.mark.browser

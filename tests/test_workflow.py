@@ -1,7 +1,6 @@
 """papermill, the workflow, the book and a browser, all for real, in a copy of the project with small experiments."""
 
-import functools
-import http.server
+import html
 import json
 import os
 import re
@@ -9,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from browsing import closed_context, served, violations
 from conftest import TINY, TINY_SETTINGS
 
 from sastc.experiments import load_experiment
@@ -260,52 +261,94 @@ def pages_of(site):
 
 
 def test_internal_links_lead_somewhere(site):
+    """Files are there, and anchors are on their pages."""
+    texts = {page: page.read_text() for page in pages_of(site)}
+    anchors = {page: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for page, text in texts.items()}
     missing = set()
-    for page in pages_of(site):
-        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
-            if not re.match(r"[a-z]+:|//", target) and not (page.parent / target).exists():
+    for page, text in texts.items():
+        for target in re.findall(r'\b(?:href|src)="([^"]+)"', text):
+            if re.match(r"[a-z]+:|//", target):
+                continue
+            path, _, anchor = html.unescape(target).partition("#")
+            leads_to = (page.parent / path.split("?")[0]).resolve() if path else page
+            known = anchors.get(leads_to, {anchor}) | {"", "top"}
+            if not leads_to.exists() or (unquote(anchor) not in known and not anchor.startswith("explorer?")):
                 missing.add((page.name, target))
     assert not missing
 
 
 @pytest.mark.browser
-def test_pages_in_a_browser_ask_no_other_host_and_raise_no_error(site, chromium):
-    from playwright.sync_api import sync_playwright
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{server.server_port}"
+@pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1440, "dark")])
+def test_pages_ask_no_other_host_fit_and_describe_their_pictures(site, browser, width, theme):
     pages = [p.relative_to(site).as_posix() for p in pages_of(site)]
     assert len(pages) > 20
-    requests, errors = [], []
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        for width in (360, 1440):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.on("request", lambda r: requests.append(r.url))
-            page.on("response", lambda r: errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-            page.on("pageerror", lambda e: errors.append(str(e)))
-            page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-            for name in pages:
-                page.goto(f"{base}/{name}", wait_until="load")
-                wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-                assert wide <= 0 or name == "genindex.html", f"{name} is {wide} px too wide at {width} px"
-                assert not errors, (name, errors)
-            page.goto(f"{base}/runs/table2.html")
-            assert page.locator("table.results tbody tr").count() >= 1
-            assert page.locator("svg, img").count() >= 2
-            page.goto(f"{base}/method.html")
-            page.wait_for_selector("mjx-container", timeout=20_000)
-        browser.close()
-    server.shutdown()
-    assert not errors
-    outside = {url for url in requests if not url.startswith((base, "data:", "blob:"))}
-    assert not outside
+    faults = []
+    with served(site) as base:
+        page = closed_context(browser, (base,), faults, width, color_scheme=theme).new_page()
+        for name in pages:
+            page.goto(f"{base}/{name}", wait_until="load")
+            wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert wide <= 0 or name == "genindex.html", f"{name} is {wide} px too wide at {width} px"
+            assert not faults, (name, faults)
+            described = page.eval_on_selector_all("article img", "all => all.map(i => i.getAttribute('alt'))")
+            assert all(alt and not re.search(r"\.(svg|png)$", alt) for alt in described), (name, described)
+        page.goto(f"{base}/runs/table2.html")
+        assert page.locator("html").get_attribute("data-theme") == theme
+        assert page.locator("table.results tbody tr").count() >= 1
+        assert page.locator("svg, img").count() >= 2
+        page.goto(f"{base}/method.html")
+        page.wait_for_selector("mjx-container", timeout=20_000)
+        page.context.close()
+    assert not faults
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_kind_of_page_is_accessible(project, site, browser, theme):
+    run = next(run for run in runs_of(project) if run.config.method == "sastc")
+    kinds = ["index", "method", "config", "api", "runs/table2", "runs/explorer", f"runs/combination/{run.name}"]
+    faults, found = [], {}
+    with served(site) as base:
+        page = closed_context(browser, (base,), faults, 1440, color_scheme=theme).new_page()
+        for name in kinds:
+            page.goto(f"{base}/{name}.html", wait_until="load")
+            found[name] = violations(page, ("serious", "critical"))
+        page.context.close()
+    assert not {name: problems for name, problems in found.items() if problems}
+    assert not faults
+
+
+@pytest.mark.browser
+def test_the_explorer_in_the_book_shows_the_recorded_weights(project, site, browser):
+    """By link and by keyboard, with the runs of record beside the quick ones, on a light page."""
+    run = runs_of(project, "attention")[1]
+    attention = run.measures["attention"]  # (E, T, S, A)
+    faults = []
+    with served(site) as base:
+        page = closed_context(browser, (base,), faults).new_page()
+
+        def drawn():
+            texts = page.locator(".cell .value").all_text_contents()
+            return np.array(texts, float).reshape(attention.shape[2:])
+
+        page.goto(f"{base}/runs/explorer.html")
+        assert "slim" in page.locator(".panel h3").inner_text()
+        weight = "performance.getEntries().reduce((sum, e) => sum + (e.encodedBodySize ?? 0), 0)"
+        assert 200_000 < page.evaluate(weight) < 3_000_000
+        page.get_by_label("Dataset").select_option("Digits (quick)")
+        page.get_by_label("Seed", exact=True).select_option(str(run.config.seed))
+        page.get_by_role("radio", name="1", exact=True).check(force=True)
+        np.testing.assert_allclose(drawn(), attention[-1, 0], atol=0.00502)
+        page.locator("#epoch").focus()
+        page.keyboard.press("ArrowLeft")
+        np.testing.assert_allclose(drawn(), attention[-2, 0], atol=0.00502)
+        link = page.url
+        page.goto("about:blank")
+        page.goto(link)
+        np.testing.assert_allclose(drawn(), attention[-2, 0], atol=0.00502)
+        assert run.name in page.url
+        page.context.close()
+    assert not faults
 
 
 def test_source_notebooks_hold_no_outputs(request):

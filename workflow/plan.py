@@ -40,7 +40,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
     """All jobs by name, every input before what needs it.
 
     The runs of `scale` are trained. The quick plan also has the pages that an experiment names as `of_record`: what is
-    complete below `results` at another scale is shown, and nothing of it is trained.
+    complete below `results` at another scale is shown, and nothing of it is trained. With `one_page` there is one page
+    for all.
     """
     jobs: dict[str, Job] = {}
     paths = {"results": results, "data": data}
@@ -64,6 +65,10 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
                 parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
                 needs = tuple(config.name for config in runs if config.method != "teacher")
+                if shown != scale and experiment.one_page:
+                    own = jobs.pop(path.stem)  # it comes after what it needs
+                    jobs[path.stem] = dataclasses.replace(own, needs=own.needs + needs)
+                    continue
                 place = f" ({data_name(runs[0], results)}, {shown})" if shown != "quick" and runs else ""
                 title = experiment.title + place
                 jobs[name] = Job(experiment.notebook, name, title, parameters, needs)

@@ -137,7 +137,7 @@ function flow({ run, matrix, width, theme, label, difference, span, on }) {
   return svg;
 }
 
-// Axes for lines and points. `marks` are horizontal lines {y, label, strong}; labels that would meet are moved apart.
+// Axes for lines and points. `marks` are horizontal lines {y, label, strong, below, left}: where the label stands.
 function chart({ width, height, x, y, xLabel, yLabel, marks = [], theme, label, draw }) {
   const box = { left: 44, right: 10, top: 12, bottom: 40 };
   const scale = ({ range: [low, high], log }, from, to) => {
@@ -161,7 +161,7 @@ function chart({ width, height, x, y, xLabel, yLabel, marks = [], theme, label, 
   for (const mark of marks) {
     const at = py(mark.y);
     svg.append(make("line", { x1: box.left, x2: width - box.right, y1: at, y2: at, stroke: mark.strong ? theme.mark : theme.muted, "stroke-width": 1.4, "stroke-dasharray": mark.strong ? "none" : "2 3" }),
-      text(width - box.right - 2, at + (mark.below ? 13 : -4), mark.label, { "text-anchor": "end", fill: mark.strong ? theme.mark : theme.muted, "font-size": 11,
+      text(mark.left ? box.left + 2 : width - box.right - 2, at + (mark.below ? 13 : -4), mark.label, { "text-anchor": mark.left ? "start" : "end", fill: mark.strong ? theme.mark : theme.muted, "font-size": 11,
         "paint-order": "stroke", stroke: theme.ground, "stroke-width": 3 }));
   }
   draw(svg, px, py, box);

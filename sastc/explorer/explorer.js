@@ -1,5 +1,9 @@
 // The widget: controls are made anew only when what they offer changes; pictures are drawn anew with every change.
 
+const identity = (node) => (node.classList.contains("cell")
+  ? ["cell", node.closest(".panel").dataset.panel, `${node.dataset.s}-${node.dataset.a}`]
+  : [node.tagName, node.name || node.id || node.textContent, node.closest("[aria-label]")?.getAttribute("aria-label"), node.type === "radio" && node.value]);
+
 class Explorer extends Pictures {
   constructor(host) {
     super();
@@ -7,15 +11,15 @@ class Explorer extends Pictures {
     host.dataset.ready = "true";
     this.runs = JSON.parse(host.querySelector('script[type="application/json"]').textContent).runs.map((r) => new RecordedRun(r));
     this.inJupyter = document.body.hasAttribute("data-jp-theme-light");
-    // In the book the state is in the address; in JupyterLab it outlives a refresh in the page's memory.
+    // In the book the state is in the address; in JupyterLab state and focus outlive a refresh in the page's memory.
     this.linked = !this.inJupyter && host === document.querySelector(".sastc-explorer");
-    const memory = (window.sastcExplorer ??= {});
-    this.memoryKey = this.runs.map((r) => r.name).join(" ");
-    this.state = (this.linked && fromLink(location.hash)) || (this.inJupyter && memory[this.memoryKey]) || { ...START };
+    this.memory = (window.sastcExplorer ??= {})[this.runs.map((r) => r.name).join(" ")] ??= {};
+    this.state = (this.linked && fromLink(location.hash)) || (this.inJupyter && this.memory.state) || { ...START };
     this.focus = [0, 0];
     this.shadow = host.attachShadow({ mode: "open" });
     this.build();
     this.update({}, tidy(this.state, this.runs));
+    if (this.inJupyter) this.keepFocus();
     new ResizeObserver(() => { if (this.width !== this.root.clientWidth) this.draw(); }).observe(this.root);
     const themed = new MutationObserver(() => this.draw());
     themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
@@ -36,11 +40,10 @@ class Explorer extends Pictures {
     this.root = make("div", { class: "root", role: "region", "aria-label": "Attention explorer" },
       make("div", { class: "lead" },
         make("p", {}, make("strong", {}, "A high weight is no proof of meaning. "),
-          "Attention weights multiply the distances that train them. The loss falls when the student comes closer to a teacher layer, and it also falls when weight moves to the teacher layer that is cheapest to imitate. The optimiser may take that easy way."),
-        make("p", {}, "So read weight and distance together. ★ marks the highest weight of a row, ◇ the smallest distance. Where both sit on the same teacher layer, ease alone can explain the choice.")),
+          "Weights multiply the distances that train them, so the loss also falls when weight moves to the teacher layer that is cheapest to imitate. Where ★ (highest weight of a row) and ◇ (smallest distance) meet, ease alone can explain the choice.")),
       part("chooser", "div", { class: "bar", role: "group", "aria-label": "Runs" }),
       part("what", "div", { class: "bar", role: "group", "aria-label": "What is shown" }),
-      make("div", { class: "bar", role: "group", "aria-label": "Epoch" },
+      make("div", { class: "bar stay", role: "group", "aria-label": "Epoch" },
         make("div", { class: "time" },
           make("label", { class: "name", for: "epoch" }, "Epoch"),
           part("play", "button", { type: "button", class: "play", click: () => this.play() }, "▶ Play"),
@@ -82,7 +85,7 @@ class Explorer extends Pictures {
     if (this.linked && write && Object.keys(changes).length) {
       history.replaceState(history.state, "", toLink(this.state) || location.pathname + location.search);
     }
-    window.sastcExplorer[this.memoryKey] = this.state;
+    this.memory.state = this.state;
     this.controls();
     this.draw();
     if (!this.timer) this.announce();
@@ -98,14 +101,13 @@ class Explorer extends Pictures {
     const { epoch: _, cell: __, ...offered } = state; // all that the controls below depend on
     if (this.offered === JSON.stringify(offered)) return;
     this.offered = JSON.stringify(offered);
-    const active = this.shadow.activeElement;
-    const again = active && [active.name, active.value, active.closest("[aria-label]")?.getAttribute("aria-label")];
+    const focused = this.focused;
     const scrolled = this.root.querySelector(".thumbs")?.scrollLeft;
     const [run, other] = this.shown;
     const set = (name) => (r) => this.update({ [name]: r.name });
     const two = make("label", { class: "check" }, make("input", { type: "checkbox", name: "two", checked: Boolean(other),
       change: (e) => this.update({ run2: e.target.checked ? (this.runs.find((r) => r !== run && r.pair === run.pair) ?? this.runs.find((r) => r !== run)).name : null }) }), "A second run beside it");
-    const group = (title, current, name) => make("fieldset", { class: "runs" }, make("legend", {}, title), runSelects(this.runs, current, title === "Run" ? "" : `, ${title}`, set(name)));
+    const group = (title, current, name) => make("fieldset", { class: "runs" }, make("legend", { class: other ? null : "hidden" }, title), runSelects(this.runs, current, title === "Run" ? "" : `, ${title}`, set(name)));
     parts.chooser.hidden = this.runs.length < 2;
     parts.chooser.replaceChildren(group(other ? "Run A" : "Run", run, "run"), ...(other ? [group("Run B", other, "run2")] : []), two);
     parts.what.hidden = !run.epochs;
@@ -128,16 +130,25 @@ class Explorer extends Pictures {
       ...(state.images === "image" ? [imageStrip(run, state, (image) => this.update({ image }))] : []));
     const thumbs = this.root.querySelector(".thumbs");
     if (thumbs && scrolled) thumbs.scrollLeft = scrolled;
-    if (again) { // the control that was used keeps the focus
-      const same = [...this.root.querySelectorAll("input, select")].filter((c) => c.name === again[0] && c.closest("[aria-label]")?.getAttribute("aria-label") === again[2]);
-      (same.find((c) => c.value === again[1]) ?? same[0])?.focus({ preventScroll: true });
-    }
+    this.refocus(focused); // the control that was used
+  }
+
+  // What has the focus, in terms that what is made in its place shares.
+  get focused() {
+    return this.shadow.activeElement && identity(this.shadow.activeElement);
+  }
+
+  refocus(focused) {
+    if (!focused) return;
+    const nodes = [...this.root.querySelectorAll("input, select, button, summary, .cell")];
+    const like = (parts) => nodes.find((node) => String(identity(node).slice(0, parts)) === String(focused.slice(0, parts)));
+    (like(4) ?? like(3))?.focus({ preventScroll: true }); // of choices that have changed, the first
   }
 
   draw() {
     if (this.root.clientWidth < 100) return; // not laid out yet, or hidden: the observer of its size draws it then
     const { parts, state } = this;
-    const inGrid = this.shadow.activeElement?.classList.contains("cell") ? [this.shadow.activeElement.closest(".panel").dataset.panel, ...this.focus] : null;
+    const { focused } = this;
     this.width = this.root.clientWidth;
     const style = getComputedStyle(this.host);
     const theme = Object.fromEntries(["text", "muted", "ground", "line", "accent", "mark", "middle", "negative", "positive"].map((n) => [n, style.getPropertyValue(`--x-${n}`).trim()]));
@@ -159,7 +170,7 @@ class Explorer extends Pictures {
     if (!this.panels.length) return;
     this.behind();
     parts.table.replaceChildren(...drawn.map((v) => valueTable(v, `epoch ${v.epoch}, step ${v.step}, ${v.images}`)), make("p", { class: "muted" }, CAVEATS));
-    if (inGrid) parts.panels.querySelector(`[data-panel="${inGrid[0]}"] [data-s="${inGrid[1]}"][data-a="${inGrid[2]}"]`)?.focus({ preventScroll: true });
+    if (!this.shadow.activeElement) this.refocus(focused);
   }
 
   choose(s, a) {
@@ -192,6 +203,15 @@ class Explorer extends Pictures {
     } else return;
     event.preventDefault();
     event.stopPropagation(); // JupyterLab has keys of its own
+  }
+
+  // A refresh in JupyterLab puts a new explorer in the place of this one: it takes the focus that this one had.
+  keepFocus() {
+    if (document.activeElement === document.body) this.refocus(this.memory.focused);
+    this.shadow.addEventListener("focusin", () => { this.memory.focused = this.focused; });
+    this.shadow.addEventListener("focusout", () => setTimeout(() => {
+      if (this.host.isConnected && !this.focused) this.memory.focused = null;
+    }));
   }
 
   play() {

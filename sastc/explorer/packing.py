@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sastc.calibration import attention_bounds
+from sastc.attention import attention_bounds
 from sastc.labels import LABELS, run_title
 from sastc.records import Run
 
 THUMBNAIL = 48  # pixels at most
 MAIN = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")  # chosen by name
+LESS = ("epochs", "batch_size", "stm_batches", "probe_batches")  # of the other settings, these are named last
 # Arrays by epoch that keep the same epochs, and the share that they may take of the room left before them.
 BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0.5), (("attention_class",), 1.0))
 
@@ -33,7 +34,8 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
     A run that has not recorded an epoch yet has ``"epochs": 0``. Arrays that a run does not have are left out.
     """
     config = run.config
-    other = ", ".join(a for a in config.arguments if a.split("=")[0] not in MAIN)
+    others = [a for a in config.arguments if a.split("=")[0] not in MAIN]
+    other = ", ".join(sorted(others, key=lambda a: a.split("=")[0] in LESS))
     packed = {
         "name": run.name,
         "title": ", ".join(filter(None, (run_title(run), other))),

@@ -111,7 +111,7 @@ class Pictures {
     const curves = epochs.map((e) => run.weights({ ...state, epoch: e }).map(entropy)); // [epoch][student layer]
     const top = Math.log(run.teacher.length);
     const least = leastEntropy(run);
-    const marks = [{ y: top, label: `ln ${run.teacher.length} = ${fixed(top)}: uniform`, strong: true, below: true }, ...(least > 0 ? [{ y: least, label: `lowest possible ${fixed(least)}`, below: true }] : [])];
+    const marks = [{ y: top, label: `ln ${run.teacher.length} = ${fixed(top)}: uniform`, strong: true, below: true, left: true }, ...(least > 0 ? [{ y: least, label: `lowest possible ${fixed(least)}`, below: true, left: true }] : [])];
     return chart({ width, height: 270, theme, x: { range: [1, Math.max(run.epochs, 2)], whole: true }, y: { range: [least > 0 ? least - 0.12 * top : 0, top * 1.03] }, xLabel: "epoch", yLabel: "entropy (nats)", marks,
       label: `Entropy of each student layer's attention by epoch; at epoch ${epoch}: ${run.student.map((l, s) => `${l} ${fixed(curves[epochs.indexOf(epoch)][s])}`).join(", ")}.`,
       draw: (svg, px, py, box) => {

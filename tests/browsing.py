@@ -1,0 +1,63 @@
+"""A real browser with its network closed: what a page asks of another host is refused, and is a fault of the page."""
+
+import contextlib
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder on this machine."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@contextlib.contextmanager
+def browsing(chromium: str) -> Iterator:
+    """A browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def closed_context(browser, own: tuple[str, ...], faults: list[str], width: int = 1000, **options):
+    """A context whose pages reach only addresses that begin as one of `own`; notes what goes wrong in `faults`."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+
+    def route(handler):
+        url = handler.request.url
+        if url.startswith((*own, "data:", "blob:")):
+            return handler.continue_()
+        faults.append(f"asked for {url}")
+        return handler.abort()
+
+    context.route("**/*", route)
+    context.on("response", lambda r: faults.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    context.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    context.on("weberror", lambda e: faults.append(str(e.error)))
+    return context
+
+
+def violations(page, impacts: tuple[str, ...] = ("minor", "moderate", "serious", "critical")) -> list[tuple]:
+    """What axe-core finds on a page, of these impacts."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = [v for v in Axe().run(page).response["violations"] if v["impact"] in impacts]
+    return [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found]
