@@ -137,6 +137,22 @@ def test_long_runs_keep_fewer_epochs_by_image_within_the_budget(tmp_path):
     np.testing.assert_allclose(decoded(arrays["attention_instance"]), expected, atol=1e-5)
 
 
+def test_small_pages_keep_fewer_images_in_the_similarity_matrices(runs):
+    packed, measures = pack_run(runs.first, 12_000)["arrays"], runs.first.measures
+    (n,) = packed["similarity_label"]["shape"]
+    assert 8 <= n < M
+    order = np.argsort(measures["similarity_label"][:n], kind="stable")
+    matrix = measures["similarity_teacher"][1][np.ix_(order, order)]
+    assert abs(decoded(packed["similarity_teacher_1"]) - matrix[np.triu_indices(n)]).max() <= np.ptp(matrix) / 500
+
+
+def test_what_runs_share_is_in_the_page_once(tmp_path):
+    first, second = (record(tmp_path, timesteps=3, seed=seed) for seed in (0, 1))
+    alone = len(explore(first).to_html())
+    write_arrays(second.path / "measures.npz", first.measures)
+    assert len(explore(tmp_path).to_html()) < alone + 6_000
+
+
 def test_images_are_thumbnails_and_event_frames_become_one_picture(tmp_path):
     run = record(tmp_path, timesteps=3)
     rng = np.random.default_rng(0)

@@ -6,7 +6,6 @@ script, its style and its data, and asks no host for anything. :mod:`sastc.explo
 
 import contextlib
 import html
-import json
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -14,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sastc.explorer.packing import pack_run
+from sastc.explorer.packing import pack_page
+from sastc.labels import run_title
 from sastc.records import Run, RunError, list_runs
 
 __all__ = ["Explorer", "explore"]
@@ -28,7 +28,7 @@ SCRIPTS = (
     "panels.js",
     "explorer.js",
 )  # joined in this order inside one function
-BUDGET = 2_000_000  # bytes of data in a page
+BUDGET = 1_200_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
 
 
 def explore(paths: Source | Sequence[Source] = "results", *, interval: float | None = None) -> "Explorer":
@@ -83,11 +83,10 @@ class Explorer:
 
     def to_html(self, budget: int = BUDGET) -> str:
         """The HTML fragment, with about `budget` bytes of data at most."""
-        runs = [pack_run(run, budget // len(self.runs)) for run in self.runs]
         # "<" could end the script element; escaped, it is the same JSON.
-        data = json.dumps({"format": 1, "runs": runs}, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        data = pack_page(self.runs, budget).replace("<", "\\u003c")
         style, theme, script = _assets()  # the attribute below keeps JupyterLab's shortcuts out
-        names = "".join(f"<li>{html.escape(run['title'])}</li>" for run in runs)
+        names = "".join(f"<li>{html.escape(run_title(run))}</li>" for run in self.runs)
         return (
             f'<div class="sastc-explorer" data-lm-suppress-shortcuts="true"><style>{theme}</style>'
             f"<p>The attention explorer is a script. In JupyterLab, trust this notebook to see it.</p><ul>{names}</ul>"

@@ -11,8 +11,9 @@ function decode({ type, low, high, log, data }) {
 }
 
 class RecordedRun {
-  constructor(json) {
+  constructor(json, data) {
     Object.assign(this, json);
+    for (const array of Object.values(this.arrays)) array.data = data[array.data];
     this.decoded = new Map();
   }
 

@@ -9,7 +9,8 @@ class Explorer extends Pictures {
     super();
     this.host = host;
     host.dataset.ready = "true";
-    this.runs = JSON.parse(host.querySelector('script[type="application/json"]').textContent).runs.map((r) => new RecordedRun(r));
+    const { runs, data } = JSON.parse(host.querySelector('script[type="application/json"]').textContent);
+    this.runs = runs.map((run) => new RecordedRun(run, data));
     this.inJupyter = document.body.hasAttribute("data-jp-theme-light");
     // In the book the state is in the address; in JupyterLab state and focus outlive a refresh in the page's memory.
     this.linked = !this.inJupyter && host === document.querySelector(".sastc-explorer");
@@ -45,8 +46,8 @@ class Explorer extends Pictures {
       part("what", "div", { class: "bar", role: "group", "aria-label": "What is shown" }),
       make("div", { class: "bar stay", role: "group", "aria-label": "Epoch" },
         make("div", { class: "time" },
-          make("label", { class: "name", for: "epoch" }, "Epoch"),
-          part("play", "button", { type: "button", class: "play", click: () => this.play() }, "▶ Play"),
+          make("label", { class: "hidden", for: "epoch" }, "Epoch"),
+          part("play", "button", { type: "button", class: "play", click: () => this.play() }),
           part("slider", "input", { type: "range", id: "epoch", min: 1, step: 1, input: (e) => { this.pause(); this.update({ epoch: Number(e.target.value) }); } }),
           part("epoch", "output", { for: "epoch", "aria-hidden": "true" }))),
       part("note", "p", { class: "muted" }),
@@ -61,6 +62,7 @@ class Explorer extends Pictures {
       part("status", "div", { role: "status", class: "hidden" }));
     part("tip", "div", { class: "tip", "aria-hidden": "true", hidden: true }); // outside the root, which would contain it
     this.parts.copy.hidden = !this.linked;
+    this.playing(false);
     this.shadow.append(style, this.root, this.parts.tip);
   }
 
@@ -97,7 +99,7 @@ class Explorer extends Pictures {
     parts.slider.value = epoch;
     parts.slider.disabled = parts.play.disabled = epochs < 2;
     parts.slider.setAttribute("aria-valuetext", `epoch ${epoch} of ${epochs}`);
-    parts.epoch.textContent = `${epoch} of ${epochs}`;
+    parts.epoch.textContent = `epoch ${epoch} of ${epochs}`;
     const { epoch: _, cell: __, ...offered } = state; // all that the controls below depend on
     if (this.offered === JSON.stringify(offered)) return;
     this.offered = JSON.stringify(offered);
@@ -222,15 +224,21 @@ class Explorer extends Pictures {
       if (!this.host.isConnected || this.epoch >= this.epochs) this.pause();
       else this.update({ epoch: this.epoch + 1 });
     }, pace);
-    this.parts.play.textContent = "❚❚ Pause";
+    this.playing(true);
   }
 
   pause() {
     if (!this.timer) return;
     clearInterval(this.timer);
     this.timer = null;
-    this.parts.play.textContent = "▶ Play";
+    this.playing(false);
     this.announce();
+  }
+
+  // What the button would do.
+  playing(now) {
+    const [mark, word] = now ? ["❚❚", "Pause"] : ["▶", "Play"];
+    this.parts.play.replaceChildren(make("span", { "aria-hidden": "true" }, mark), make("span", { class: "word" }, word));
   }
 
   announce() {

@@ -8,10 +8,15 @@ for ranges up to e^13. Both are far below the two or three digits that are shown
 painted: images, and similarity matrices, of which the upper triangle is kept, row by row, sorted by class.
 
 An array by epoch also has ``"epochs": [...]``, the one-based epochs that it holds. Where a run would be larger than its
-part of the page, epochs are left out evenly, first of the arrays by class and by image. The explorer says so.
+part of the page, epochs are left out evenly, first of the arrays by class and by image, and similarity matrices keep
+fewer images. The explorer says so. In a page, ``data`` is a place in one list of such strings, so that what runs share,
+the test images and a teacher's similarity matrices, is there once.
 """
 
 import base64
+import json
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +27,32 @@ from sastc.labels import LABELS, run_title
 from sastc.records import Run
 
 THUMBNAIL = 48  # pixels at most
+MATRICES = 1 / 3  # of a run's bytes, for similarity matrices, at most
 MAIN = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")  # chosen by name
-LESS = ("epochs", "batch_size", "stm_batches", "probe_batches")  # of the other settings, these are named last
+LESS = (
+    "epochs",
+    "batch_size",
+    "mlp_dim",
+    "stm_batches",
+    "probe_batches",
+)  # of the other settings, these are named last
 # Arrays by epoch that keep the same epochs, and the share that they may take of the room left before them.
 BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0.5), (("attention_class",), 1.0))
+
+
+def pack_page(runs: Sequence[Run], budget: int) -> str:
+    """JSON of all runs in about `budget` bytes; each run has as many as leave enough for the others."""
+    share = 2 * budget
+    while share > 10_000:
+        share //= 2
+        table: dict[str, int] = {}
+        packed = [pack_run(run, share) for run in runs]
+        for array in (array for run in packed for array in run["arrays"].values()):
+            array["data"] = table.setdefault(array["data"], len(table))
+        page = {"format": 2, "runs": packed, "data": list(table)}
+        if len(text := json.dumps(page, separators=(",", ":"), allow_nan=False)) < 1.1 * budget:
+            break
+    return text
 
 
 def pack_run(run: Run, budget: int) -> dict[str, Any]:
@@ -70,10 +97,10 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
     for name in ("index", "label"):
         if f"instance_{name}" in measures:  # written when the run ends
             packed[name] = measures[f"instance_{name}"].tolist()
-    arrays = _painted(measures)
+    arrays = _images(measures) | (matrices := _similarities(measures, int(MATRICES * budget)))
     if "instance_logits" in measures:
         arrays["instance_logits"] = encode(measures["instance_logits"])  # (P, T, N)
-    room = (budget - sum(len(a["data"]) for a in arrays.values())) * 3 // 4 // 2  # base64; two bytes a value
+    room = (budget - sum(len(a["data"]) for a in matrices.values())) * 3 // 4 // 2  # base64; two bytes a value
     for group, share in BY_EPOCH:
         names = [name for name in group if name in measures]
         size = sum(measures[name][0].size for name in names)
@@ -106,26 +133,34 @@ def encode(values: np.ndarray, kind: str = "u2", log: bool = False) -> dict[str,
     return {"shape": list(values.shape), "type": kind, "low": low, "high": high, "log": log, "data": data}
 
 
-def _painted(measures: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Images ``(P, C, H, W)``, and similarity matrices sorted by class, one array a matrix."""
-    arrays = {}
-    if "instance_image" in measures:
-        images = measures["instance_image"]
-        if images.ndim == 5:  # (P, T, C, H, W), event frames: all that happened, in one picture
-            images = images.max(1)
-        stride = -(-max(images.shape[-2:]) // THUMBNAIL)
-        arrays["instance_image"] = encode(images[..., ::stride, ::stride], "u1")
-    if {"similarity_student", "similarity_teacher", "similarity_label"} <= set(measures):
-        labels = measures["similarity_label"][: measures["similarity_teacher"].shape[-1]]
-        order = np.argsort(labels, kind="stable")
-        upper = np.triu_indices(len(order))
-        arrays["similarity_label"] = encode(labels[order])
-        for (t, s), _ in np.ndenumerate(measures["similarity_student"][:, :, 0, 0]):
-            matrix = measures["similarity_student"][t, s][np.ix_(order, order)]
-            arrays[f"similarity_student_{t}_{s}"] = encode(matrix[upper], "u1")
-        for a, matrix in enumerate(measures["similarity_teacher"]):
-            arrays[f"similarity_teacher_{a}"] = encode(matrix[np.ix_(order, order)][upper], "u1")
-    return arrays
+def _images(measures: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Images ``(P, C, H, W)``."""
+    if "instance_image" not in measures:
+        return {}
+    images = measures["instance_image"]
+    if images.ndim == 5:  # (P, T, C, H, W), event frames: all that happened, in one picture
+        images = images.max(1)
+    stride = -(-max(images.shape[-2:]) // THUMBNAIL)
+    return {"instance_image": encode(images[..., ::stride, ::stride], "u1")}
+
+
+def _similarities(measures: dict[str, np.ndarray], budget: int) -> dict[str, Any]:
+    """Similarity matrices of the first images, as many as `budget` allows, sorted by class; one array a matrix."""
+    if not {"similarity_student", "similarity_teacher", "similarity_label"} <= set(measures):
+        return {}
+    named = {
+        f"similarity_student_{t}_{s}": m
+        for t, row in enumerate(measures["similarity_student"])
+        for s, m in enumerate(row)
+    }
+    named |= {f"similarity_teacher_{a}": m for a, m in enumerate(measures["similarity_teacher"])}
+    most = math.isqrt(budget * 3 // 2 // len(named))  # half of a matrix, in base64
+    labels = measures["similarity_label"][: min(measures["similarity_teacher"].shape[-1], max(most, 8))]
+    order = np.argsort(labels, kind="stable")
+    upper = np.triu_indices(len(order))
+    return {"similarity_label": encode(labels[order])} | {
+        name: encode(matrix[np.ix_(order, order)][upper], "u1") for name, matrix in named.items()
+    }
 
 
 def _accuracy(run: Run) -> list[float]:
