@@ -229,13 +229,14 @@ function colourBar({ width, theme, low, high, from, to, layers, difference, span
   return svg;
 }
 
-// A similarity matrix on a canvas, with lines between classes.
+// A similarity matrix on a canvas, with lines between classes. The colours span what is off the diagonal: an image is
+// most like itself, and that would leave the rest dark.
 function similarityMap(matrix, labels, theme, name) {
   const n = matrix.length;
   const scale = Math.max(1, Math.floor(256 / n));
-  const values = matrix.flat();
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const label = `Similarity matrix of ${name}, ${n} test images sorted by class, from ${short(low)} to ${short(high)}`;
+  const others = matrix.flatMap((row, i) => row.filter((_, j) => i !== j));
+  const [low, high] = [Math.min(...others), Math.max(...others)];
+  const label = `Similarity matrix of ${name}, ${n} test images sorted by class, from ${short(low)} to ${short(high)} off the diagonal`;
   const canvas = make("canvas", { width: n * scale, height: n * scale, role: "img", "aria-label": label, class: "similarity" });
   const context = canvas.getContext("2d");
   matrix.forEach((row, i) => row.forEach((v, j) => {

@@ -60,7 +60,7 @@ class Pictures {
       const easiest = distances && argmin(distances[s]) === a;
       const marks = [highest && "highest weight of its row", easiest && "smallest distance of its row", weights[s][a] >= nearBound(run) && "at the upper bound"].filter(Boolean);
       const name = `${run.student[s]} to ${run.teacher[a]}`;
-      return { colour: colour(value), lines: [difference ? signed(value, this.span < 0.1 ? 3 : 2) : fixed(value), ...(distances ? [`d ${short(distances[s][a])}`] : []), ...(cka ? [`CKA ${fixed(cka[s][a])}`] : [])],
+      return { colour: colour(value), lines: [difference ? signed(value, this.span < 0.01 ? 4 : this.span < 0.1 ? 3 : 2) : fixed(value), ...(distances ? [`d ${short(distances[s][a])}`] : []), ...(cka ? [`CKA ${fixed(cka[s][a])}`] : [])],
                label: [name, ...said, ...marks].join(", "), title: [name.replace(" to ", " → "), ...said, ...marks].join("\n"), highest, easiest };
     }));
     const on = { choose: (s, a) => this.choose(s, a), key: (e, s, a) => this.key(e, s, a, index), focus: (s, a) => { this.focus = [s, a]; }, tip: (e, what) => this.tip(e, what) };
@@ -140,7 +140,7 @@ class Pictures {
       else {
         const figure = (matrix, name) => {
           const { canvas, low, high } = similarityMap(matrix, found.labels, theme, name);
-          return make("figure", {}, make("figcaption", {}, make("b", {}, name), `dark ${short(low)} to light ${short(high)}`), canvas);
+          return make("figure", {}, make("figcaption", {}, make("b", {}, name), `dark ${short(low)} to light ${short(high)} off the diagonal`), canvas);
         };
         box.append(make("div", { class: "matrices" }, figure(found.student, `Student ${run.student[s]}, ${state.step ? `step ${Math.min(state.step, run.timesteps)}` : "mean of all steps"}`), figure(found.teacher, `Teacher ${run.teacher[a]}`)));
       }
@@ -148,7 +148,7 @@ class Pictures {
     });
     const run = this.shown[0];
     parts.behind.replaceChildren(make("header", {}, make("h3", {}, `Behind ${run.student?.[s]} → ${run.teacher?.[a]}`), make("button", { type: "button", click: () => this.close() }, "Close")), make("div", { class: "blocks" }, blocks),
-      this.shown.some((r) => r.has("similarity_label")) ? make("p", { class: "muted" }, "Dot products of every two of the first test images (Eq. 3) at the last epoch, sorted by class; lines part the classes. Queries and keys are made of such rows.") : "");
+      this.shown.some((r) => r.has("similarity_label")) ? make("p", { class: "muted source" }, "Dot products of every two of the first test images (Eq. 3) at the last epoch, sorted by class; lines part the classes. Queries and keys are made of such rows.") : "");
     parts.behind.onkeydown = (e) => { if (e.key === "Escape") this.close(); };
   }
 }
