@@ -95,3 +95,14 @@ def test_the_repository_is_named_in_one_place():
     assert f"url     = {{{url}}}" in config.myst_substitutions["citation"]
     pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "sastc").rglob("*.py")]
     assert not [page.name for page in pages if url in page.read_text()]
+
+
+def test_what_opens_has_a_name_and_signatures_are_no_lists():
+    from bs4 import BeautifulSoup
+
+    contents = "<details><summary><span><i></i></span></summary></details>"
+    context = {"body": '<dt>\n<dl>\n<dd><em class="sig-param">x</em></dd></dl></dt><dl>\n<dt>term</dt></dl>'}
+    context["generate_toctree_html"] = lambda kind: BeautifulSoup(contents, "html.parser")
+    house.finish(None, "method", "page.html", context, None)
+    assert context["generate_toctree_html"]("sidebar").summary["aria-label"]
+    assert context["body"].count('<dl role="presentation">') == 1

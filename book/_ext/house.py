@@ -18,6 +18,7 @@ from sastc.config import SCALES
 
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
+PARAMETERS = '<dl>\n<dd><em class="sig-param">'  # Sphinx lays out long signatures as a list without terms
 
 
 def source_of(docname: str) -> str | None:
@@ -46,10 +47,26 @@ def drawing(match: re.Match) -> str:
     return f'<div class="drawing-box" role="img" tabindex="0" aria-label="{label}">{svg}</div>'
 
 
+def name_what_opens(context):
+    """The arrows that open parts of the contents are drawn; screen readers get words."""
+    make = context["generate_toctree_html"]
+
+    def named(*arguments, **options):
+        contents = make(*arguments, **options)
+        for summary in contents.select("summary") if hasattr(contents, "select") else ():
+            summary["aria-label"] = "Pages of this part"
+        return contents
+
+    context["generate_toctree_html"] = named
+
+
 def finish(app, pagename, templatename, context, doctree):
     """Change the page's context before it is written."""
     if "body" in context:
-        context["body"] = IMAGE.sub(drawing, context["body"])
+        body = context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">'))
+        context["body"] = IMAGE.sub(drawing, body)
+    if "generate_toctree_html" in context:
+        name_what_opens(context)
     if source := source_of(pagename):
         for button in context.get("header_buttons", []):
             for entry in button.get("buttons", [button]):
