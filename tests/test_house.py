@@ -73,6 +73,13 @@ def test_download_holds_the_figure_as_drawn():
     assert b"#000000" in data
 
 
+def test_figures_of_one_name_on_a_page_have_anchors_of_their_own():
+    context = {"body": figure_of("#d55e00") + figure_of("#0072b2") + figure_of("#d55e00")}
+    house.finish(None, "method", "page.html", context, None)
+    found = re.findall(r'<figure class="drawing" id="([^"]+)"', context["body"])
+    assert found == ["fig-lines", "fig-lines-2", "fig-lines-3"]
+
+
 def test_buttons_lead_to_the_source_notebook():
     url = "https://host/sastc/blob/main/book/runs/table7.ipynb"
     buttons = [

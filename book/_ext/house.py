@@ -10,15 +10,19 @@ import base64
 import hashlib
 import html
 import re
+from collections import Counter
 from pathlib import Path
 
 import yaml
+from docutils import nodes
+from sphinx.util.docutils import SphinxRole
 
 from sastc.config import SCALES
 
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
 PARAMETERS = '<dl>\n<dd><em class="sig-param">'  # Sphinx lays out long signatures as a list without terms
+FIGURE = re.compile(r'<figure class="drawing" id="(fig-[^"]+)"')
 
 
 def source_of(docname: str) -> str | None:
@@ -60,11 +64,33 @@ def name_what_opens(context):
     context["generate_toctree_html"] = named
 
 
+def numbered(match: re.Match, seen: Counter) -> str:
+    """A figure's anchor; of several with one name on a page, the second ends in ``-2``."""
+    seen[name := match[1]] += 1
+    return match[0] if seen[name] == 1 else match[0].replace(name, f"{name}-{seen[name]}")
+
+
+class DrawingRole(SphinxRole):
+    """A link to a figure of a results page: ``{drawing}`words <runs/table7#table7>` ``."""
+
+    def run(self):
+        """Make the link, or an error if there is no such page."""
+        match = re.fullmatch(r"(.+) <(.+)#(.+)>", self.text)
+        if not match or match[2] not in self.env.found_docs:
+            error = self.inliner.reporter.error(f"no figure {self.text!r}: must be words <page#name>", line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, error)], [error]
+        page = self.env.app.builder.get_relative_uri(self.env.docname, match[2])
+        return [nodes.reference("", match[1], internal=True, refuri=f"{page}#fig-{match[3]}")], []
+
+
 def finish(app, pagename, templatename, context, doctree):
     """Change the page's context before it is written."""
     if "body" in context:
-        body = context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">'))
-        context["body"] = IMAGE.sub(drawing, body)
+        body, seen = (
+            context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">')),
+            Counter(),
+        )
+        context["body"] = FIGURE.sub(lambda match: numbered(match, seen), IMAGE.sub(drawing, body))
     if "generate_toctree_html" in context:
         name_what_opens(context)
     if source := source_of(pagename):
@@ -90,6 +116,7 @@ def substitutions(app, config):
 
 def setup(app):
     """Connect to Sphinx; after the theme, which makes the buttons at priority 501."""
+    app.add_role("drawing", DrawingRole())
     app.connect("config-inited", substitutions)
     app.connect("html-page-context", finish, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
