@@ -86,10 +86,8 @@ class DrawingRole(SphinxRole):
 def finish(app, pagename, templatename, context, doctree):
     """Change the page's context before it is written."""
     if "body" in context:
-        body, seen = (
-            context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">')),
-            Counter(),
-        )
+        seen: Counter = Counter()
+        body = context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">'))
         context["body"] = FIGURE.sub(lambda match: numbered(match, seen), IMAGE.sub(drawing, body))
     if "generate_toctree_html" in context:
         name_what_opens(context)
