@@ -4,10 +4,12 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 Run = Callable[[], Any]
 
@@ -73,9 +75,17 @@ def kept_bytes(run: Run, parameters: list[Tensor] | None = None) -> int:
 
 
 def peak_bytes(run: Run, device: torch.device) -> int | None:
-    """Highest memory allocated on the device while `run` runs; None on the CPU, which does not count it."""
+    """Highest memory allocated on the device while `run` runs.
+
+    On the CPU: above what was allocated before, by the profiler's record of the allocator of tensors; work space of the
+    libraries for convolutions and matrix products is not in it.
+    """
     if device.type != "cuda":
-        return None
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            run()
+        events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+        events.sort(key=lambda event: event.start_ns())
+        return max(accumulate((event.nbytes() for event in events), initial=0))
     torch.cuda.reset_peak_memory_stats(device)
     run()
     synchronise(device)
@@ -89,6 +99,15 @@ def count_flops(run: Run) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
+
+
+def convolution_share(run: Run) -> float:
+    """Share of the CPU time of `run` in convolutions and matrix products, which are torch's in every implementation."""
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        run()
+    times = {e.key: e.self_cpu_time_total for e in record.key_averages()}
+    words = ("conv", "addmm", "aten::mm", "bmm")
+    return sum(t for name, t in times.items() if any(w in name for w in words)) / sum(times.values())
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, size: int, repeats: int = 5) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import measure, peers
+from benchmarks import handwritten, measure, peers
 from benchmarks.plain import PlainLIF
 from benchmarks.settings import DTYPES, Settings
 from sastc.neurons import LIF
@@ -40,7 +40,7 @@ def _case(settings: Settings, timesteps: int, layout: str, precision: str) -> It
                 errors[name] = check(neuron, LIF(detach_reset=name == "snntorch"), *small)
             except AssertionError as error:
                 notes[name] = f"not timed, other work: {error}"
-                if name in ("plain", "compiled"):
+                if name in ("plain", "compiled", "handwritten"):
                     raise
                 continue
         runs[name] = _forward_backward(neuron, x, grad)
@@ -60,11 +60,13 @@ def _case(settings: Settings, timesteps: int, layout: str, precision: str) -> It
 
 
 def _others(settings: Settings, timesteps: int, precision: str) -> dict[str, tuple[Neuron | None, str]]:
-    """The plain loop compiled, and the neurons of other packages; None and a note where one cannot run."""
+    """The plain loop compiled, the same by hand, neurons of other packages; None and a note where one cannot run."""
     found: dict[str, tuple[Neuron | None, str]] = {}
     if timesteps in settings.compiled_timesteps:
-        torch.compiler.reset()
         found["compiled"] = torch.compile(PlainLIF(), dynamic=False), "torch.compile of the plain loop"
+    if settings.device.type == "cpu":
+        neuron = handwritten.build()
+        found["handwritten"] = neuron, "lif.cpp" if neuron else "no C++ compiler"
     missing = (None, "not installed")
     found["spikingjelly"] = found["snntorch"] = missing
     if settings.peers["spikingjelly"]:

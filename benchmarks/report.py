@@ -26,6 +26,7 @@ IMPLEMENTATIONS = {
     "plain": "plain",
     "library": "this library",
     "compiled": "plain, torch.compile",
+    "handwritten": "by hand in C++",
     "spikingjelly": "SpikingJelly",
     "snntorch": "snnTorch",
 }
@@ -60,6 +61,8 @@ def describe(row: Row) -> str:
         parts.append(f"{row['method'].upper()}, {row['data']}, {row['images']} images")
     if "timesteps" in row:
         parts.append(f"T={row['timesteps']}")
+    if row["case"] in ("kd_step", "sastc_step", "calibration", "inference"):
+        parts.append(f"width {row['width']:g}, batch {row['batch_size']}")
     if "against" in row:
         parts.append(f"{AXES[row['against']]} {row['value']:g}")
     return ", ".join(parts)

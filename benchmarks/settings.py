@@ -32,6 +32,8 @@ class Settings:
         Images of an epoch of CIFAR's shape.
     scaling : dict
         Values of each quantity against which the cost is drawn.
+    wide : dict
+        Fields of the cases at the paper's width, or nothing: their steps are long, so the batch is small.
     peers : dict
         Version of every other package, or None.
     """
@@ -42,7 +44,7 @@ class Settings:
     batch_size: int = 128
     image_size: int = 32
     lif_shape: tuple[int, ...] = (128, 32, 16, 16)
-    lif_timesteps: tuple[int, ...] = (2, 3, 7, 16)
+    lif_timesteps: tuple[int, ...] = (2, 3, 7)
     compiled_timesteps: tuple[int, ...] = (2,)
     timesteps: tuple[int, ...] = (2, 3, 7)
     pairs: tuple[tuple[str, str], ...] = PAIRS
@@ -57,6 +59,7 @@ class Settings:
             "width": (1 / 16, 1 / 8, 1 / 4),
         }
     )
+    wide: dict[str, float] = field(default_factory=lambda: dict(width=1.0, batch_size=16))
     peers: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -69,14 +72,15 @@ def default(device: torch.device, repeats: int | None, full: bool) -> Settings:
             repeats=repeats or 20,
             width=1.0,
             lif_shape=(128, 128, 32, 32),
-            compiled_timesteps=(2, 3, 7, 16),
+            compiled_timesteps=(2, 3, 7),
             matmul=8192,
             epoch_images=12_800,
             scaling=wide | {"width": (1 / 4, 1 / 2, 1, 2)},
+            wide={},
         )
     settings = Settings(device=device, repeats=repeats or 3, width=1.0 if full else 1 / 8)
     if full:
-        settings.compiled_timesteps = settings.lif_timesteps
+        settings.compiled_timesteps, settings.wide = settings.lif_timesteps, {}
     return settings
 
 
@@ -96,5 +100,6 @@ def tiny(device: torch.device) -> Settings:
         modes=(MODES[0], MODES[-1]),
         matmul=64,
         epoch_images=16,
+        wide=dict(width=1 / 16, batch_size=4),
         scaling={"timesteps": (1, 2), "batch_size": (4, 8), "student_layers": (1, 2), "width": (1 / 32, 1 / 16)},
     )

@@ -155,6 +155,9 @@ def step_cases(settings: Settings, method: str) -> Iterator[Row]:
         for timesteps in settings.timesteps:
             fields = dict(student=student, teacher=teacher, method=method, timesteps=timesteps)
             yield from _steps(settings, f"{method}_step", settings.modes, **fields)
+        if settings.wide:
+            fields = dict(student=student, teacher=teacher, method=method, timesteps=2) | settings.wide
+            yield from _steps(settings, f"{method}_step", settings.modes, **fields)
 
 
 def _steps(settings: Settings, case: str, modes: tuple[tuple[str, str], ...], **fields: Any) -> Iterator[Row]:
@@ -174,9 +177,11 @@ def _steps(settings: Settings, case: str, modes: tuple[tuple[str, str], ...], **
     common = dict(case=case, batch_size=config.batch_size, width=config.width) | fields
     runs = {"plain": lambda: step(*batch)} | runs
     seconds = measure.interleave(runs, settings.repeats, settings.device)
+    flops = {name: measure.count_flops(runs[name]) for name in ("plain", modes[0])}
     for name, values in seconds.items():
         if name == "plain":
             row = dict(implementation="plain", precision="fp32", layout="contiguous")
+            row |= {"convolution_share": measure.convolution_share(runs[name])} if settings.wide else {}
             kept = measure.kept_bytes(lambda: step.losses(*batch), [*step.parameters, *step.teacher.parameters()])
         else:
             row = dict(implementation="library", precision=name[0], layout=name[1], error=errors[name])
@@ -184,7 +189,7 @@ def _steps(settings: Settings, case: str, modes: tuple[tuple[str, str], ...], **
             known = [p for part in parts for p in part.parameters()]
             kept = measure.kept_bytes(lambda n=name: made[n]._losses(*batches[n], False)[0]["loss"], known)
         row |= measure.summary(values, seconds["plain"])
-        row |= {"kept_bytes": kept, "flops": measure.count_flops(runs[name])}
+        row |= {"kept_bytes": kept, "flops": flops.get(name, flops[modes[0]])}
         row["images_per_second"] = config.batch_size / row["median"]
         yield common | row | {"peak_bytes": measure.peak_bytes(runs[name], settings.device)}
 

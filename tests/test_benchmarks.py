@@ -13,7 +13,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import measure, neuron, report, settings, training  # noqa: E402
+from benchmarks import handwritten, measure, neuron, report, settings, targets, training  # noqa: E402
 from benchmarks.plain import PlainCalibration, PlainLIF  # noqa: E402
 from benchmarks.run import CASES  # noqa: E402
 from sastc.calibration import SelfAttentiveCalibration  # noqa: E402
@@ -61,7 +61,9 @@ def test_steps_have_all_measures(record):
         assert {row["implementation"] for row in rows} == {"plain", "library"}
         for row in rows:
             assert row["flops"] > 0
-            assert row["kept_bytes"] > 0
+            assert 0 < row["kept_bytes"] < row["peak_bytes"]
+            if row["implementation"] == "plain":
+                assert 0 < row["convolution_share"] < 1
             assert row["peak_share"] == pytest.approx(
                 row["flops"] / row["median"] / record["peak_flops"][row["precision"]]
             )
@@ -81,6 +83,49 @@ def test_report_shows_every_case(record):
     assert [len(axis.lines) for axis in axes] == [2 + 4] * 4  # two lines, and a range at each of two values
     with pytest.raises(FileNotFoundError, match="make it with"):
         report.load(["nowhere.json"])
+
+
+def test_targets_are_computed_from_the_record(record):
+    found = targets.targets(record)
+    assert len(found) == 11
+    missing = {t.what for t in found if t.found is None}
+    assert all("SpikingJelly" in what or "ResNet-18" in what or "C++" in what for what in missing)
+    assert targets.html_table(record).count("<tr>") == 12
+    rows = [dict(implementation=name, case="lif", timesteps=2, layout="contiguous", precision="fp32") for name in
+            ("plain", "library", "handwritten")]  # fmt: skip
+    for row, median, kept in zip(rows, (9.0, 1.0, 0.9), (40, 10, 10), strict=True):
+        row |= dict(median=median, ratio=9.0 / median, kept_bytes=kept)
+    steps = [
+        dict(case="kd_step", student="vgg11", timesteps=2, precision="fp32", median=1.0, convolution_share=0.8)
+        | dict(implementation=name, width=width, ratio=ratio)
+        for name, width, ratio in [("plain", 1, 1), ("library", 1, 1.1), ("library", 1, 1.2), ("library", 0.1, 9)]
+    ]
+    found = {t.what: t for t in targets.targets({"cases": rows + steps})}
+    values = [(t.found, t.met) for t in found.values() if t.found is not None]
+    assert values == [(9.0, True), (0.9, False), (0.25, True), (1.2, True)]
+    assert "1.25 times as fast" in next(t.reason for t in found.values() if "KD step" in t.what and "fp32" in t.what)
+
+
+def test_peak_and_share_of_a_known_run():
+    x = torch.randn(256, 256)
+
+    def run():
+        return (x @ x).exp().sum()  # two results of 256 KiB at a time
+
+    assert measure.peak_bytes(run, CPU) == pytest.approx(2 * x.nbytes, rel=0.01)
+    assert measure.convolution_share(lambda: x @ x @ x @ x) > measure.convolution_share(x.exp)
+
+
+@pytest.mark.parametrize("precision", list(settings.DTYPES))
+@pytest.mark.parametrize("timesteps", [1, 7])
+def test_handwritten_neuron_is_the_librarys(timesteps, precision):
+    by_hand = handwritten.build()
+    if by_hand is None:
+        pytest.skip("no C++ compiler")
+    shape = (timesteps, 3, 4, 21, 19)
+    x, grad = (neuron._draw(shape, "channels_last", settings.DTYPES[precision], CPU, seed) for seed in (0, 1))
+    neuron.check(by_hand, LIF(), x, grad)
+    neuron.check(by_hand, LIF(), x, grad.contiguous())
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

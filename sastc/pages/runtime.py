@@ -190,7 +190,7 @@ def sentences(times: pd.DataFrame) -> list[str]:
 def benchmarks(folder: Path | None = None) -> pd.DataFrame:
     """Steps, epochs and inference measured by ``benchmarks/run.py``: with device; empty without a record."""
     rows = []
-    for path in sorted((folder or report.ROOT / "benchmarks" / "results").glob("*.json")):
+    for path in sorted((folder or report.ROOT / "results" / "benchmarks").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         device = record["provenance"]["device"]
         wanted = [r for r in record["cases"] if r["case"] in ("kd_step", "sastc_step", "epoch", "inference")]
@@ -220,7 +220,7 @@ def benchmarks_table(folder: Path | None = None) -> str:
         "precision": lambda r: text(r.precision if isinstance(r.precision, str) else None),
         "median (s)": lambda r: f"{r.median:.3g}",
         "kept for the backward pass (MiB)": lambda r: size(r.kept_bytes),
-        "peak on the GPU (MiB)": lambda r: size(r.peak_bytes),
+        "peak (MiB)": lambda r: size(r.peak_bytes),
         "on": "device",
     }
     return table(rows, "Ours, measured apart from any run, interleaved and repeated.", "time-benchmarks", columns)
