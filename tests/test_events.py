@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data_files import batches
+from data_files import batches, encode, photo, write_shard
 
 from sastc.data import Dataset, Split, augment, load_dataset
 from sastc.data.events import (
@@ -16,6 +16,7 @@ from sastc.data.events import (
     frame_scale,
     simulate_events,
     time_bins,
+    to_events,
     trajectory,
 )
 from sastc.data.subsets import EVENTS, draw_words
@@ -312,6 +313,39 @@ def test_digits_become_frames(digits):
     few = load_dataset("digits_dvs", image_size=8, timesteps=3, train_subset=60, label_noise=0.5)
     assert torch.equal(few.train.images, digits.train.images[few.train.rows])
     assert few.std == digits.std
+
+
+def cifar(root):
+    """Colour images in CIFAR-10's own shards: three a class to train, one to test."""
+    for name, count in (("train", 30), ("test", 10)):
+        images = [encode(photo(1000 * count + i)) for i in range(count)]
+        write_shard(root / "cifar10" / f"{name}-0.parquet", images, [i % 10 for i in range(count)])
+    return root
+
+
+def test_any_images_become_events(tmp_path):
+    root = cifar(tmp_path)
+    still, few = (load_dataset("cifar10", root=root, train_subset=n) for n in (None, 10))
+    camera = dict(path="circle", noise_rate=5.0, samples=24)
+    dataset = to_events(still, 4, "count", seed=3, **camera)
+    assert dataset.train.images.shape == (30, 4, 2, 32, 32)
+    assert dataset.test.images.shape == (10, 4, 2, 32, 32)
+    assert (dataset.timesteps, dataset.in_channels, dataset.classes) == (4, 2, still.classes)
+    assert (dataset.crop_padding, dataset.flip) == (still.crop_padding, still.flip)
+    assert torch.equal(dataset.train.labels, still.train.labels)
+    assert dataset.name == "cifar10_dvs"
+    assert dataset.label.endswith("simulated events")
+    assert dataset.provenance["simulated"] == camera
+    one = simulate_events(still.train.images[7:8], seed=6, indices=[7], **camera)
+    assert dataset.train.images[7].tolist() == events_to_frames(one, 4, binning="count")[0].tolist()
+    part = to_events(few, 4, "count", seed=3, **camera)
+    assert torch.equal(part.train.images, dataset.train.images[few.train.rows])
+    again = to_events(replace(still, test=still.train), 4, "count", seed=3, **camera)
+    assert not torch.equal(again.test.images, again.train.images), "splits draw on their own"
+    x, _, _ = batches(dataset, "train", 6)[0]
+    assert x.shape == (4, 6, 2, 32, 32)
+    with pytest.raises(ValueError, match=r"cifar10_dvs: must hold static images in memory"):
+        to_events(dataset, 4)
 
 
 def test_scale_of_empty_frames_is_one():

@@ -12,7 +12,7 @@ import torch
 
 from sastc.data.batches import augment, epoch_batches, normalise, num_batches
 from sastc.data.dataset import Dataset, Split
-from sastc.data.events import BINNINGS, Events, event_rate, events_to_frames, simulate_events
+from sastc.data.events import BINNINGS, Events, event_rate, events_to_frames, simulate_events, to_events
 from sastc.data.lazy import LazyImages
 from sastc.data.subsets import add_label_noise, digest, hold_out, subset
 
@@ -30,6 +30,7 @@ __all__ = [
     "normalise",
     "num_batches",
     "simulate_events",
+    "to_events",
 ]
 
 EVENT_DATASETS = ("digits_dvs", "dvs_gesture", "dvs_cifar10")
@@ -132,7 +133,7 @@ def load_dataset(
 
         dataset = load_cifar(name, root, size, download)
     elif name == "digits_dvs":
-        from sastc.data.events import load_digits_dvs
+        from sastc.data.digits import load_digits_dvs
 
         dataset = load_digits_dvs(size, timesteps, binning)
     elif name in EVENT_DATASETS:

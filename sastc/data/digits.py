@@ -1,4 +1,7 @@
-"""The embedded default: scikit-learn's bundled digits, which need no download."""
+"""The embedded default: scikit-learn's bundled digits, which need no download, and their simulated event streams."""
+
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -7,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits as bundled_digits
 
 from sastc.data.dataset import Dataset, Split
+from sastc.data.events import to_events
 from sastc.data.subsets import DIGITS_SPLIT, digest, stratified_order
 
 TEST_IMAGES = 360
@@ -57,3 +61,15 @@ def digits_split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
     if digest(train, test) != SPLIT_SHA256:
         raise ValueError(f"digits: the split differs from the published one: SHA-256 {digest(train, test)}")
     return train, test
+
+
+def digits_camera(image_size: int) -> dict[str, float]:
+    """How the digits move: saccades of one pixel of the original 8x8, all from the top, as in N-MNIST."""
+    return {"amplitude": image_size / 8, "start": -np.pi / 2}
+
+
+@lru_cache(maxsize=4)  # a workflow's process trains several runs of few kinds
+def load_digits_dvs(image_size: int, steps: int, binning: str) -> Dataset:
+    """Load the digits as a simulated event camera sees them, in `steps` frames."""
+    events = to_events(load_digits(image_size), steps, binning, **digits_camera(image_size))
+    return replace(events, label="Digits-DVS (simulated)")

@@ -1,4 +1,4 @@
-"""Event streams: simulated from images, summed into frames, and the digits as seen by a simulated event camera.
+"""Event streams: simulated from images, and summed into frames.
 
 An event says that one pixel's brightness has changed by a step: time in microseconds, place (x, y), polarity (1 ON,
 0 OFF). Nothing here is recorded by a camera; `sastc.data.event_files` reads recordings.
@@ -6,7 +6,7 @@ An event says that one pixel's brightness has changed by a step: time in microse
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ PATHS = ("saccade", "circle")
 BINNINGS = ("time", "count")
 CHUNK_PIXELS = 1 << 15  # pixels simulated at a time: their state stays in the processor's cache
 TIE = 1e-9  # a path ends where it began, steps exactly undone: rounding must not decide whether the last one is made
-START = -np.pi / 2  # of the digits' saccades, from the top: the same for all, as in N-MNIST
 FLOOR = 0.1  # intensity, of 1, added before the logarithm: a pixel's dark current
 
 
@@ -305,24 +304,48 @@ def frame_scale(frames: Tensor) -> tuple[float, float]:
     return tuple(value or 1.0 for value in power)
 
 
-@lru_cache(maxsize=4)
-def load_digits_dvs(image_size: int, steps: int, binning: str) -> Dataset:
-    """The bundled digits, enlarged, moved by saccades and seen by a simulated event camera, in `steps` frames."""
-    from sastc.data.digits import load_digits
+def to_events(dataset: Dataset, steps: int, binning: str = "time", *, seed: int = 0, **camera: Any) -> Dataset:
+    """Turn any set of static images into one of event frames, as :func:`simulate_events` sees them.
 
-    digits, splits = load_digits(image_size), {}
-    amplitude = image_size / 8  # one pixel of the original 8x8
-    for name in ("train", "test"):
-        split: Split = getattr(digits, name)
-        events = simulate_events(split.images, amplitude=amplitude, start=START)
+    CIFAR-10 becomes a small stand-in for DVS-CIFAR10 with ``path="circle"``, which is how its images were moved.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Static images that are in memory; labels, classes and augmentation stay as they are.
+    steps : int
+        T, number of frames.
+    binning : {"time", "count"}
+        As in :func:`events_to_frames`.
+    seed : int
+        Draws starts and noise, of both splits independently and of each image alone: a subset of the images gives that
+        subset of the frames.
+    **camera
+        Other arguments of :func:`simulate_events`.
+
+    Returns
+    -------
+    Dataset
+        uint8 counts (N, T, 2, H, W) in place of the images (N, C, H, W).
+
+    Raises
+    ------
+    ValueError
+        For an argument out of range, or a set of sequences or of images that are decoded batch by batch.
+    """
+    splits = {}
+    for name, words in (("train", 2 * seed), ("test", 2 * seed + 1)):
+        split: Split = getattr(dataset, name)
+        if not isinstance(split.images, Tensor) or split.images.dim() != 4:
+            raise ValueError(f"{dataset.name}: must hold static images in memory")
+        events = simulate_events(split.images, seed=words, indices=split.rows.tolist(), **camera)
         splits[name] = replace(split, images=torch.from_numpy(events_to_frames(events, steps, binning=binning)))
     return replace(
-        digits,
-        name="digits_dvs",
-        label="Digits-DVS (simulated)",
+        dataset,
+        name=f"{dataset.name}_dvs",
+        label=f"{dataset.label}, simulated events",
         **splits,
         mean=(0.0, 0.0),
         std=frame_scale(splits["train"].images),
-        provenance=digits.provenance
-        | {"simulated": "saccade", "amplitude": amplitude, "steps": steps, "binning": binning},
+        provenance=dataset.provenance | {"simulated": camera, "seed": seed, "steps": steps, "binning": binning},
     )
