@@ -29,6 +29,7 @@ from forkserver import SERVER
 from plan import Job, make_plan, progress
 
 ROOT = Path(__file__).parents[1]
+SITE = "results/site/_build/html/index.html"
 MARK = "SASTC_WORKFLOW"  # in the environment of every process of this checkout's workflow
 
 
@@ -154,6 +155,8 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     options = parser.parse_args()
     options.notebooks = "results/notebooks"
+    whole = (options.scale == "quick" and not options.only) or (ROOT / SITE).exists()
+    options.book = options.book and whole  # its contents list all quick pages: without them there is no book to build
     os.chdir(ROOT)
     state = ROOT / "results" / ".workflow"
     state.mkdir(parents=True, exist_ok=True)
@@ -204,7 +207,9 @@ def main() -> int:
         report_failures(jobs, options, started, log)
         return 1
     if options.book and not options.target:
-        print("The book is ready: open results/site/_build/html/index.html, or type `make serve`.")
+        print(f"The book is ready: open {SITE}, or type `make serve`.")
+    elif pages := [job.name for job in chosen.values() if job.config is None]:
+        print(f"Ready, below {options.notebooks}/: " + ", ".join(f"{name}.ipynb" for name in pages))
     return 0
 
 

@@ -64,7 +64,7 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
             if runs or (shown == scale and not experiment.needs_runs):
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
                 parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
-                needs = tuple(config.name for config in runs if config.method != "teacher")
+                needs = tuple(config.name for config in runs)
                 if shown != scale and experiment.one_page:
                     own = jobs.pop(path.stem)  # it comes after what it needs
                     jobs[path.stem] = dataclasses.replace(own, needs=own.needs + needs)
