@@ -538,9 +538,10 @@ _PUBLISHED = {
 # On the digits and at slim scale, ours: the feature loss starts about as large as the KD loss; 1300 makes narrow
 # networks diverge.
 _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
-_BETA |= {"digits_dvs": 5.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}  # of the last third
+# Of the last third; most of learning rate times beta falls into the second, where the digits' is a tenth of this one's.
+_BETA |= {"digits_dvs": 50.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
-_IMAGE_SIZE |= {"digits_dvs": 12, "dvs_gesture": 64, "dvs_cifar10": 48}
+_IMAGE_SIZE |= {"digits_dvs": 8, "dvs_gesture": 64, "dvs_cifar10": 48}
 _SIZE = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
@@ -549,6 +550,9 @@ _SIZE = {
     | dict(precision="bf16", memory_format="channels_last", beta=10.0),
     "paper": dict(width=1.0),
 }
+# Quick runs on events: the paper's learning rate of 0.1 scaled from its batches of 128 images to 32; how the rest was
+# chosen, on validation images, is said in experiments/table6.yaml.
+_QUICK_EVENTS = dict(epochs=14, width=1 / 8, learning_rate=0.025, stm_batches=4)
 
 
 def _presets(config: RunConfig) -> dict[str, Any]:
@@ -563,8 +567,8 @@ def _presets(config: RunConfig) -> dict[str, Any]:
     if released and kind == "cifar":
         values |= dict(batch_size=64)  # paper: 128  released: 64
     values |= _SIZE.get(config.scale, {})
-    if event:
-        values |= dict(learning_rate=0.1)  # the paper's, at every scale
+    if event:  # the paper's learning rate at every scale but the quick one
+        values |= _QUICK_EVENTS if config.scale == "quick" else dict(learning_rate=0.1)
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
     published = not released or event or config.dataset == "digits"
     beta = _BETA.get(config.dataset, 1300.0) if published else 800.0  # released: 800

@@ -131,7 +131,8 @@ def loss_parts(run: Run) -> Figure:
     if "kd_loss" in history:
         lines["KL term of Eq. 8, with its weight"] = history.kd_loss - config.ce_weight * history.cross_entropy
     if "feature_loss" in history:
-        lines[f"β × feature loss (β = {config.beta:g})"] = config.beta * history.feature_loss
+        beta = np.array([config.beta_at(epoch - 1) for epoch in history.epoch])
+        lines[f"β × feature loss (β = {config.beta:g})"] = beta * history.feature_loss
     for (label, values), dash in zip(lines.items(), ("-", "--", ":"), strict=False):
         axis.plot(history.epoch, values, dash, color="black", label=label)
     axis.set_yscale("log")

@@ -212,14 +212,15 @@ def gesture_events(seed):
     return sorted([*random_events(697, seed), *((t, 7, 9, 1) for t in (1_000, 300_000, 500_000))])
 
 
-def gesture_folder(root, place="dvs_gesture/DvsGesture"):
+def gesture_folder(root, place="dvs_gesture/DvsGesture", train=("user01_led", "user02_lab")):
+    """Recordings of three gestures each: those of `train`, and one to test."""
     folder = root / place
-    for seed, name in enumerate(("user01_led", "user02_lab", "user24_led")):
+    for seed, name in enumerate((*train, "user24_led")):
         events = gesture_events(seed)
         half = [event3(*e) for e in events[:400]], [event3(*e) for e in events[400:]]
         written(folder, HEADER3 + packet3(half[0]) + packet3(half[1]), f"{name}.aedat")
         written(folder, TRIALS, f"{name}_labels.csv")
-    written(folder, "user01_led.aedat\nuser02_lab.aedat\n\n", "trials_to_train.txt")
+    written(folder, "".join(f"{name}.aedat\n" for name in train) + "\n", "trials_to_train.txt")
     written(folder, "user24_led.aedat\n", "trials_to_test.txt")
     return folder
 
@@ -308,12 +309,12 @@ def test_bad_trials_name_file_and_line(tmp_path, text, message):
 # --- DVS-CIFAR10 ------------------------------------------------------------------------------------
 
 
-def cifar_folder(root, place="dvs_cifar10"):
-    """Three recordings a class: numbers 0 and 1, and the first test recording."""
+def cifar_folder(root, place="dvs_cifar10", numbers=(0, 1), events=300):
+    """A few recordings a class: the first ones, and the first of the test recordings."""
     split = dvs_cifar10_split()
     for label, name in enumerate(OBJECTS):
-        for i in sorted({0, 1, split[name][0]}):
-            content = aedat2(random_events(300, 1000 * label + i))
+        for i in sorted({*numbers, split[name][0]}):
+            content = aedat2(random_events(events, 1000 * label + i))
             written(root / place, content, f"{name}/cifar10_{name}_{i}.aedat")
     return root / place
 
@@ -387,3 +388,16 @@ def test_upright_events_keep_their_number(tmp_path):
     ((events, label, span),) = event_files._upright(path, 7)
     assert (rows(events), label, span) == ([(5, 27, 124, 0), (9, 127, 127, 1)], 7, None)
     assert events_to_frames(events, 1)[0, 0].sum() == 2
+
+
+def recordings_for_training(root):
+    """As many recordings of both sets, and no more, as fill one training batch of the paper's scale."""
+    gesture_folder(root, train=[f"user{k:02}_lab" for k in range(1, 12)])  # 33 gestures for a batch of 32
+    cifar_folder(root, numbers=range(15), events=40)  # some of the 150 are for testing; a batch has 128
+    return root
+
+
+def test_recordings_fill_a_batch(tmp_path):
+    root = recordings_for_training(tmp_path)
+    for name, size in (("dvs_gesture", 32), ("dvs_cifar10", 128)):
+        assert size <= len(load_dataset(name, root=root, timesteps=2).train) < size + 22

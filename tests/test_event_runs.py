@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_event_files import cifar_folder, gesture_folder
+from test_event_files import recordings_for_training
 
 from sastc.config import ConfigError, RunConfig
 from sastc.data import DATASETS, EVENT_AUGMENT, EVENT_DATASETS
@@ -110,24 +110,24 @@ def test_the_loss_follows_the_schedule(tmp_path, tiny):
     )
 
 
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    return recordings_for_training(tmp_path_factory.mktemp("recordings"))
+
+
 @pytest.mark.parametrize("teacher_input", ["mean_frame", "per_step"])
 @pytest.mark.parametrize(
-    ("dataset", "folder", "student", "teacher", "size", "classes"),
-    [
-        ("dvs_gesture", gesture_folder, "resnet18", "resnet19", 64, 11),
-        ("dvs_cifar10", cifar_folder, "vggsnn", "vggsnn", 48, 10),
-    ],
+    ("dataset", "student", "teacher", "size", "classes"),
+    [("dvs_gesture", "resnet18", "resnet19", 64, 11), ("dvs_cifar10", "vggsnn", "vggsnn", 48, 10)],
 )
 def test_published_files_to_a_trained_student(
-    tmp_path, dataset, folder, student, teacher, size, classes, teacher_input
+    tmp_path, recordings, dataset, student, teacher, size, classes, teacher_input
 ):
-    """The runs of Table 6 at the paper's scale and image size, but narrow, short, and on a few made-up recordings."""
-    folder(tmp_path / "data")
-    small = dict(timesteps=2, width=1 / 32, epochs=1, teacher_epochs=1, batch_size=4, stm_batches=1, probe_batches=1)
-    config = RunConfig(
-        dataset=dataset, student=student, teacher=teacher, scale="paper", teacher_input=teacher_input, **small
-    )
-    record = run(config, results=tmp_path / "results", data=tmp_path / "data", progress=False)
+    """Runs of Table 6 at the paper's scale, image size and batch size, but narrow, short, and on a few recordings."""
+    small = dict(timesteps=2, width=1 / 32, epochs=1, teacher_epochs=1, stm_batches=1, probe_batches=1)
+    pair = dict(dataset=dataset, student=student, teacher=teacher, teacher_input=teacher_input)
+    config = RunConfig(scale="paper", **pair, **small)
+    record = run(config, results=tmp_path, data=recordings, progress=False)
     assert record.complete
     data = record.provenance["data"]
     assert (data["steps"], data["binning"]) == (2, "time")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from browsing import closed_context, served, violations
 from conftest import TINY, TINY_SETTINGS
-from test_event_files import cifar_folder, gesture_folder
+from test_event_files import recordings_for_training
 
 from sastc.experiments import load_experiment
 from sastc.records import find_run, list_runs
@@ -242,15 +242,14 @@ def test_failed_notebook_is_kept_and_the_others_go_on(project, site):
 
 def test_recordings_on_the_disk_to_table_6_by_its_command(project, tmp_path):
     """The printed command, with settings that make it small, on a few made-up recordings in the published formats."""
-    gesture_folder(tmp_path / "data")
-    cifar_folder(tmp_path / "data")
-    results = tmp_path / "results"
+    data, results = recordings_for_training(tmp_path / "data"), tmp_path / "results"
     command = load_experiment(project.root / "experiments/table6.yaml", "paper").command.split()[1:]
-    command += ["--data", str(tmp_path / "data"), "--results", str(results)]
+    command += ["--data", str(data), "--results", str(results)]
     code, output = project.run(*command, "--dry-run")
     assert code == 0, output
-    assert "40" in output, "students, teachers and the page"
-    small = dict(method="sastc", teacher_input="mean_frame", seed=0, timesteps=2, width=1 / 32, epochs=1, batch_size=4)
+    assert re.search(r"total +36\b", output), "30 students, 4 teachers, the page, and what waits for all"
+    small = dict(method="sastc", teacher_input="mean_frame", seed=0, timesteps=2, width=1 / 32, epochs=1)
+    small |= dict(teacher_epochs=1)
     settings = [f"{name}={value}" for name, value in small.items()]
     code, output = project.run(*command, *settings)
     assert code == 0, output

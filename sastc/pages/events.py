@@ -1,5 +1,6 @@
 """Table 6: event data. What the streams look like, and what students make of them as time steps arrive."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sastc import report
-from sastc.config import METHODS
+from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.data.events import Events, event_rate
 from sastc.experiments import Experiment
 from sastc.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, series
@@ -18,72 +20,104 @@ from sastc.pages import parts
 from sastc.records import Run
 
 ON, OFF = SERIES[3], SERIES[5]  # violet and brown, as in the maps of differences
+POLARITIES = ((1, ON, "ON"), (0, OFF, "OFF"))
 
 
 # The streams
 
 
 def stream_figure(image: np.ndarray, events: Events) -> Figure:
-    """An image (H, W), its event stream in space and time, and the rate of events."""
-    figure, axes = plt.subplot_mosaic(
-        [["image", "scatter", "scatter", "rate", "rate"]], figsize=(7.2, 2.5), width_ratios=[1, 1, 1, 1, 1]
-    )
-    axes["image"].imshow(image, cmap="gray")
-    axes["image"].set(title="image", xticks=[], yticks=[])
-    axes["image"].grid(False)
-    for polarity, colour, name in ((1, ON, "ON"), (0, OFF, "OFF")):
-        chosen = events.p == polarity
-        axes["scatter"].scatter(
-            events.t[chosen] / 1e3, events.x[chosen], s=3, color=colour, linewidths=0, alpha=0.6, label=name
-        )
-    axes["scatter"].set(title="events", xlabel="time (ms)", ylabel="column (pixel)")
+    """An image (H, W) or (H, W, 3), its event stream in space and time, and the rate of events."""
+    figure = plt.figure(figsize=(7.2, 2.8))
+    grid = figure.add_gridspec(1, 3, width_ratios=[0.8, 1.6, 1.4])
+    still, space, rate = (figure.add_subplot(grid[k], projection="3d" if k == 1 else None) for k in range(3))
+    still.imshow(image, cmap="gray")
+    still.set(title="image", xticks=[], yticks=[])
+    still.grid(False)
+    for polarity, colour, name in POLARITIES:
+        p = events.p == polarity
+        options = dict(s=4, color=colour, linewidths=0, alpha=0.7, label=name)
+        options |= dict(rasterized=True)  # thousands of marks: as vectors they are megabytes
+        space.scatter(events.t[p] / 1e3, events.x[p], events.y[p], **options)
+    space.set(xlabel="time (ms)", ylim=(0, events.width), yticks=[0, events.width], zticks=[0, events.height])
+    space.set_zlim(events.height, 0)  # rows count from the top
+    space.set_ylabel("column", labelpad=-6)
+    space.set_zlabel("row", labelpad=-10)
+    space.set_title("events", y=0.92)
+    space.set_box_aspect((2, 1, 1), zoom=1.1)
+    space.view_init(elev=18, azim=-62)
+    space.tick_params(labelsize=7, pad=-2)
     time, rates = event_rate(events, 40)
-    for row, colour, name in ((1, ON, "ON"), (0, OFF, "OFF")):
-        axes["rate"].plot(1e3 * time, rates[row] / 1e3, color=colour, linestyle="-" if row else "--", label=name)
-    axes["rate"].set(title="rate", xlabel="time (ms)", ylabel="events (1000 a second)")
-    axes["rate"].legend()
+    for polarity, colour, name in POLARITIES:
+        dash = "-" if polarity else "--"
+        rate.plot(1e3 * time, rates[polarity] / 1e3, color=colour, linestyle=dash, label=name)
+    rate.set(title="rate (1000 events a second)", xlabel="time (ms)", ylim=(0, None))
+    rate.legend()
     return figure
 
 
 def frames_figure(frames: np.ndarray) -> Figure:
-    """Frames (T, 2, H, W): ON events less OFF events of every step, on one scale."""
-    steps = len(frames)
-    figure, axes = plt.subplots(1, steps, figsize=(7.2, 7.2 / steps + 0.5), squeeze=False)
+    """Frames (T, 2, H, W): ON events less OFF events of every step, on one scale, two rows from T = 10 on."""
+    columns = len(frames) if len(frames) < 10 else -(-len(frames) // 2)
+    rows = -(-len(frames) // columns)
+    side = 7.2 / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(7.2, rows * (side + 0.3) + 0.2), squeeze=False)
     difference = frames[:, 1].astype(float) - frames[:, 0]
     top = max(np.abs(difference).max(), 1)
-    for t, (axis, picture) in enumerate(zip(axes[0], difference, strict=True), 1):
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for t, (axis, picture) in enumerate(zip(axes.flat, difference, strict=False), 1):
         shown = axis.imshow(picture, cmap="PuOr", vmin=-top, vmax=top)
-        axis.set(title=f"t = {t}", xticks=[], yticks=[])
-        axis.grid(False)
+        axis.set_title(f"t = {t}")
     figure.colorbar(shown, ax=axes, label="ON − OFF", shrink=0.9)
     return figure
+
+
+def stream_sentence(events: Events) -> str:
+    """How many events a stream holds, over what time and pixels."""
+    seconds = (events.t.max() + 1 - events.t.min()) / 1e6
+    return (
+        f"{len(events.t):,} events in {1e3 * seconds:.0f} ms from {events.width} × {events.height} pixels, "
+        f"{100 * events.p.mean():.0f} % of them ON."
+    )
 
 
 # The runs
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """One row a run, see :func:`sastc.pages.parts.frame`."""
-    return parts.frame(plan, results)
+    """One row a run, the teachers' included, see :func:`sastc.pages.parts.frame`."""
+    teachers = tuple(config for config in plan.teachers if config not in plan.runs)
+    return parts.frame(dataclasses.replace(plan, runs=plan.runs + teachers), results)
+
+
+def students(runs: pd.DataFrame) -> list[str]:
+    """The students of the runs, in their order."""
+    return [student for student in dict.fromkeys(runs.student) if student]
+
+
+def literature() -> str:
+    """HTML table: the paper's Table 6."""
+    rows = parts.paper("neuromorphic_accuracy")
+    columns = {"data": "dataset", "method": lambda row: LABELS.get(row.method, row.method), "from": "citation"}
+    columns |= {"network": "architecture", "T": "timesteps"}
+    columns["test accuracy (%)"] = lambda row: f'<span class="paper">{row.accuracy:.2f}</span>'
+    return parts.table(rows, "The paper's Table 6: its own results and those that it cites.", "table6-paper", columns)
 
 
 def table(runs: pd.DataFrame, recorded: bool) -> str:
-    """HTML table: the paper's rows, and below them ours, the simulated data named as such."""
-    rows = parts.paper("neuromorphic_accuracy")
-    rows = rows.assign(
-        method=[LABELS.get(m, m) for m in rows.method], dataset=[LABELS.get(d, d) for d in rows.dataset], links=""
-    )
+    """HTML table of our runs: mean and deviation over seeds; events that were not `recorded` by a camera are named."""
     ours = []
     keys = ["dataset", "student", "teacher", "method", "teacher_input", "timesteps"]
     for (dataset, student, teacher, method, sees, steps), seeds in runs.groupby(keys, sort=False):
         done = seeds[seeds.complete]
-        guide = f" & {LABELS[teacher]}" + (", a frame a step" if sees == "per_step" else "")
+        guided = method in DISTIL
         ours.append(
             {
                 "dataset": LABELS[dataset],
                 "method": LABELS[method],
-                "citation": "this book",
-                "architecture": LABELS[student] + (guide if method != "baseline" else ""),
+                "network": LABELS[student or teacher] + (f" & {LABELS[teacher]}" if guided else ""),
+                "teacher_sees": sees if guided or method == "teacher" else "",
                 "timesteps": steps,
                 "accuracy": done.accuracy.mean() if len(done) else np.nan,
                 "sd": done.accuracy.std(),
@@ -91,67 +125,93 @@ def table(runs: pd.DataFrame, recorded: bool) -> str:
                 "links": parts.run_links(done),
             }
         )
-    frame = pd.concat([rows, pd.DataFrame(ours)], ignore_index=True)
-    caption = "The paper's Table 6, with the results that it cites, and our runs"
-    caption += "." if recorded else ", which see simulated events: no row of ours can be compared with one of theirs."
 
     def accuracy(row) -> str:
-        if row.citation != "this book":
-            return f'<span class="paper">{row.accuracy:.2f}</span>'
         spread = f" ± {row.sd:.2f}" if np.isfinite(row.sd) else ""
         return f'<span class="ours">{parts.text(row.accuracy)}{spread}</span> {row.links}'
 
-    columns = {"data": "dataset", "method": "method", "from": "citation", "network": "architecture"}
+    columns = {"data": "dataset", "method": "method", "network": "network", "teacher sees": "teacher_sees"}
     columns |= {"T": "timesteps", "test accuracy (%)": accuracy}
-    return parts.table(frame, caption, "table6", columns)
+    caption = "Our runs, mean ± standard deviation over seeds"
+    caption += "." if recorded else "; they see simulated events, and no row can be compared with one of the paper's."
+    frame = pd.DataFrame(ours)
+    return parts.table(frame, caption, "table6", columns, csv=frame.drop(columns="links"))
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
     """SASTC against the other methods, and the two ways to show events to a teacher."""
     found = []
-    for student in dict.fromkeys(runs.student):
-        rows = runs[(runs.student == student) & (runs.teacher_input == "mean_frame") & runs.complete]
-        for other in METHODS[:-1]:
-            mean, half, n = report.paired_difference(rows, "sastc", other)
+    for student in students(runs):
+        rows = runs[(runs.student == student) & runs.complete]
+        pairs = [
+            (
+                f"SASTC less {LABELS[other]}",
+                *report.paired_difference(rows[rows.teacher_input == "mean_frame"], "sastc", other),
+            )
+            for other in METHODS[:-1]
+        ]
+        sees = parts.difference(rows[rows.method == "sastc"], "accuracy", "teacher_input", "per_step", "mean_frame")
+        pairs.append(("SASTC with a teacher that sees each step's frame less one that sees the mean frame", *sees))
+        for what, mean, half, n in pairs:
             if n:
                 width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
-                found.append(
-                    f"{LABELS[student]}: SASTC less {LABELS[other]} {parts.signed(mean)} points, {n} "
-                    f"seed{'s' * (n > 1)}{width}: {report.judge(mean, half, n)}."
-                )
-        both = runs[(runs.student == student) & (runs.method == "sastc") & runs.complete]
-        mean, half, n = parts.difference(both, "accuracy", "teacher_input", "per_step", "mean_frame")
-        if n:
-            found.append(
-                f"{LABELS[student]}: a teacher that sees each step's frame less one that sees the mean frame: "
-                f"{parts.signed(mean)} points, {n} seed{'s' * (n > 1)}: {report.judge(mean, half, n)}."
-            )
+                seeds = f"{n} seed{'s' * (n > 1)}"
+                verdict = report.judge(mean, half, n)
+                found.append(f"{LABELS[student]}: {what} {parts.signed(mean)} points, {seeds}{width}: {verdict}.")
     return found
 
 
+def _curves(runs: pd.DataFrame, student: str, method: str) -> np.ndarray:
+    """Accuracy in percent after each step, (seeds, T), of the runs whose teacher sees the mean frame."""
+    chosen = runs[runs.complete & (runs.teacher_input == "mean_frame")]
+    chosen = chosen[(chosen.student == student) & (chosen.method == method)]
+    return np.array([Run(path).measures["accuracy_by_step"] for path in chosen.path])
+
+
 def arrival_figure(runs: pd.DataFrame) -> Figure:
-    """Accuracy of the logits after 1, 2, ... T steps: one panel a student, one line a method, mean over seeds."""
-    done = runs[runs.complete & (runs.teacher_input == "mean_frame")]
-    students = list(dict.fromkeys(done.student))
-    figure, axes = plt.subplots(1, len(students), figsize=(3.6 * len(students), 2.9), sharey=True, squeeze=False)
-    for axis, student in zip(axes[0], students, strict=True):
+    """Accuracy of the logits after 1, 2, ... T steps: one panel a student, one line a method, all seeds in its band."""
+    shown = students(runs)
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 2.9), sharey=True, squeeze=False)
+    for axis, student in zip(axes[0], shown, strict=True):
         for method in METHODS:
-            paths = done[(done.student == student) & (done.method == method)].path
-            curves = [Run(path).measures["accuracy_by_step"] for path in paths]
-            if curves:
-                steps = np.arange(1, len(curves[0]) + 1)
-                look = dict(color=COLOURS[method], marker=MARKERS[method], label=LABELS[method])
-                axis.plot(steps, np.mean(curves, 0), **look)
+            curves = _curves(runs, student, method)
+            if len(curves):
+                steps = np.arange(1, curves.shape[1] + 1)
+                axis.plot(steps, curves.mean(0), color=COLOURS[method], marker=MARKERS[method], label=LABELS[method])
+                axis.fill_between(steps, curves.min(0), curves.max(0), color=COLOURS[method], alpha=0.15, linewidth=0)
         axis.set(title=LABELS[student], xlabel="time steps seen")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set_ylabel("test accuracy (%)")
     axes[0][-1].legend()
     return figure
 
 
-def confusion_figure(run: Run) -> Figure:
-    """Test images by true and predicted class, in percent of the true class."""
-    counts, names = run.measures["confusion"], run.measures["class_names"]
-    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+def arrival_sentences(runs: pd.DataFrame, margin: float = 1.0) -> list[str]:
+    """How much each method knows after one step, and when it comes within `margin` points of its last answer."""
+    found = []
+    for student in students(runs):
+        for method in METHODS:
+            curves = _curves(runs, student, method)
+            if len(curves):
+                mean = curves.mean(0)
+                enough = 1 + int(np.argmax(mean >= mean[-1] - margin))
+                found.append(
+                    f"{LABELS[student]}, {LABELS[method]}: {mean[0]:.1f} % after the first of {len(mean)} steps, "
+                    f"{mean[-1]:.1f} % after the last; within {margin:g} point{'s' * (margin != 1)} of that from step "
+                    f"{enough} on."
+                )
+    return found
+
+
+def confusion(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Test images by true and predicted class in percent of the true class, over all `runs`, and the class names."""
+    counts = sum(run.measures["confusion"] for run in runs)
+    return 100 * counts / counts.sum(1, keepdims=True).clip(1), runs[0].measures["class_names"]
+
+
+def confusion_figure(runs: Sequence[Run]) -> Figure:
+    """The confusion matrix of all `runs` together."""
+    share, names = confusion(runs)
     figure, axis = plt.subplots(figsize=(4.6, 4.0))
     picture = axis.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(share):
@@ -164,6 +224,48 @@ def confusion_figure(run: Run) -> Figure:
     axis.grid(False)
     figure.colorbar(picture, ax=axis, label="share of the true class (%)", shrink=0.85)
     return figure
+
+
+def confusion_sentence(runs: Sequence[Run]) -> str:
+    """The class that is known best, the one that is known worst, and what is most often taken for what."""
+    share, names = confusion(runs)
+    own, other = np.diag(share), share * (1 - np.eye(len(share)))
+    if not other.any():
+        return "No class is taken for another."
+    i, j = np.unravel_index(other.argmax(), other.shape)
+    return (
+        f"Known best: {names[own.argmax()]} ({own.max():.0f} %); worst: {names[own.argmin()]} ({own.min():.0f} %). "
+        f"Most often {names[i]} is taken for {names[j]} ({other[i, j]:.0f} %; the other way round {other[j, i]:.0f} %)."
+    )
+
+
+def schedule_sentence(config: RunConfig) -> str:
+    """When the feature loss has its say: each third's share of the sum over epochs of learning rate times β."""
+    epochs = range(config.epochs)
+    push = np.array([config.learning_rate_at(epoch) * config.beta_at(epoch) for epoch in epochs])
+    thirds = 3 * np.array(epochs) // config.epochs
+    shares = 100 * np.array([push[thirds == k].sum() for k in range(3)]) / push.sum()
+    first, second, last = (f"{share:.0f}" for share in shares)
+    return (
+        f"Both schedules together: of the sum of learning rate × β over {config.epochs} epochs, {first}, {second} and "
+        f"{last} % fall into the first, second and last third. So the feature loss moves the student's weights most in "
+        f"the {('first', 'second', 'last')[shares.argmax()]} third, whatever β is at the end."
+    )
+
+
+def caution(runs: pd.DataFrame) -> str:
+    """How many seeds there are, and how exact one accuracy on so many test images can be."""
+    done = runs[runs.complete & (runs.student != "")]
+    if not len(done):
+        return "No student is recorded."
+    seeds = ", ".join(f"{rows.seed.nunique()} of {LABELS[s]}" for s, rows in done.groupby("student", sort=False))
+    images = int(Run(done.path.iloc[0]).measures["confusion"].sum())
+    share = done.accuracy.mean() / 100
+    error = 100 * np.sqrt(share * (1 - share) / images)
+    return (
+        f"Seeds: {seeds}. On {images:,} test images an accuracy of {100 * share:.0f} % has a standard error of "
+        f"{error:.1f} points from the choice of images alone, besides what differs between seeds."
+    )
 
 
 # Attention over time
@@ -180,25 +282,35 @@ def attention_figure(run: Run) -> Figure:
             axis.plot(steps, weights[:, s, a], label=f"teacher {name}", **series(a))
         axis.axhline(1 / weights.shape[2], color="red", linewidth=1)
         axis.set(title=f"student {measures['student_layers'][s]}", xlabel="time step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set_ylabel("attention η")
-    axes[0][-1].legend(fontsize=8)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=weights.shape[2], fontsize=8)
     return figure
 
 
-def attention_sentence(runs: Sequence[Run]) -> str:
-    """How far the weights move over time, beside how far they are from uniform, and over images and seeds."""
+def attention_sentences(runs: Sequence[Run]) -> list[str]:
+    """What the weights of several seeds do over time: how much they move, beside images and seeds, and where."""
     if not runs:
-        return "No SASTC run is recorded."
-    over_time = [run.measures["attention"][-1].std(0).mean() for run in runs]
-    over_images = [run.measures["attention_instance"][-1].std(0).mean() for run in runs]
-    from_uniform = []
-    for run in runs:
-        weights = run.measures["attention"][-1]
-        from_uniform.append(np.abs(weights - 1 / weights.shape[-1]).mean())
-    last = np.stack([run.measures["attention"][-1] for run in runs])
-    over_seeds = f"; between seeds {last.std(0, ddof=1).mean():.4f}" if len(runs) > 1 else ""
-    return (
-        f"Over {len(runs)} run{'s' * (len(runs) > 1)}, the weights lie {np.mean(from_uniform):.3f} from uniform on "
-        f"average. Their standard deviation over time steps is {np.mean(over_time):.4f}; between images "
-        f"{np.mean(over_images):.4f}{over_seeds}."
-    )
+        return ["No SASTC run is recorded."]
+    weights = np.stack([run.measures["attention"][-1] for run in runs])  # (R, T, S, A)
+    images = np.mean([run.measures["attention_instance"][-1].std(0).mean() for run in runs])
+    seeds = f", between seeds {weights.std(0, ddof=1).mean():.4f}" if len(runs) > 1 else ""
+    uniform = np.abs(weights - 1 / weights.shape[-1]).mean()
+    favourites = weights.argmax(-1)  # (R, T, S)
+    kept = (favourites == favourites[:, :1]).all(1)
+    path = weights.mean(0)
+    _, s, a = np.unravel_index((np.abs(path - path[0])).argmax(), path.shape)
+    student, teacher = (runs[0].measures[f"{who}_layers"] for who in ("student", "teacher"))
+    line = path[:, s, a]
+    first = np.abs(line[1] - line[0]) if len(line) > 1 else 0.0
+    rest = np.abs(np.diff(line[1:])).max() if len(line) > 2 else 0.0
+    when = "The largest change is between the first two steps" if first >= rest else "It goes on changing after step 2"
+    return [
+        f"The weights lie {uniform:.3f} from uniform on average. Their standard deviation over time steps is "
+        f"{weights.std(1).mean():.4f}, between images {images:.4f}{seeds} ({len(runs)} run{'s' * (len(runs) > 1)}).",
+        f"A student layer prefers the same teacher layer at every step in {kept.sum()} of {kept.size} cases, each one "
+        "student layer of one run.",
+        f"The weight that moves most, on average over runs, is that of student {student[s]} on teacher {teacher[a]}: "
+        f"from {line[0]:.3f} at t = 1 to between {line[1:].min(initial=line[-1]):.3f} and "
+        f"{line[1:].max(initial=line[-1]):.3f} later. {when}.",
+    ]

@@ -1,0 +1,172 @@
+"""The page of Table 6: its words and numbers against values set by hand, its figures for simulated and real shapes."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from test_pages_measures import plan, record
+
+from sastc.config import METHODS, RunConfig
+from sastc.data import simulate_events
+from sastc.figures import loss_parts
+from sastc.pages import events
+from sastc.records import Run, run_path
+
+BASE = RunConfig(dataset="digits_dvs", student="resnet18", timesteps=3)
+ACCURACY = {"baseline": 80.0, "kd": 84.0, "feature_kd": 86.0, "sastc": 90.0}
+ATTENTION = np.array([[[0.5, 0.3, 0.2]], [[0.2, 0.6, 0.2]], [[0.3, 0.5, 0.2]]])  # (T, S = 1, A = 3)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def measures(accuracy, seed):
+    """Arrays of a run with three steps and three classes, of 10, 10 and 20 test images."""
+    confusion = np.array([[9, 1, 0], [4, 6, 0], [0, 1, 19]])
+    attention = ATTENTION[None] + [0.01 * seed, -0.01 * seed, 0.0]
+    return dict(
+        accuracy_by_step=np.array([accuracy - 20, accuracy - 0.5, accuracy]),
+        confusion=confusion,
+        class_names=np.array(["a", "b", "c"]),
+        attention=attention,
+        attention_instance=np.stack([attention[0] + [0.02, -0.02, 0.0], attention[0] - [0.02, -0.02, 0.0]])[None],
+        student_layers=np.array(["stage1"]),
+        teacher_layers=np.array(["stage1", "stage2", "stage3"]),
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Four methods with two seeds; SASTC with a teacher that sees each frame is 1 and 3 points better."""
+    configs = [BASE.replace(method=m, seed=seed) for m in METHODS for seed in (0, 1)]
+    configs += [BASE.replace(method="sastc", seed=seed, teacher_input="per_step") for seed in (0, 1)]
+    experiment = plan(*configs)
+    for config in (*configs, *experiment.teachers):
+        accuracy = ACCURACY.get(config.method, 99.0) + config.seed
+        if config.teacher_input == "per_step":
+            accuracy += 1 + config.seed
+        record(tmp_path, config, measures(accuracy, config.seed), accuracy=accuracy)
+    return events.collect(experiment, tmp_path)
+
+
+def test_runs_include_the_teachers_once(runs):
+    assert runs.run.is_unique
+    teachers = runs[runs.method == "teacher"]
+    assert sorted(teachers.teacher_input) == ["mean_frame", "per_step"]
+    assert events.students(runs) == ["resnet18"]
+
+
+def test_sentences_pair_seeds_and_name_the_interval(runs):
+    found = events.sentences(runs)
+    assert [s for s in found if "SASTC less KD +6.00 points, 2 seeds, 95 % interval +6.00 to +6.00: better" in s]
+    # differences 1 and 2: mean 1.5, t(0.975, 1) = 12.706 times the deviation 0.7071 over the root of 2
+    assert [s for s in found if "mean frame +1.50 points, 2 seeds, 95 % interval −4.85 to +7.85: not dist" in s]
+    assert len(found) == 4
+
+
+def test_table_keeps_ours_and_theirs_apart(runs):
+    theirs, ours = events.literature(), events.table(runs, recorded=False)
+    assert '<span class="paper">97.92</span>' in theirs
+    assert '<span class="paper">83.17</span>' in theirs
+    assert 'class="ours"' not in theirs
+    assert 'class="paper"' not in ours
+    assert "no row can be compared with one of the paper's" in ours
+    assert "no row" not in events.table(runs, recorded=True)
+    rows = [re.findall(r">([^<>]+)<", row) for row in ours.split("<tr>")[2:]]
+    found = {(row[1], row[3] if "frame" in row[3] or "step" in row[3] else ""): row for row in rows}
+    assert "ResNet-18" in found["Baseline", ""]
+    assert "80.50 ± 0.71" in found["Baseline", ""]
+    assert "ResNet-18 &amp; ResNet-19" in found["SASTC", "per_step"]
+    assert "92.00 ± 1.41" in found["SASTC", "per_step"]
+    assert "90.50 ± 0.71" in found["SASTC", "mean_frame"]
+    assert "99.00" in found["Teacher (ANN)", "mean_frame"]
+    assert "100.00" in found["Teacher (ANN)", "per_step"]
+    assert len(rows) == len(found) == 7
+
+
+def test_arrival(runs):
+    (words,) = [s for s in events.arrival_sentences(runs) if ", SASTC:" in s]
+    assert words == (
+        "ResNet-18, SASTC: 70.5 % after the first of 3 steps, 90.5 % after the last; within 1 point of that from step "
+        "2 on."
+    )
+    assert "from step 3 on" in events.arrival_sentences(runs, margin=0.1)[0]
+    (axis,) = events.arrival_figure(runs).axes
+    sastc = axis.lines[list(METHODS).index("sastc")]
+    assert sastc.get_ydata().tolist() == [70.5, 90.0, 90.5]
+    assert sastc.get_xdata().tolist() == [1, 2, 3]
+
+
+def test_confusion_is_summed_over_runs(runs):
+    sastc = [Run(path) for path in runs[runs.method == "sastc"].path]
+    np.testing.assert_allclose(events.confusion(sastc)[0], [[90, 10, 0], [40, 60, 0], [0, 5, 95]])
+    assert events.confusion_sentence(sastc) == (
+        "Known best: c (95 %); worst: b (60 %). Most often b is taken for a (40 %; the other way round 10 %)."
+    )
+    cells = {t.get_text() for t in events.confusion_figure(sastc).axes[0].texts}
+    assert cells == {"90", "10", "40", "60", "5", "95"}
+    assert "Seeds: 2 of ResNet-18. On 40 test images" in events.caution(runs)
+
+
+def test_attention_sentences(runs):
+    rows = runs[(runs.method == "sastc") & (runs.teacher_input == "mean_frame")]
+    spread, favourite, moved = events.attention_sentences([Run(path) for path in rows.path])
+    # over time: 0.1247 and 0.1247 for the two weights that move, 0 for the third
+    assert f"over time steps is {2 * np.std([0.5, 0.2, 0.3]) / 3:.4f}" in spread
+    assert f"between images {0.04 / 3:.4f}" in spread
+    assert f"between seeds {2 * np.std([0, 0.01], ddof=1) / 3:.4f} (2 runs)" in spread
+    assert "at every step in 0 of 2 cases" in favourite
+    assert "student stage1 on teacher stage1: from 0.505 at t = 1 to between 0.205 and 0.305 later" in moved
+    assert moved.endswith("The largest change is between the first two steps.")
+    assert events.attention_sentences([]) == ["No SASTC run is recorded."]
+    figure = events.attention_figure(Run(rows.path.iloc[0]))
+    assert len(figure.axes) == 1
+    assert [words.get_text() for words in figure.legends[0].get_texts()] == [f"teacher stage{a}" for a in (1, 2, 3)]
+    assert figure.axes[0].lines[1].get_ydata() == pytest.approx([0.3, 0.6, 0.5])
+
+
+def test_schedules_together():
+    words = events.schedule_sentence(RunConfig(dataset="dvs_gesture", scale="paper"))
+    # 100 epochs of 0.1 at 0.01; 50, 30, 20 of 0.1, 0.01, 0.001 at 0.1; 10, 50, 40 of 1e-3, 1e-4, 1e-5 at 1
+    parts = np.array([0.1, 0.5 + 0.03 + 0.002, 0.01 + 0.005 + 0.0004])
+    first, second, last = 100 * parts / parts.sum()
+    assert f"over 300 epochs, {first:.0f}, {second:.0f} and {last:.0f} % fall" in words
+    assert "most in the second third" in words
+
+
+@pytest.mark.parametrize(("steps", "panels"), [(1, 1), (6, 6), (16, 16), (11, 11)])
+def test_frames_are_on_minus_off(steps, panels):
+    frames = np.random.default_rng(0).integers(0, 9, (steps, 2, 5, 5)).astype(np.uint8)
+    shown = [axis for axis in events.frames_figure(frames).axes if axis.images]
+    assert len(shown) == panels
+    for axis, frame in zip(shown, frames, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), frame[1].astype(int) - frame[0])
+
+
+def test_stream_figure_shows_every_event_once():
+    image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    image[..., 2:5] = 255
+    stream = simulate_events(image)
+    _, space, rate = events.stream_figure(image[0, 0].numpy(), stream).axes
+    assert sum(len(points._offsets3d[0]) for points in space.collections) == len(stream.t)
+    seconds = np.diff(rate.lines[0].get_xdata()[:2])[0] / 1e3
+    assert sum(line.get_ydata().sum() * 1e3 * seconds for line in rate.lines) == pytest.approx(len(stream.t))
+    words = events.stream_sentence(stream)
+    assert f"{len(stream.t):,} events in " in words
+    assert "8 × 8 pixels" in words
+
+
+def test_loss_parts_weigh_with_the_beta_of_each_epoch(tmp_path):
+    config = BASE.replace(method="sastc", epochs=3, beta=50.0)
+    record(tmp_path, config)
+    folder = run_path(config, tmp_path)
+    (folder / "history.csv").write_text(
+        "epoch,cross_entropy,kd_loss,feature_loss\n" + "".join(f"{e},1.0,2.0,0.1\n" for e in (1, 2, 3))
+    )
+    lines = {line.get_label(): line.get_ydata() for line in loss_parts(Run(folder)).axes[0].lines}
+    np.testing.assert_allclose(lines["β × feature loss (β = 50)"], [0.05, 0.5, 5.0])
