@@ -228,7 +228,7 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    status = git("status", "--porcelain", "--untracked-files=no")
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)results")  # of the code
     packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas")
     return {
         "commit": git("rev-parse", "HEAD"),
