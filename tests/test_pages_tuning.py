@@ -6,7 +6,7 @@ import pytest
 from test_pages_measures import plan, record
 
 from sastc.config import RunConfig
-from sastc.pages import tuning
+from sastc.pages import grid, tuning
 from sastc.records import run_path
 
 
@@ -62,3 +62,9 @@ def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
     assert page.count("<tr>") == 1 + len(rows)
     assert run_path(config(method="sastc", beta=10.0), "").name in page
     assert "–" in page
+
+
+def test_what_is_not_run_is_listed_with_its_command(rows):
+    page = grid.not_run(rows, plan(*(config(method="sastc", beta=b) for b in (1.0, 100.0))))
+    assert "1 run is missing" in page
+    assert "beta=100" in page

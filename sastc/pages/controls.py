@@ -168,7 +168,7 @@ def spread_table(runs: pd.DataFrame) -> str:
     """HTML table: how much η differs between time steps, images and seeds."""
     means = table_of_facts(runs).groupby("control", sort=False)[["between_steps", "between_images"]].mean()
     rows = means.join(between_seeds(runs).rename("between_seeds")).reset_index()
-    digits = {n: lambda r, n=n: "–" if math.isnan(v := getattr(r, n)) else f"{v:.3f}" for n in rows.columns[1:]}
+    digits = {n: lambda r, n=n: "–" if math.isnan(v := getattr(r, n)) else f"{v:.2g}" for n in rows.columns[1:]}
     columns = {"weights": lambda r: text(r.control)} | {n.replace("_", " "): f for n, f in digits.items()}
     return table(rows, "Standard deviations of η, averaged over cells.", "controls-spread", columns)
 

@@ -25,7 +25,7 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     of the KD term. `cosine`: between those two gradients. `projectors`: share of the feature term's squared gradient
     that falls on projectors and attention. The first is of the first epoch, the others are means over epochs.
     """
-    rows = parts.frame(plan, results)
+    rows = parts.frame(plan, results).assign(planned=True)
     return rows.assign(**pd.DataFrame([_facts(r) for r in rows.itertuples()], index=rows.index))
 
 
