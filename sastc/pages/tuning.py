@@ -73,12 +73,13 @@ def curves(rows: pd.DataFrame) -> Figure:
     plt = figures.plt
     drawing, axes = plt.subplots(1, len(FIELDS), figsize=(7.0, 3.3), sharey=True)
     for axis, (field, words) in zip(axes, FIELDS.items(), strict=True):
-        for i, method in enumerate(methods_of(field)):
+        methods = methods_of(field)
+        for i, method in enumerate(methods):
             data = along(rows, method, field)
             look = dict(color=figures.COLOURS[method], marker=figures.MARKERS[method], label=LABELS[method])
-            x = data[field] * 1.03 ** (i - 1.5)  # beside each other
+            x = data[field] * 1.04 ** (i - (len(methods) - 1) / 2)  # beside each other
             axis.errorbar(x, data.accuracy, 2 * data.se, capsize=2.5, **look)
-        known = sorted(rows[field][rows.complete & rows.method.isin(methods_of(field))].unique())
+        known = sorted(rows[field][rows.complete & rows.method.isin(methods)].unique())
         axis.axvline(record(rows, "sastc", field), color="black", linewidth=0.8, linestyle=":")
         axis.set(xscale="log", xlabel=words)
         axis.set_xticks(known, [f"{v:g}" for v in known])
