@@ -12,7 +12,7 @@ from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events
 from sastc.figures import loss_parts
 from sastc.pages import events
-from sastc.records import Run, run_path
+from sastc.records import Run, run_path, write_json
 
 BASE = RunConfig(dataset="digits_dvs", student="resnet18", timesteps=3)
 ACCURACY = {"baseline": 80.0, "kd": 84.0, "feature_kd": 86.0, "sastc": 90.0}
@@ -165,6 +165,7 @@ def test_loss_parts_weigh_with_the_beta_of_each_epoch(tmp_path):
     config = BASE.replace(method="sastc", epochs=3, beta=50.0)
     record(tmp_path, config)
     folder = run_path(config, tmp_path)
+    write_json(folder / "provenance.json", {"data": {"name": "Digits-DVS"}})  # what a caption names
     (folder / "history.csv").write_text(
         "epoch,cross_entropy,kd_loss,feature_loss\n" + "".join(f"{e},1.0,2.0,0.1\n" for e in (1, 2, 3))
     )
