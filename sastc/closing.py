@@ -57,12 +57,13 @@ def closing(
     words = plan.command.split()  # settings go before the options, of which the last takes all that follows
     words[2:2] = [f"{name}={value}" for name, value in (changes or {}).items()]
     command = shlex.join(words)
-    box = {"Draw this page again from recorded runs": _papermill(plan.notebook, settings)}
-    if plan.needs_runs:
-        box["Train what is missing, then draw it; settings for all runs, such as epochs=2, go before the options"] = (
-            command
-        )
-    return _box(box, "../") + footer(runs_of(plan, results) if runs is None else runs, command)
+    draw = _papermill(plan.notebook, settings)
+    if not plan.needs_runs:
+        facts = {"Runs": "none needed", "Command": f"<code>{html.escape(command)}</code>"}
+        return _box({"Draw this page again": draw}, "../") + facts_list(facts)
+    train = "Train what is missing, then draw it; settings for all runs, such as epochs=2, go before the options"
+    box = _box({"Draw this page again from recorded runs": draw, train: command}, "../")
+    return box + footer(runs_of(plan, results) if runs is None else runs, command)
 
 
 def _papermill(notebook: str, settings: Sequence[str]) -> str:
