@@ -104,7 +104,7 @@ def test_table_5_has_the_papers_values_and_every_cell(recorded, plan, tmp_path):
     assert page.count('class="missing"') == 12
     ours = mismatch.table(mismatch.collect(*recorded))
     stm = [np.mean([math.log(e.mean()) for e in arrays("kd", s)["mismatch_mse"][-10:]]) for s in (0, 1)]
-    assert f"{np.mean(stm):.2f} ± {np.std(stm, ddof=1):.2f}" in ours
+    assert f"{np.mean(stm):.3f} ± {np.std(stm, ddof=1):.3f}" in ours
     assert "paper 16.49" in ours, "the paper's own pairs are there, not run"
 
 

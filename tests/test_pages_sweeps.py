@@ -243,6 +243,32 @@ def test_table_2_joins_and_subtracts_on_the_papers_data_alone(plan, record):
     assert accuracy.summary(quick).difference.isna().all(), "digits are no CIFAR"
 
 
+def test_a_line_of_yaml_adds_a_teacher_and_a_number_of_steps(tmp_path, record, request):
+    source = (request.config.rootpath / "experiments" / "table2.yaml").read_text()
+    lines = (
+        "{student: vgg11, teacher: resnet34, method: [kd, sastc]}",
+        ("{dataset: cifar10, student: vgg11, teacher: resnet19, method: [baseline, kd, sastc], timesteps: 4}"),
+    )
+    for scale, line, pair in zip(("quick", "slim"), lines, ("resnet34", "resnet19"), strict=True):
+        path = tmp_path / "table2.yaml"
+        head, rest = source.split(f"\n{scale}:", 1)
+        first, rest = rest.split("\n", 1)
+        path.write_text(f"{head}\n{scale}:{first}\n  - {line}\n{rest}")
+        table2 = load_experiment(path, scale)
+        added = [c for c in table2.runs if c.teacher == "resnet34" or c.timesteps == 4]
+        runs = accuracy.collect(table2, record(added, lambda c: 71.0 if c.method == "sastc" else 70.0))
+        data = accuracy.summary(runs)
+        assert len(data) == 13 * 12 + 4, "one row more"
+        row = data[(data.accuracy == 71.0) & (data.teacher == pair)].iloc[0]
+        assert (row.n, row.method) == (1, "sastc")
+        assert np.isnan(row.paper)
+        page = accuracy.table(runs)
+        assert "71.00" in page
+        assert page.count("rowspan=") == (14 if scale == "quick" else 13), "beside the other steps of its pair"
+        names = [label.get_text() for label in accuracy.overview(runs).axes[0].get_yticklabels()]
+        assert len(names) == (14 if scale == "quick" else 13)
+
+
 def test_overview_draws_gains_over_the_baseline(plan, record):
     table2 = plan("table2", "slim")
     gain = {"baseline": 0.0, "kd": 1.0, "feature_kd": 2.0, "sastc": -3.0}
