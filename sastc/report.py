@@ -192,7 +192,7 @@ def _same_pair(runs: pd.DataFrame, student: str, teacher: str, timesteps: int) -
 def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
     others = [m for m in METHODS if m != "sastc"]
-    head = "".join(f'<th scope="col">SASTC − {LABELS[m]}</th>' for m in others)
+    head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
     body, frame = [], []
     for student, teacher, timesteps in _pairs(runs):
         rows, cells = _same_pair(runs, student, teacher, timesteps), []

@@ -82,12 +82,13 @@ def ours_table(counted: pd.DataFrame) -> str:
         "AC<br>(10⁶)": lambda r: text(r.acs / 1e6),
         "energy<br>(µJ)": "energy_uj",
         "at 77 fJ<br>(µJ)": "special_energy_uj",
-        "of KD's<br>at this T": lambda r: text(r.over_kd),
+        "beside<br>KD's": lambda r: text(r.over_kd),
         "of ANN's<br>(%)": lambda r: text(100 * r.over_teacher),
         "seeds": seeds,
     }
     taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
-    caption = f"Ours: operations and energy of one test image, mean over the seeds; the teacher is {taught}."
+    caption = "Ours: operations and energy of one test image, mean over the seeds, and energy beside KD's at equal T; "
+    caption += f"the teacher is {taught}."
     return table(rows, caption, "energy-ours", columns)
 
 
