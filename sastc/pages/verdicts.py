@@ -20,7 +20,7 @@ from sastc.records import Run
 PAPERS_DATA = ("cifar10", "cifar100", "imagenet", "dvs_gesture", "dvs_cifar10")
 RULES = {
     "not run": "no run at this scale: cannot say",
-    "other data": "the runs are not on the paper's data (digits, or other images; a JPEG copy of it counts): cannot say "
+    "other data": "the runs are not on the paper's data (digits, or other images; a JPEG copy counts): cannot say "
     "at this scale",
     "one seed": "no comparison has two seeds: cannot say",
     "held": "every 95 % interval of two or more seeds is on the claim's side of zero: held, in the cells that are run",
