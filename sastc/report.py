@@ -140,7 +140,7 @@ def scale_note(experiment: Experiment) -> str:
     sets = {config.dataset for config in experiment.runs}
     if sets and sets <= {"digits", "digits_dvs"}:
         widths = " or ".join(sorted({str(Fraction(c.width).limit_denominator(64)) for c in experiment.runs}))
-        epochs = " or ".join(sorted({str(config.epochs) for config in experiment.runs}))
+        epochs = " or ".join(map(str, sorted({config.epochs for config in experiment.runs})))
         text = (
             "<strong>Digits are no CIFAR-10, let alone ImageNet.</strong> "
             f"These runs train networks with {widths} of the paper's channels "

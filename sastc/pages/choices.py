@@ -105,7 +105,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     known = known.assign(said=said)
     out = []
     for word in ("better", "worse", "not distinguishable"):
-        names = ", ".join(text(s) for s in known[known.said == word].switch)
+        names = "; ".join(text(s) for s in known[known.said == word].switch)
         out.append(
             f"Accuracy {word}{' from' if word.startswith('not') else ' than'} the first row's: {names or 'none'}."
         )
