@@ -14,7 +14,7 @@ _HOME = {
     "find_run": "records",
     "list_runs": "records",
     "run": "train",
-    "load_model": "train",
+    "load_model": "build",
     "create_model": "models",
     "load_dataset": "data",
     "LIF": "neurons",

@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         globals()[f"_{options.command}"](options)
     except (ConfigError, records.RunError, ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        process = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        print(f"{process}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last finished epoch", file=sys.stderr)
@@ -40,7 +41,9 @@ def _train(options: argparse.Namespace) -> None:
     config = RunConfig.from_arguments(options.settings)
     from sastc.train import run  # here, so that a mistake in the settings shows before torch is loaded
 
-    _print_run(run(config, results=options.results, data=options.data, device=options.device, force=options.force))
+    done = run(config, results=options.results, data=options.data, device=options.device, force=options.force)
+    if os.environ.get("RANK", "0") == "0":
+        _print_run(done)
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sastc import distributed
 from sastc.attention import attention_bounds
 from sastc.cka import linear_cka
+from sastc.recompute import recomputed, wanted
 
 Shape = tuple[int, int, int]
 
@@ -30,15 +32,17 @@ CHOICES = {
 }
 
 
-def similarity(features: Tensor) -> Tensor:
+def similarity(features: Tensor, instances: int | None = None) -> Tensor:
     """Eq. 3: ``R(f) R(f)'``, the dot products of all pairs of instances, in at least float32.
 
-    ``(..., B, C, H, W)`` to ``(..., B, B)``: leading time steps are kept apart.
+    ``(..., B, C, H, W)`` to ``(..., B, B)``: leading time steps are kept apart. With `instances`, the size of the batch
+    over all processes, to ``(..., B, instances)``: a row for each instance here, a column for each of the whole batch.
     """
     rows = features.flatten(-3)
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    columns = rows if instances is None else distributed.gather(rows, -2, instances)
+    dtype = torch.promote_types(rows.dtype, torch.float32)
     with torch.autocast(rows.device.type, enabled=False):
-        return rows @ rows.mT
+        return rows.to(dtype) @ columns.to(dtype).mT
 
 
 def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers: int) -> list[tuple[int, int]]:
@@ -152,7 +156,15 @@ class LayerDistances(nn.Module):
     target_norm : {"none", "layer"}
         "layer" (not in the paper) standardises each teacher layer over the batch, so that no layer is an easier target
         for the size of its activations.
+
+    Attributes
+    ----------
+    recompute : bool
+        Keep no activations of the projectors for the backward pass, but compute them again, see
+        :mod:`sastc.recompute`.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -175,16 +187,33 @@ class LayerDistances(nn.Module):
             Projector(student_shapes[s][0], teacher_shapes[a][0], projector_bn) for s, a in self.pairs
         )
 
-    def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """``(T, B, P)`` distances; teacher features receive no gradient."""
+    def forward(
+        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None = None
+    ) -> Tensor:
+        """``(T, B, P)`` distances; teacher features receive no gradient.
+
+        With `instances`, the size of the batch over all processes, `target_norm` is over all of them.
+        """
         targets = [f.detach() for f in teacher_features]
         if self.target_norm == "layer":
-            targets = [(f - f.mean()) / f.std().clamp_min(1e-6) for f in (f.float() for f in targets)]
+            targets = [_standardised(f, over_all=instances is not None) for f in targets]
         distances = [
-            feature_distance(student_features[s], targets[a], projector, **self.sizes)
+            self._distance(student_features[s], targets[a], projector)
             for (s, a), projector in zip(self.pairs, self.projectors, strict=True)
         ]
         return torch.stack(distances, -1)
+
+    def _distance(self, student: Tensor, target: Tensor, projector: nn.Module) -> Tensor:
+        def distance(student: Tensor, target: Tensor) -> Tensor:
+            return feature_distance(student, target, projector, **self.sizes)
+
+        return recomputed(distance, student, target, owner=projector) if wanted(self) else distance(student, target)
+
+
+def _standardised(features: Tensor, over_all: bool) -> Tensor:
+    f = features.to(torch.promote_types(features.dtype, torch.float32))
+    mean, std = distributed.mean_std(f) if over_all else (f.mean(), f.std())
+    return (f - mean) / std.clamp_min(1e-6)
 
 
 def _check_choices(given: dict[str, str]) -> None:
@@ -198,8 +227,8 @@ class Calibration(NamedTuple):
 
     attention: Tensor  # (T, B, S, A), η of Eq. 5; sums to one over A
     distances: Tensor  # (T, B, S, A), mean squared difference of each instance's projected and target map
-    student_similarity: Tensor  # (T, S, B, B)
-    teacher_similarity: Tensor  # (A, B, B), or (T, A, B, B)
+    student_similarity: Tensor  # (T, S, B, B), or (T, S, B, instances), the columns those of all processes
+    teacher_similarity: Tensor  # (A, B, B), or (T, A, B, B), or the same with as many columns
 
 
 class SelfAttentiveCalibration(nn.Module):
@@ -232,7 +261,14 @@ class SelfAttentiveCalibration(nn.Module):
         or softmax of the layers' linear CKA in the batch, spread over the scores' range.
     resize_student, small_student, projector_bn, target_norm : str
         See :class:`LayerDistances`.
+
+    Attributes
+    ----------
+    recompute : bool
+        Keep no copies of features for the backward pass of the similarity matrices, see :mod:`sastc.recompute`.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -292,7 +328,9 @@ class SelfAttentiveCalibration(nn.Module):
             scores = 2 * torch.rand(len(self.student_shapes), len(self.teacher_shapes)) - 1
             self.register_buffer("scores", scores)
 
-    def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Calibration:
+    def forward(
+        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None = None
+    ) -> Calibration:
         """Attention and distances of one batch.
 
         Parameters
@@ -301,23 +339,35 @@ class SelfAttentiveCalibration(nn.Module):
             S maps ``(T, B, C_s, H_s, W_s)``.
         teacher_features : sequence of Tensor
             A maps ``(B, C_a, H_a, W_a)``, or ``(T, B, C_a, H_a, W_a)``; they receive no gradient.
+        instances : int, optional
+            Size of the batch over all processes of a distributed run, of which this one has its share of B. Attention
+            then is what it would be if one process had the whole batch.
 
         Raises
         ------
         ValueError
             Shapes that differ from those given at construction, or a batch larger than `batch_size`.
         """
-        self._check(student_features, teacher_features)
-        students, teachers = self.similarities(student_features, [f.detach() for f in teacher_features])
-        distances = self.distances(student_features, teacher_features)
+        self._check(student_features, teacher_features, instances)
+        targets = [f.detach() for f in teacher_features]
+        if wanted(self):
+            students, teachers = recomputed(self.similarities, student_features, targets, instances)
+        else:
+            students, teachers = self.similarities(student_features, targets, instances)
+        distances = self.distances(student_features, teacher_features, instances)
         distances = distances.unflatten(-1, (len(self.student_shapes), len(self.teacher_shapes)))
         return Calibration(self.attention(students, teachers), distances, students, teachers)
 
     @staticmethod
-    def similarities(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``."""
-        students = torch.stack([similarity(f) for f in student_features], 1)
-        return students, torch.stack([similarity(f) for f in teacher_features], -3)
+    def similarities(
+        student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``.
+
+        See :func:`similarity` for `instances`.
+        """
+        students = torch.stack([similarity(f, instances) for f in student_features], 1)
+        return students, torch.stack([similarity(f, instances) for f in teacher_features], -3)
 
     def attention(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
         """Eq. 4 and 5: weights ``(T, B, S, A)`` from similarities ``(T, S, B, B)`` and ``(A, B, B)``."""
@@ -334,7 +384,10 @@ class SelfAttentiveCalibration(nn.Module):
         elif self.source == "random":
             scores = self.scores.expand(steps, -1, -1)
         else:
-            cka = linear_cka(student_similarity.detach(), teacher_similarity)
+            square = student_similarity.detach(), teacher_similarity
+            if batch != (columns := student_similarity.shape[-1]):
+                square = [distributed.gather(rows, -2, columns) for rows in square]
+            cka = linear_cka(*square)
             low, high = cka.amin(-1, keepdim=True), cka.amax(-1, keepdim=True)
             scores = 2 * (cka - low) / (high - low).clamp_min(1e-12) - 1
         return (self.score_scale * scores).softmax(-1).unsqueeze(1).expand(-1, batch, -1, -1)
@@ -366,7 +419,9 @@ class SelfAttentiveCalibration(nn.Module):
         """See :func:`attention_bounds`."""
         return attention_bounds(len(self.teacher_shapes), self.qk_norm, self.score_scale)
 
-    def _check(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> None:
+    def _check(
+        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None
+    ) -> None:
         found = dict(
             student_features=([tuple(f.shape[2:]) for f in student_features], self.student_shapes),
             teacher_features=([tuple(f.shape[-3:]) for f in teacher_features], self.teacher_shapes),
@@ -378,7 +433,8 @@ class SelfAttentiveCalibration(nn.Module):
         if len(steps) != 1:
             raise ValueError(f"student_features, teacher_features: time steps {sorted(steps)}, must be equal")
         batches = {f.shape[1] for f in student_features} | {f.shape[-4] for f in teacher_features}
-        if len(batches) != 1 or max(batches) > self.batch_size:
+        if len(batches) != 1 or max(*batches, instances or 0) > self.batch_size:
             raise ValueError(
-                f"batch of {sorted(batches)} instances: must be one size, at most batch_size={self.batch_size}"
+                f"batch of {sorted(batches)} instances{f' of {instances}' if instances else ''}: must be one size, "
+                f"at most batch_size={self.batch_size}"
             )

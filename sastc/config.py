@@ -36,9 +36,14 @@ class ConfigError(ValueError):
     """A field that is unknown, of the wrong type, or out of range; the message names field, value and choices."""
 
 
-def option(default: Any, doc: str, *, applies=EVERY, choices=None, low=None, high=None, open_low=False) -> Any:
-    """A field of :class:`RunConfig`: its default, its meaning, the methods it applies to, and what is allowed."""
-    meta = dict(doc=doc, applies=applies, choices=choices, low=low, high=high, open_low=open_low)
+def option(
+    default: Any, doc: str, *, applies=EVERY, choices=None, low=None, high=None, open_low=False, exact=False
+) -> Any:
+    """A field of :class:`RunConfig`: its default, its meaning, the methods it applies to, and what is allowed.
+
+    An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity.
+    """
+    meta = dict(doc=doc, applies=applies, choices=choices, low=low, high=high, open_low=open_low, exact=exact)
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -90,6 +95,24 @@ class RunConfig:
         None, "last batch of an epoch if it is not full: drop or keep it", choices=("drop", "keep")
     )
     reshuffle: bool | None = option(None, "draw a new order each epoch; the released code repeats one order")
+    accumulate: int = option(
+        1,
+        "micro-batches that a step is computed in, to save memory; batch-norm statistics and similarity matrices are "
+        "then those of a micro-batch",
+        low=1,
+    )
+    checkpoint: str | None = option(
+        None,
+        "keep of every block and projector its input alone and compute the rest again in the backward pass (blocks): "
+        "the same numbers in less memory and more time",
+        choices=("none", "blocks"),
+        exact=True,
+    )
+    batch_norm: str = option(
+        "global",
+        "training statistics of batch norms when several processes share a batch: of all, or of each process's share",
+        choices=("global", "per_process"),
+    )
 
     # Networks
     width: float | None = option(None, "factor on the channel counts of student and teacher", low=0, open_low=True)
@@ -191,6 +214,13 @@ class RunConfig:
         "batch", "order of the similarity rows' entries", applies=SASTC, choices=("batch", "sorted")
     )
     detach_sim: bool = option(False, "no gradient to the student through the attention", applies=SASTC)
+    similarity: str = option(
+        "global",
+        "similarity matrices (and target_norm) when several processes share a batch: rows of the whole batch, or of "
+        "each process's share",
+        applies=STUDENT,
+        choices=("global", "per_process"),
+    )
     attention: str = option(
         "learned",
         "where the weights come from: learned, or controls of ours: MLPs that stay as they start (untrained), 1/A "
@@ -294,6 +324,11 @@ class RunConfig:
             raise ConfigError(f"teacher='': method={self.method!r} needs one of {', '.join(MODELS)}")
         if self.method == "sastc" and self.mlp_dim < self.batch_size:
             raise ConfigError(f"mlp_dim={self.mlp_dim!r}: must be at least batch_size={self.batch_size}")
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ConfigError(
+                f"accumulate={self.accumulate!r}: must divide batch_size={self.batch_size} into micro-batches of "
+                "at least 2 instances"
+            )
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones={self.milestones!r}: must be in ascending order")
 
@@ -335,11 +370,13 @@ class RunConfig:
         return RunConfig.from_dict(values | open_again | changes)
 
     def to_dict(self, relevant: bool = False) -> dict[str, Any]:
-        """All fields; with `relevant` only those that apply to the method, in a form that JSON keeps."""
+        """All fields, in a form that JSON keeps; with `relevant` only those that decide the run's numbers."""
         return {
             f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v
             for f in dataclasses.fields(self)
-            if not relevant or self.method in f.metadata["applies"] or (f.name == "timesteps" and self.takes_steps)
+            if not relevant
+            or (self.method in f.metadata["applies"] and not f.metadata["exact"])
+            or (f.name == "timesteps" and self.takes_steps)
         }
 
     @property
@@ -588,5 +625,6 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         partial_batch="keep" if released and config.method != "sastc" else "drop",
         reshuffle=not released,
         resnet18_variant="standard" if large or event else "released",
+        checkpoint="blocks" if large and config.scale == "paper" else "none",  # a step then fits a 24 GB GPU
         headline="best" if released else "last",
     )

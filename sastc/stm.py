@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sastc import distributed
 from sastc.calibration import SelfAttentiveCalibration, layer_pairs
 
 DISTANCES = ("mse", "euclidean")
@@ -58,6 +59,27 @@ def stm_from_mismatch(
     if base is None:
         return mean
     return math.log(mean) / math.log(base) if mean > 0 else -math.inf
+
+
+class MeanMismatch:
+    """Mismatch of every pair of layers, by distance: the mean over batches and over all processes."""
+
+    def __init__(self):
+        self._squared: list[Tensor] = []  # (T, S, A) a batch, over this process's rows
+        self._rows: list[tuple[float, int]] = []  # their share of all processes' rows, and their length
+
+    def add(self, student_similarity: Tensor, teacher_similarity: Tensor, instances: int) -> None:
+        """Add the matrices of a batch of `instances` over all processes, or this process's rows of them."""
+        self._squared.append(pair_mismatch(student_similarity, teacher_similarity))
+        rows, columns = student_similarity.shape[-2:]
+        self._rows.append((rows / instances, columns))
+
+    def means(self) -> dict[str, Tensor]:
+        """``(T, S, A)`` for each of DISTANCES."""
+        squared = torch.stack(self._squared)
+        share, columns = torch.tensor(self._rows, dtype=squared.dtype, device=squared.device).T.view(2, -1, 1, 1, 1)
+        squared = distributed.total(share * squared)
+        return {"mse": squared.mean(0), "euclidean": (squared.sqrt() * columns).mean(0)}
 
 
 def stm_score(

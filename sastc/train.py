@@ -16,17 +16,19 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sastc import records
+from sastc import distributed, recompute, records
+from sastc.build import build_model
+from sastc.build import dataset as _dataset
+from sastc.build import load_model as load_model
 from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
 from sastc.config import RunConfig
-from sastc.data import Dataset, epoch_batches, load_dataset, num_batches
+from sastc.data import Dataset, epoch_batches, num_batches
 from sastc.energy import count_energy
 from sastc.fisher import fisher_trace
 from sastc.losses import feature_kd_loss, kd_loss, sastc_loss
-from sastc.models import create_model
 from sastc.probe import Probe
 from sastc.records import Run, RunError
-from sastc.stm import DISTANCES, pair_mismatch, stm_from_mismatch
+from sastc.stm import MeanMismatch, stm_from_mismatch
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
 ENERGY_IMAGES = 1024  # the paper's energy table counts on as many
@@ -44,7 +46,8 @@ def run(
     """Train what `config` describes, or return the recorded run if it is there and complete.
 
     The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch and ends with
-    the same numbers, bit for bit on the CPU with the same number of threads.
+    the same numbers, bit for bit on the CPU with the same number of threads. Under torchrun all processes train the run
+    together, each with its share of every batch, and the first one records; their number may change when a run goes on.
 
     Parameters
     ----------
@@ -67,17 +70,16 @@ def run(
     """
     folder = records.run_path(config, results)
     recorded = Run(folder)
-    if recorded.complete and not force:
-        return recorded
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    with _locked(folder):
-        if recorded.complete and not force:  # another process has just finished it
+    with distributed.processes(device) as device, contextlib.ExitStack() as stack:
+        if distributed.once(lambda: recorded.complete) and not force:
             return recorded
-        if force:
+        distributed.once(lambda: stack.enter_context(_locked(folder)))
+        if distributed.once(lambda: recorded.complete) and not force:  # another process has just finished it
+            return recorded
+        if force and distributed.rank() == 0:
             (folder / "metrics.json").unlink(missing_ok=True)
             records.remove_checkpoints(folder)
-        training = _Training(config, folder, data, torch.device(device), progress)  # mistakes show before work starts
+        training = _Training(config, folder, data, device, progress)  # mistakes show before work starts
         teacher = _teacher(config, results=results, data=data, device=device, progress=progress)
         return training.run(teacher)
 
@@ -101,85 +103,36 @@ def _locked(folder: Path) -> Iterator[None]:
 def _teacher(config: RunConfig, **options: Any) -> Run | None:
     """The run of the config's teacher, trained if need be, with its weights at hand."""
     if config.teacher_run:
-        teacher = records.find_run(config.teacher_run, options["results"])
-        if teacher.config.method != "teacher" or not (teacher.path / "weights.pt").exists():
-            raise RunError(f"teacher_run={config.teacher_run!r}: must be a finished teacher run with its weights.pt")
-        return teacher
+        return distributed.once(lambda: _recorded_teacher(config.teacher_run, options["results"]))
     if (wanted := config.teacher_config()) is None:
         return None
     path = records.run_path(wanted, options["results"])
-    weights_missing = Run(path).complete and not (path / "weights.pt").exists()  # weights are not kept in git
+    # weights are not kept in git
+    weights_missing = distributed.once(lambda: Run(path).complete and not (path / "weights.pt").exists())
     return run(wanted, force=weights_missing, **options)
 
 
-def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
-    """The student or teacher network of a config, freshly initialised from the current random state."""
-    shared = dict(
-        num_classes=dataset.num_classes,
-        in_channels=dataset.in_channels,
-        image_size=dataset.image_size,
-        width=config.width,
-        taps=config.taps,
-        resnet18_variant=config.resnet18_variant,
-        wrn16_2_variant=config.wrn16_2_variant,
-        vgg_downsample=config.vgg_downsample,
-        vgg_head=config.vgg_head,
-        pyramidnet_taps=config.pyramidnet_taps,
-        resnet_head=config.resnet_head,
-        hidden_init=config.hidden_init,
-    )
-    if role == "teacher":
-        return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
-    neuron = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
-    return create_model(
-        config.student,
-        "lif",
-        timesteps=config.timesteps,
-        neuron_options={name: getattr(config, name) for name in neuron},
-        tap=config.student_tap,
-        output=config.output,
-        tdbn_alpha=config.tdbn_alpha or None,
-        **shared,
-    )
+def _recorded_teacher(name: str, results: str | Path) -> Run:
+    teacher = records.find_run(name, results)
+    if teacher.config.method != "teacher" or not (teacher.path / "weights.pt").exists():
+        raise RunError(f"teacher_run={name!r}: must be a finished teacher run with its weights.pt")
+    return teacher
 
 
-def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
-    """The trained network of a finished run, in evaluation mode.
-
-    `role` is "student" or "teacher"; by default what the run trained. Raises RunError where ``weights.pt`` is missing.
-    """
-    config = run.config
-    model = build_model(
-        config, _dataset(config, data), role or ("teacher" if config.method == "teacher" else "student")
-    )
-    if not (run.path / "weights.pt").exists():
-        raise RunError(f"{run.path} has no weights.pt: weights are not kept in git; make them with {config.command}")
-    model.load_state_dict(torch.load(run.path / "weights.pt", map_location="cpu", weights_only=True))
-    return model.eval()
-
-
-def _dataset(config: RunConfig, root: str | Path) -> Dataset:
-    return load_dataset(
-        config.dataset,
-        root=root,
-        image_size=config.image_size,
-        train_subset=config.train_subset or None,
-        train_fraction=config.train_fraction,
-        label_noise=config.label_noise,
-        data_seed=config.data_seed,
-        validation=config.validation,
-        timesteps=config.timesteps,
-        binning=config.binning,
-        event_augment=config.event_augment,
-    )
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _Training:
     """One training, from the first epoch or from a checkpoint to the recorded run."""
 
-    def __init__(self, config: RunConfig, folder: Path, data: str | Path, device: torch.device, progress: bool):
-        self.config, self.folder, self.device, self.progress = config, folder, device, progress
-        self.dataset = _dataset(config, data)
+    def __init__(
+        self, config: RunConfig, folder: Path, data: str | Path | Dataset, device: torch.device, progress: bool
+    ):
+        self.config, self.folder, self.device = config, folder, device
+        self.writes = distributed.rank() == 0
+        self.progress = progress and self.writes
+        self.dataset = data if isinstance(data, Dataset) else _dataset(config, data)
         self.keep_last = config.partial_batch == "keep"
         self.batches = num_batches(self.dataset, "train", config.batch_size, drop_last=not self.keep_last)
         if self.batches == 0:
@@ -187,6 +140,8 @@ class _Training:
                 f"batch_size={config.batch_size}: the training split has {len(self.dataset.train)} images; "
                 "must be at most that, or partial_batch=keep"
             )
+        images = len(self.dataset.train)
+        self.micro = distributed.micro_batch_size(images, config.batch_size, config.accumulate, self.keep_last)
         is_teacher = config.method == "teacher"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -200,6 +155,13 @@ class _Training:
         for network in (self.model, self.teacher, self.calibration):
             if network is not None:
                 network.to(memory_format=self.layout)
+        trained = distributed.Trained(self.model, self.calibration)
+        if distributed.size() > 1 and config.batch_norm == "global":
+            distributed.synchronise(trained, device)
+        if config.checkpoint == "blocks":
+            recompute.enable(trained)
+        unused = config.method == "sastc" and config.attention != "learned"  # the MLPs of the controls
+        self.trained = distributed.parallel(trained, device, unused)
         self.optimizer = torch.optim.SGD(
             [*self.model.parameters(), *self.calibration.parameters()],
             lr=config.learning_rate,
@@ -208,6 +170,10 @@ class _Training:
             fused=True,
         )
         self.probe = Probe(self.dataset, config.probe_batches * config.batch_size, self._test_batches, self._autocast)
+        self.test_share = self.dataset
+        if distributed.size() > 1:
+            places = range(distributed.rank(), len(self.dataset.test), distributed.size())
+            self.test_share = replace(self.dataset, test=self.dataset.test.take(places))
         self.beta = config.beta_at(0)  # of the epoch that is trained
         self.history: list[dict[str, float]] = []
         self.measures: dict[str, list[Tensor]] = {}  # one array an epoch
@@ -233,28 +199,15 @@ class _Training:
     def run(self, teacher: Run | None) -> Run:
         """Train to the end and record."""
         config, folder = self.config, self.folder
-        records.write_json(folder / "config.json", config.to_dict())
-        provenance = records.provenance(config.command, self.device, torch.get_num_threads())
-        provenance["data"] = {"name": self.dataset.label, **self.dataset.provenance}
         if teacher:
-            self.teacher.load_state_dict(torch.load(teacher.path / "weights.pt", map_location="cpu", weights_only=True))
-            provenance["teacher"] = {
-                "run": teacher.name,
-                "weights_sha256": records.sha256(teacher.path / "weights.pt"),
-                "accuracy": teacher.metrics["accuracy"],
-            }
+            weights = teacher.path / "weights.pt"
+            state = distributed.once(lambda: torch.load(weights, map_location="cpu", weights_only=True))
+            self.teacher.load_state_dict(state)
         if self.device.type == "cuda":  # the teacher's training, in the same process, does not count
             torch.cuda.reset_peak_memory_stats(self.device)
         first = self._resume()
-        provenance["resumed_at_epoch"] = first or None
-        records.write_json(folder / "provenance.json", provenance)
-        if config.train_subset or config.train_fraction < 1 or config.label_noise:
-            train = self.dataset.train
-            noisy = (train.labels != train.clean_labels).nonzero().flatten()
-            indices = dict(train_rows=train.rows, noisy_rows=train.rows[noisy], noisy_labels=train.labels[noisy])
-            records.write_arrays(folder / "indices.npz", {name: rows.numpy() for name, rows in indices.items()})
-        begun = f"resumed at epoch {first + 1}" if first else "started"
-        self._log(f"{provenance['started']} {begun}: {config.command}")
+        if self.writes:
+            self._write_beginning(teacher, first)
         best = max((row["test_accuracy"] for row in self.history), default=-1.0)
         name = f"{config.student or config.teacher} {config.method}"
         bar = tqdm(total=config.epochs * self.batches, initial=first * self.batches, desc=name, unit="step",
@@ -272,8 +225,37 @@ class _Training:
                 self.history.append(row)
                 best = max(best, row["test_accuracy"])
                 bar.set_postfix_str(f"loss {row['train_loss']:.3g}, test {row['test_accuracy']:.2f} %")
-                self._checkpoint()
-        return self._finish(best)
+                if self.writes:
+                    self._checkpoint()
+        peak = records.peak_memory_bytes(self.device)  # of the training, not of what is measured afterwards
+        self._measure_at_the_end()
+        if self.writes:
+            self._finish(best, peak)
+        return Run(folder)
+
+    def _write_beginning(self, teacher: Run | None, first: int) -> None:
+        """Record what is about to be run, from which epoch."""
+        config, folder = self.config, self.folder
+        records.write_json(folder / "config.json", config.to_dict())
+        provenance = records.provenance(config.command, self.device, torch.get_num_threads())
+        provenance["processes"] = distributed.size()
+        provenance["data"] = {"name": self.dataset.label, **self.dataset.provenance}
+        if teacher:
+            provenance["teacher"] = {
+                "run": teacher.name,
+                "weights_sha256": records.sha256(teacher.path / "weights.pt"),
+                "accuracy": teacher.metrics["accuracy"],
+            }
+        provenance["resumed_at_epoch"] = first or None
+        records.write_json(folder / "provenance.json", provenance)
+        if config.train_subset or config.train_fraction < 1 or config.label_noise:
+            train = self.dataset.train
+            noisy = (train.labels != train.clean_labels).nonzero().flatten()
+            indices = dict(train_rows=train.rows, noisy_rows=train.rows[noisy], noisy_labels=train.labels[noisy])
+            records.write_arrays(folder / "indices.npz", {name: rows.numpy() for name, rows in indices.items()})
+        begun = f"resumed at epoch {first + 1}" if first else "started"
+        where = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+        self._log(f"{provenance['started']} {begun}{where}: {config.command}")
 
     def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Train one epoch and evaluate; returns the history's row."""
@@ -284,24 +266,26 @@ class _Training:
         self.model.train()
         self.calibration.train()
         sums: dict[str, Tensor] = {}  # stay on the device until the epoch ends
-        mismatch: dict[str, list[Tensor]] = {name: [] for name in DISTANCES}
-        seen, gradients = 0, {}
+        mismatch, seen, gradients = MeanMismatch(), 0, {}
         for step, (x, y, _) in enumerate(self._train_batches(epoch)):
             measure = self.teacher is not None and (config.stm_batches == 0 or step < config.stm_batches)
-            parts, similarities = self._losses(x, y, measure)
-            if step == 0 and "feature_loss" in parts:
-                gradients = self._gradients(parts)
+            whole = min(config.batch_size, len(self.dataset.train) - step * config.batch_size)  # over all processes
             self.optimizer.zero_grad(set_to_none=True)
-            parts["loss"].backward()
+            for part in distributed.micro_batches(x, y, whole, self.micro):
+                with self._gradients_stay_here(until=part.last):
+                    parts, similarities = self._losses(part.x, part.y, measure, part)
+                    if seen == 0 and not gradients and "feature_loss" in parts:
+                        gradients = self._gradients(parts, len(part.y) / part.instances)
+                    (parts["loss"] * (part.share * distributed.size())).backward()
+                for name, value in parts.items():
+                    sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(part.y))
+                if measure:
+                    mismatch.add(*similarities, part.instances)
             self.optimizer.step()
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(y))
-            seen += len(y)
-            if measure:
-                for name, values in mismatch.items():
-                    values.append(pair_mismatch(*similarities, name))
+            seen += whole
             bar.update()
-        means = {name: value.item() / seen for name, value in sums.items()}
+        totals = distributed.total(torch.stack([value.double() for value in sums.values()])).tolist()
+        means = {name: value / seen for name, value in zip(sums, totals, strict=True)}
         row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch), "train_loss": means.pop("loss")}
         row |= {"train_accuracy": 100 * means.pop("correct")} | means
         row |= {name: value.item() for name, value in gradients.items()}
@@ -311,7 +295,8 @@ class _Training:
         row |= self._evaluate()
         row |= {"inference_seconds": time.perf_counter() - start}
         if self.teacher is not None:
-            mean = {name: torch.stack(values).mean(0).cpu() for name, values in mismatch.items()}
+            mean = {name: value.cpu() for name, value in mismatch.means().items()}
+        if self.teacher is not None and self.writes:
             probed = self.probe.epoch(self.model, self.teacher, self.calibration)
             weights = probed["attention"].cpu() if config.stm_weighted else None
             self._keep(**probed, **{f"mismatch_{name}": value for name, value in mean.items()})
@@ -321,21 +306,31 @@ class _Training:
                 weights=weights,
                 log_base=config.stm_log_base,
             )
-        if config.fisher_samples:
+        if config.fisher_samples and self.writes:
             self._keep(fisher=self._fisher())
         return row | {"test_seconds": time.perf_counter() - start}
 
-    def _losses(self, x: Tensor, y: Tensor, measure: bool) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
-        """Loss of one batch, its parts, and the similarity matrices where they are measured."""
-        config, similarities, distances = self.config, None, None
+    def _gradients_stay_here(self, until: bool) -> contextlib.AbstractContextManager:
+        """Gradients add up in this process until the step's last micro-batch; then they are averaged over all."""
+        return contextlib.nullcontext() if until or distributed.size() == 1 else self.trained.no_sync()
+
+    def _losses(
+        self, x: Tensor, y: Tensor, measure: bool, part: distributed.MicroBatch | None = None
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """Losses of one batch or micro-batch, and the similarity matrices where they are measured.
+
+        Losses are means over the instances here; their means over micro-batches and processes are those of the step.
+        """
+        config, similarities, targets = self.config, None, None
+        shared = distributed.size() > 1 and config.similarity == "global" and part is not None
+        instances = part.instances if shared else None
         with self._autocast():
-            features, logits = self.model.features(x)
             if self.teacher is not None and (config.method != "baseline" or measure):
                 with torch.no_grad():
                     targets, soft = self.teacher.features(x)
-            if config.method in ("feature_kd", "sastc"):
-                distances = self.calibration(features, targets)
-        parts = {"cross_entropy": F.cross_entropy(logits.float(), y)}
+            matched = targets if config.method in ("feature_kd", "sastc") else None
+            features, logits, distances = self.trained(x, matched, instances)
+        parts = {"cross_entropy": F.cross_entropy(_exact(logits), y)}
         loss = parts["cross_entropy"]
         if config.method in ("kd", "feature_kd", "sastc"):
             weights = dict(kl_weight=config.kl_weight, ce_weight=config.ce_weight)
@@ -344,23 +339,27 @@ class _Training:
             parts["feature_loss"] = feature_kd_loss(distances)
         elif config.method == "sastc":
             parts["feature_loss"] = sastc_loss(distances.attention, distances.distances, config.reduction)
+            if config.reduction == "sum" and part is not None:
+                parts["feature_loss"] = parts["feature_loss"] / part.share
             similarities = (distances.student_similarity.detach(), distances.teacher_similarity)
         if "feature_loss" in parts:
             loss = loss + self.beta * parts["feature_loss"]  # Eq. 7
         if measure and similarities is None:
-            similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets)
+            similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets, instances)
         return parts | {"loss": loss, "correct": (logits.argmax(-1) == y).sum()}, similarities
 
-    def _gradients(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _gradients(self, parts: dict[str, Tensor], share: float) -> dict[str, Tensor]:
         """What the two terms of Eq. 7 want of the student in one batch: norms of their gradients, and their cosine.
 
-        `gradient_projectors` is the norm of the feature loss's gradient on the projectors and the attention.
+        `gradient_projectors` is the norm of the feature loss's gradient on the projectors and the attention. `share` is
+        that of this process in the batch, or in the micro-batch.
         """
         student, helpers = (list(part.parameters()) for part in (self.model, self.calibration))
         options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
         kd = torch.autograd.grad(parts["kd_loss"], student, **options)
         feature = torch.autograd.grad(self.beta * parts["feature_loss"], [*student, *helpers], **options)
         flat = [torch.cat([g.flatten() for g in part]) for part in (kd, feature[: len(kd)], feature[len(kd) :])]
+        flat = [distributed.total(share * g) for g in flat]
         norms = [g.norm() for g in flat]
         names = ("gradient_kd", "gradient_feature", "gradient_projectors")
         cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
@@ -368,16 +367,19 @@ class _Training:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Loss and accuracy on the whole test split."""
+        """Loss and accuracy on the whole test split, of which every process takes its share."""
         self.model.eval()
+        if self.config.batch_norm == "per_process":
+            distributed.share_buffers(self.model)
         loss = correct = torch.zeros((), device=self.device)
-        for x, y, _ in self._test_batches():
+        for x, y, _ in self._test_batches(self.test_share):
             with self._autocast():
-                logits = self.model(x).float()
+                logits = _exact(self.model(x))
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
             correct = correct + (logits.argmax(-1) == y).sum()
+        loss, correct = distributed.total(torch.stack([loss.double(), correct.double()])).tolist()
         n = len(self.dataset.test)
-        return {"test_loss": loss.item() / n, "test_accuracy": 100 * correct.item() / n}
+        return {"test_loss": loss / n, "test_accuracy": 100 * correct / n}
 
     def _fisher(self) -> Tensor:
         """Temporal Fisher information (T,) on the first training images, as they are stored."""
@@ -398,6 +400,8 @@ class _Training:
                 drop_last=not self.keep_last,
                 device=self.device,
                 reshuffle=config.reshuffle,
+                rank=distributed.rank(),
+                world_size=distributed.size(),
             )
         )
 
@@ -445,7 +449,7 @@ class _Training:
 
     def _resume(self) -> int:
         """Load the latest undamaged checkpoint; returns the number of epochs done."""
-        state, notes = records.load_checkpoint(self.folder)
+        state, notes = distributed.once(lambda: records.load_checkpoint(self.folder))
         for note in notes:
             self._log(note)
         if state is None:
@@ -462,11 +466,14 @@ class _Training:
         self.model.eval()
         n, classes = len(self.dataset.test), self.dataset.num_classes
         confusion = correct = 0
-        for x, y, _ in self._test_batches():
+        for x, y, _ in self._test_batches(self.test_share):
             with self._autocast():
                 predicted = self.model.logits_by_step(x).float().argmax(-1)  # (T, B)
             correct = correct + (predicted == y).sum(-1)
             confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
+        confusion, correct = distributed.total(confusion), distributed.total(correct)
+        if not self.writes:
+            return
         self.final = {
             "confusion": confusion.view(classes, classes).cpu().numpy(),
             "accuracy_by_step": (100 * correct / n).cpu().numpy(),
@@ -476,12 +483,10 @@ class _Training:
         energy = count_energy(self.model, (x for x, _, _ in self._test_batches(part)))
         records.write(self.folder / "energy.csv", energy.layers.to_csv(index=False))
 
-    def _finish(self, best: float) -> Run:
+    def _finish(self, best: float, peak: int) -> None:
         config, last = self.config, self.history[-1]
-        peak = records.peak_memory_bytes(self.device)  # of the training, not of what is measured afterwards
         names = ["train_seconds", "inference_seconds", "test_seconds"]
         seconds = pd.DataFrame(self.history).reindex(columns=names).mean().to_dict()
-        self._measure_at_the_end()
         self._write_records()
         buffer = io.BytesIO()
         torch.save(self.model.state_dict(), buffer)
@@ -505,9 +510,10 @@ class _Training:
         records.write_json(self.folder / "metrics.json", metrics)
         records.remove_checkpoints(self.folder)
         self._log(f"{metrics['finished']} finished: accuracy {metrics['accuracy']:.2f} %")
-        return Run(self.folder)
 
     def _log(self, line: str) -> None:
+        if not self.writes:
+            return
         try:
             with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
                 file.write(line + "\n")

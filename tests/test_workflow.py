@@ -385,3 +385,19 @@ def test_source_notebooks_hold_no_outputs(request):
         code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
         assert all(not c["outputs"] and c["execution_count"] is None for c in code), path.name
         assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1, path.name
+
+
+def test_dry_run_on_a_cluster_asks_for_a_gpu_for_every_training(project):
+    """The profile for Slurm, as far as it goes without a cluster."""
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    command = ["workflow/launch.py", "--profile", "slurm", "--scale", "paper", "--only", "table3", "--dry-run"]
+    code, output = project.run(*command)
+    assert code == 0, output
+    assert "combination_imagenet_resnet34_resnet34_sastc" in output
+    code, output = project.run(*command, "--verbose")
+    assert code == 0, output
+    asked = re.findall(r"rule (\w+):(?:.|\n)*?resources: (.+)", output)
+    trainings = [resources for rule, resources in asked if rule.startswith(("teacher_", "combination_"))]
+    assert len(trainings) == 6
+    assert all("gpu=1" in resources and "runtime=1440" in resources for resources in trainings)
+    assert not any("gpu=1" in resources for rule, resources in asked if rule == "table3_paper")

@@ -69,10 +69,14 @@ def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
     settings = {n: getattr(options, n) for n in ("scale", "changes", "only", "results", "data", "notebooks", "gpus")}
     file = ROOT / "results" / ".workflow" / "settings.json"
     file.write_text(json.dumps(settings | {"book": options.book}))
+    where = ["--cores", str(options.cores), "--resources", f"gpu={options.gpus}"]
+    if options.profile:  # the profile says how many jobs run at a time, and where
+        own = ROOT / "workflow" / "profiles" / options.profile
+        where = ["--profile", str(own if own.is_dir() else options.profile)]
     return [
         sys.executable, "-m", "snakemake", *more, "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
-        "--configfile", str(file), "--cores", str(options.cores), "--resources", f"gpu={options.gpus}",
-        "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input",
+        "--configfile", str(file), *where, "--keep-going", "--rerun-incomplete",
+        "--rerun-triggers", "mtime", "input",
     ]  # fmt: skip
 
 
@@ -149,10 +153,14 @@ def main() -> int:
     parser.add_argument("--target", nargs="*", default=[], metavar="NOTEBOOK", help="make just these notebooks")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="default: all (%(default)s)")
     parser.add_argument("--gpus", type=int, default=None, help="default: all that torch sees")
+    parser.add_argument(
+        "--profile", help="run the jobs elsewhere: a Snakemake profile below workflow/profiles, or its path"
+    )
     parser.add_argument("--results", default="results", help="folder of the runs")
     parser.add_argument("--data", default="data", help="folder of the datasets")
     parser.add_argument("--no-book", dest="book", action="store_false", help="do not build the book")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--verbose", action="store_true", help="with --dry-run, also say what each job asks for")
     options = parser.parse_args()
     options.notebooks = "results/notebooks"
     whole = (options.scale == "quick" and not options.only) or (ROOT / SITE).exists()
@@ -176,7 +184,9 @@ def main() -> int:
     except Timeout:
         print("another workflow runs in this checkout: wait for it, or stop it", file=sys.stderr)
         return 2
-    if options.gpus is None:
+    if options.gpus is None and options.profile:
+        options.gpus = 1  # a training asks for a GPU, wherever it will run
+    elif options.gpus is None:
         import torch
 
         options.gpus = torch.cuda.device_count()
@@ -184,14 +194,15 @@ def main() -> int:
         print(f"stopped {count} processes that an interrupted run had left")
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
     if options.dry_run:
-        return subprocess.call(snakemake(options, *targets, "--dry-run", "--quiet", "rules"), env=environment())
+        much = [] if options.verbose else ["--quiet", "rules"]
+        return subprocess.call(snakemake(options, *targets, "--dry-run", *much), env=environment())
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if any((ROOT / ".snakemake" / "locks").glob("*")):  # a killed Snakemake leaves its lock; ours says it is dead
         subprocess.run(snakemake(options, "--unlock"), env=environment(), **quiet)
     forget_lost_runs(jobs, options)
     chosen = {name: job for name, job in jobs.items() if not options.target or job.name in options.target}
     started, log = time.time(), state / "snakemake.log"
-    with forkserver(), open(log, "w") as output:
+    with contextlib.nullcontext() if options.profile else forkserver(), open(log, "w") as output:
         process = subprocess.Popen(
             snakemake(options, *targets), env=environment(), stdout=output, stderr=output, start_new_session=True
         )
@@ -199,6 +210,8 @@ def main() -> int:
             watch(process, chosen, options)
         except KeyboardInterrupt:
             process.terminate()
+            if options.profile:  # Snakemake cancels the jobs that it has sent
+                process.wait()
             stop_leftovers()
             process.wait()
             print("\ninterrupted: the same command goes on from here", file=sys.stderr)

@@ -4,12 +4,14 @@ An ANN passes (B, C, H, W) through them, an SNN (T, B, C, H, W); only the neuron
 chain of *stages*, a stage a chain of *units*. The last unit of a stage is the place where the network is tapped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sastc.recompute import recomputed, wanted
 
 
 @dataclass(frozen=True)
@@ -171,18 +173,32 @@ class Stage(nn.Sequential):
         Channels at the tap.
     stride : int
         Factor by which the stage shrinks its input: side → ``ceil(side / stride)``.
+
+    Attributes
+    ----------
+    recompute : bool
+        Keep of every unit its input alone for the backward pass, see :mod:`sastc.recompute`.
     """
+
+    recompute = False
 
     def __init__(self, *units: nn.Module, channels: int, stride: int = 1):
         super().__init__(*units)
         self.channels, self.stride = channels, stride
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Output of the stage."""
+        return self._through(self, x)
+
+    def _through(self, units: Iterable[nn.Module], x: Tensor) -> Tensor:
+        for unit in units:
+            x = recomputed(unit, x, owner=unit) if wanted(self) else unit(x)
+        return x
+
     def with_membrane(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Output of the stage, and the membrane potential u^t before reset of its last neuron."""
         *body, last = self
-        for unit in body:
-            x = unit(x)
-        current = last.current(x)
+        current = last.current(self._through(body, x))
         return last.neuron(current), last.neuron.membrane(current)
 
 

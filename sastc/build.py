@@ -1,0 +1,64 @@
+"""The networks and the data of a config, and the trained network of a run."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sastc.config import RunConfig
+from sastc.data import Dataset, load_dataset
+from sastc.models import create_model
+from sastc.records import Run, RunError
+
+# Fields that decide what both networks look like.
+SHAPE = ("width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps")
+SHAPE += ("resnet_head", "hidden_init")
+
+
+def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
+    """The student or teacher network of a config, freshly initialised from the current random state."""
+    shared = {name: getattr(config, name) for name in SHAPE}
+    shared |= {name: getattr(dataset, name) for name in ("num_classes", "in_channels", "image_size")}
+    if role == "teacher":
+        return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
+    neuron = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
+    return create_model(
+        config.student,
+        "lif",
+        timesteps=config.timesteps,
+        neuron_options={name: getattr(config, name) for name in neuron},
+        tap=config.student_tap,
+        output=config.output,
+        tdbn_alpha=config.tdbn_alpha or None,
+        **shared,
+    )
+
+
+def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
+    """The trained network of a finished run, in evaluation mode.
+
+    `role` is "student" or "teacher"; by default what the run trained. Raises RunError where ``weights.pt`` is missing.
+    """
+    config = run.config
+    model = build_model(config, dataset(config, data), role or ("teacher" if config.method == "teacher" else "student"))
+    if not (run.path / "weights.pt").exists():
+        raise RunError(f"{run.path} has no weights.pt: weights are not kept in git; make them with {config.command}")
+    model.load_state_dict(torch.load(run.path / "weights.pt", map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def dataset(config: RunConfig, root: str | Path = "data") -> Dataset:
+    """The dataset of a config, with its subset, noise and validation images."""
+    return load_dataset(
+        config.dataset,
+        root=root,
+        image_size=config.image_size,
+        train_subset=config.train_subset or None,
+        train_fraction=config.train_fraction,
+        label_noise=config.label_noise,
+        data_seed=config.data_seed,
+        validation=config.validation,
+        timesteps=config.timesteps,
+        binning=config.binning,
+        event_augment=config.event_augment,
+    )

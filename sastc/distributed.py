@@ -1,0 +1,266 @@
+"""Several processes that train one run together, started by torchrun: who they are, and what they compute in common.
+
+Process r of W sees the images r, r + W, ... of every batch. Whatever mixes instances (batch norm, similarity matrices)
+is computed over all of them, with gradients, so that a step of W processes is the step of one, up to rounding. Without
+torchrun there is one process, and nothing here communicates.
+"""
+
+import atexit
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sastc.records import RunError
+
+T = TypeVar("T")
+PATIENCE = datetime.timedelta(minutes=30)  # that processes wait for each other; the first one measures alone
+
+
+def size() -> int:
+    """Number of processes W."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Place r of this process among them; 0 is the one that writes."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+@contextlib.contextmanager
+def processes(device: str | torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun has started, if it has; yields the device of this one.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes a GPU where there is one. With several processes each takes the GPU of its own rank on its machine.
+
+    Raises
+    ------
+    RunError
+        A device that several processes would share, or fewer GPUs than processes on this machine; inside the block
+        also when another process has ended.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if size() == 1 and "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        device = _join(device)
+    try:
+        yield device
+    except RuntimeError as error:
+        if size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise RunError(f"another process of this run has ended; it says why ({str(error)[:80]})") from error
+        raise
+
+
+def _join(device: torch.device) -> torch.device:
+    """Join, once and for all: what torchrun provides does not survive leaving and joining again."""
+    if device.type == "cuda":
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if device.index is not None:
+            raise RunError(f"device={device}: must be auto, cuda or cpu when several processes share the work")
+        if local >= count:
+            raise RunError(f"process {local} has no GPU: this machine has {count}; start at most as many processes")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)
+    return device
+
+
+def once(call: Callable[[], T]) -> T:
+    """What `call` returns in the first process, in all of them; an error that it raises is raised in all."""
+    if size() == 1:
+        return call()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = call()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum of a tensor over all processes, differentiable."""
+    return x if size() == 1 else _Sum.apply(x)
+
+
+def gather(x: Tensor, dim: int, instances: int) -> Tensor:
+    """All processes' slices of `x`, in the order of the whole batch; differentiable.
+
+    Parameters
+    ----------
+    x : Tensor
+        This process's slices along `dim`: the instances r, r + W, ...
+    dim : int
+        Dimension of the instances.
+    instances : int
+        Instances of the whole batch.
+
+    Returns
+    -------
+    Tensor
+        `instances` slices along `dim`. Its gradient is the sum of all processes' gradients.
+    """
+    mine = len(range(rank(), instances, size()))
+    if x.shape[dim] != mine:
+        raise ValueError(f"{x.shape[dim]} instances in process {rank()}: must be {mine} of {instances}")
+    return x if size() == 1 else _Gather.apply(x.movedim(dim, 0), instances).movedim(0, dim)
+
+
+def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (n - 1) of all elements in all processes, without gradient."""
+    count = total(torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device))
+    mean = total(x.sum(dtype=torch.float64)) / count
+    variance = total((x - mean).square().sum(dtype=torch.float64)) / (count - 1)
+    return mean.to(x.dtype), variance.sqrt().to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Sum.apply(grad)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, instances):
+        mine = x.new_zeros(-(-instances // size()), *x.shape[1:])  # shares differ by one instance at most
+        mine[: len(x)] = x
+        parts = [torch.empty_like(mine) for _ in range(size())]
+        dist.all_gather(parts, mine)
+        return torch.stack(parts, 1).flatten(0, 1)[:instances]
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Sum.apply(grad)[rank() :: size()], None
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the instances of all processes; for the CPU, where :class:`torch.nn.SyncBatchNorm` does not run.
+
+    Statistics and arithmetic are at least float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        if not self.training or size() == 1:
+            return super().forward(x)
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
+        per_channel = dict(dim=(0, 2, 3), keepdim=True)
+        count = total(torch.full((), float(y.numel() // y.shape[1]), dtype=y.dtype, device=y.device))
+        mean = total(y.sum(**per_channel)) / count
+        y = y - mean
+        variance = total(y.square().sum(**per_channel)) / count
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean.flatten(), self.momentum)
+                self.running_var.lerp_(variance.flatten() * count / (count - 1), self.momentum)
+        y = y * (variance + self.eps).rsqrt() * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+        return y.to(x.dtype)
+
+
+def synchronise(module: nn.Module, device: torch.device) -> None:
+    """Make the training statistics of all batch norms inside a module those of all processes."""
+    kind = nn.SyncBatchNorm if device.type == "cuda" else BatchNorm2d
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                norm = kind(child.num_features, device=device)
+                norm.load_state_dict(child.state_dict())
+                setattr(parent, name, norm)
+
+
+class Trained(nn.Module):
+    """All that a run trains, as one module: the student, and the projectors and attention beside it."""
+
+    def __init__(self, model: nn.Module, calibration: nn.Module):
+        super().__init__()
+        self.model, self.calibration = model, calibration
+
+    def forward(self, x: Tensor, targets: list[Tensor] | None, instances: int | None) -> tuple[Any, Tensor, Any]:
+        """Student features and logits, and what the calibration makes of them where there are targets.
+
+        `instances` is the size of the whole batch where similarity matrices are of all processes.
+        """
+        features, logits = self.model.features(x)
+        return features, logits, None if targets is None else self.calibration(features, targets, instances)
+
+
+def parallel(module: nn.Module, device: torch.device, unused: bool) -> nn.Module:
+    """The module with gradients averaged over all processes; itself where there is one. `unused`: some have none."""
+    if size() == 1:
+        return module
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=unused)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the first one's buffers: running statistics differ where batch norms are not synchronised."""
+    if size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+class MicroBatch(NamedTuple):
+    """A part of a step's images that goes through the networks at once."""
+
+    x: Tensor  # (b, C, H, W) or (T, b, C, H, W), of this process
+    y: Tensor  # (b,)
+    instances: int  # of this micro-batch, over all processes
+    share: float  # of b in the instances of the whole step
+    last: bool  # of its step
+
+
+def micro_batches(x: Tensor, y: Tensor, whole: int, micro: int) -> list[MicroBatch]:
+    """Split this process's share of a batch of `whole` instances so that micro-batches have `micro` over all processes.
+
+    The k-th micro-batch holds the same instances ``k·micro ... (k+1)·micro - 1`` of the batch for any number of
+    processes that divides `micro`.
+    """
+    parts = list(zip(x.split(micro // size(), x.dim() - 4), y.split(micro // size()), strict=True))
+    return [
+        MicroBatch(*part, min(micro, whole - k * micro), len(part[1]) / whole, k == len(parts) - 1)
+        for k, part in enumerate(parts)
+    ]
+
+
+def micro_batch_size(images: int, batch_size: int, accumulate: int, keep_last: bool) -> int:
+    """Instances of a micro-batch over all processes.
+
+    Raises
+    ------
+    RunError
+        The processes cannot share every micro-batch of a training split of so many images.
+    """
+    micro, rest = batch_size // accumulate, images % batch_size % (batch_size // accumulate)
+    if micro % size():
+        raise RunError(
+            f"batch_size={batch_size}, accumulate={accumulate}: batch_size / accumulate = {micro} "
+            f"must be a multiple of the {size()} processes"
+        )
+    if keep_last and 0 < rest < size():
+        raise RunError(
+            f"partial_batch=keep: the last {rest} of {images} images are fewer than the {size()} processes; "
+            "choose another batch_size, or partial_batch=drop"
+        )
+    return micro
