@@ -1,7 +1,7 @@
 """Activation checkpointing: keep the input of a block, compute the rest again in the backward pass."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,21 +22,24 @@ def recomputed(call: Callable, *arguments: Any, owner: nn.Module | None = None) 
     Values and gradients are the same. A batch norm counts a batch once in its running statistics: the second forward
     pass counts it in copies, which are thrown away.
     """
-    contexts = lambda: (contextlib.nullcontext(), _counting_in_copies(owner))  # noqa: E731
-    return checkpoint(call, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    contexts = contextlib.nullcontext(), _CountingInCopies(owner)
+    return checkpoint(call, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
 
 
-@contextlib.contextmanager
-def _counting_in_copies(module: nn.Module | None) -> Iterator[None]:
-    modules = module.modules() if module is not None else ()
-    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    buffers = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
-    for norm, name, buffer in buffers:
-        setattr(norm, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for norm, name, buffer in buffers:
+class _CountingInCopies(contextlib.AbstractContextManager):
+    """Inside, the batch norms of a module have copies of their buffers; may be entered for every backward pass."""
+
+    def __init__(self, module: nn.Module | None):
+        modules = module.modules() if module is not None else ()
+        self.norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    def __enter__(self):
+        self.buffers = [(norm, name, buffer) for norm in self.norms for name, buffer in norm.named_buffers()]
+        for norm, name, buffer in self.buffers:
+            setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *_):
+        for norm, name, buffer in self.buffers:
             setattr(norm, name, buffer)
 
 

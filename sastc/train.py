@@ -356,10 +356,10 @@ class _Training:
         """
         student, helpers = (list(part.parameters()) for part in (self.model, self.calibration))
         options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
-        kd = torch.autograd.grad(parts["kd_loss"], student, **options)
-        feature = torch.autograd.grad(self.beta * parts["feature_loss"], [*student, *helpers], **options)
-        flat = [torch.cat([g.flatten() for g in part]) for part in (kd, feature[: len(kd)], feature[len(kd) :])]
-        flat = [distributed.total(share * g) for g in flat]
+        kd = torch.autograd.grad(share * parts["kd_loss"], student, **options)
+        feature = torch.autograd.grad(share * self.beta * parts["feature_loss"], [*student, *helpers], **options)
+        parts_of = (kd, feature[: len(kd)], feature[len(kd) :])
+        flat = [distributed.total(torch.cat([g.flatten() for g in part])) for part in parts_of]
         norms = [g.norm() for g in flat]
         names = ("gradient_kd", "gradient_feature", "gradient_projectors")
         cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
