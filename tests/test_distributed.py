@@ -19,7 +19,7 @@ from sastc.config import ConfigError
 from sastc.data import epoch_batches
 from sastc.records import Run, RunError, run_path
 
-SECONDS = ["train_seconds", "train_cpu_seconds", "test_seconds"]
+SECONDS = ["train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds"]
 TESTS = Path(__file__).parent
 
 

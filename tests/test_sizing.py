@@ -87,13 +87,13 @@ def allocated(made: _Training) -> int:
     ],
 )
 def test_peak_memory_is_the_allocators(training, fields):
-    """Up to what the CPU's convolutions use besides."""
+    """Nothing is counted that is not there; convolutions may use some more for themselves."""
     made = training(**dict(student="resnet18", teacher="resnet34", width=1 / 8, image_size=16, timesteps=4) | fields)
     found = sizing.step_memory(made.config)
     step(made)  # momentum
     always = found.weights + found.optimizer + found.teacher
     measured = always + allocated(made)
-    assert found.peak == pytest.approx(measured, rel=0.03)
+    assert 0.93 * measured <= found.peak <= 1.01 * measured
 
 
 def test_kept_memory_is_autograds(training):
