@@ -1,6 +1,8 @@
 """Terminal interface: ``python -m sastc train|list|show|compare|explain``, with the notebooks' parameter names."""
 
 import argparse
+import contextlib
+import ctypes
 import os
 import sys
 
@@ -39,11 +41,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     config = RunConfig.from_arguments(options.settings)
+    _keep_memory()
     from sastc.train import run  # here, so that a mistake in the settings shows before torch is loaded
 
     done = run(config, results=options.results, data=options.data, device=options.device, force=options.force)
     if os.environ.get("RANK", "0") == "0":
         _print_run(done)
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory, as workflow/launch.py does by environment variables.
+
+    It gives tensors over 32 MB back to the kernel at every free and fetches them anew, which makes elementwise work on
+    them several times slower. Another C library is left alone.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt, (trim_threshold, mmap_max) = ctypes.CDLL(None).mallopt, (-1, -4)  # numbers of <malloc.h>
+        mallopt(mmap_max, 0)  # no tensor gets a mapping of its own
+        mallopt(trim_threshold, -1)  # and the heap never shrinks
 
 
 def _list(options: argparse.Namespace) -> None:

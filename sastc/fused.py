@@ -32,8 +32,9 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(kernel)
     def run(*arguments: Any) -> Any:
-        watched = torch._C._len_torch_dispatch_stack() > 0  # operations are counted, or done without numbers
-        if torch.compiler.is_compiling() or watched or _broken:
+        if torch.compiler.is_compiling() or _broken:
+            return kernel(*arguments)
+        if torch._C._len_torch_dispatch_stack() > 0:  # operations are counted, or done without numbers
             return kernel(*arguments)
         first = arguments[0]
         variant = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)

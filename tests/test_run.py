@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -382,3 +383,45 @@ def test_gradients_of_the_terms_add_up_to_that_of_the_loss(tiny, tmp_path, metho
     assert student == pytest.approx(kd**2 + feature**2 + cross, rel=1e-4)
     assert min(kd, feature) > 0
     assert found["gradient_projectors"] == pytest.approx(sum(g.square().sum().item() for g in helpers) ** 0.5, rel=1e-4)
+
+
+def test_compiled_steps_are_the_same_up_to_rounding(tiny, tmp_path):
+    config = tiny(method="kd", teacher="vgg11", epochs=1, stm_batches=1)
+    plain = sastc.run(config, results=tmp_path / "a", progress=False)
+    compiled = sastc.run(config, results=tmp_path / "b", progress=False, compiler="aot_eager")
+    assert (plain.provenance["compiler"], compiled.provenance["compiler"]) == (None, "aot_eager")
+    found, expected = (run.history.iloc[-1] for run in (compiled, plain))
+    for name in ("train_loss", "kd_loss", "test_loss"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_as_cuda_graphs(tiny, tmp_path, precision):
+    config = tiny(method="sastc", precision=precision)
+    plain = sastc.run(config, results=tmp_path / "a", progress=False, device="cuda")
+    graphs = sastc.run(config, results=tmp_path / "b", progress=False, device="cuda", compiler="inductor")
+    assert graphs.history.train_loss.iloc[0] == pytest.approx(plain.history.train_loss.iloc[0], rel=0.05)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_terminal_keeps_freed_memory():
+    code = """
+import sys
+import numpy as np
+from sastc.__main__ import _keep_memory
+if sys.argv[1] == "keep":
+    _keep_memory()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+before = resident()
+array = np.ones(2**25)  # 256 MiB, touched
+del array
+print(resident() - before > 2**15)  # half of it, in pages of 4 KiB
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    said = [
+        subprocess.run([sys.executable, "-c", code, how], env=environment, capture_output=True, text=True).stdout
+        for how in ("leave", "keep")
+    ]
+    assert said == ["False\n", "True\n"]
