@@ -130,6 +130,26 @@ def test_effects_are_paired_over_seeds(tmp_path):
     assert "With 2 intervals of 95 %, 0.1 are expected" in words
 
 
+def test_a_field_is_compared_in_every_method(tmp_path):
+    accuracies = {("kd", "fp32"): [80.0, 82.0], ("kd", "bf16"): [81.0, 83.0], ("sastc", "fp32"): [90.0, 92.0]}
+    accuracies["sastc", "bf16"] = [89.0, 93.0]
+    configs = []
+    for (method, precision), values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            configs.append(RunConfig(method=method, precision=precision, seed=seed))
+            record(tmp_path, configs[-1], accuracy=accuracy, stm=1.0)
+    runs = parts.frame(plan(*configs), tmp_path)
+    found = choices.in_every_method(runs, "precision").set_index("switch")
+    assert list(found.index) == ["KD, bf16", "SASTC, bf16"]
+    assert list(found.accuracy_mean) == [1.0, 0.0]
+    half = 12.706205 * math.sqrt(2) / math.sqrt(2)  # differences -1 and 1: deviation √2, t(0.975, 1)
+    assert list(found.accuracy_half) == pytest.approx([0.0, half], abs=1e-6)
+    page = choices.methods_table(runs, "precision")
+    assert page.count("<tr>") == 1 + 4
+    assert "(better)" in page
+    assert page.count("seed <a") == 4
+
+
 # Attention
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sastc import figures, report
+from sastc.labels import LABELS
 from sastc.pages.parts import difference, interval, run_links, table, text
 
 BASE = "as preset"
@@ -29,6 +30,42 @@ def effects(runs: pd.DataFrame, values: tuple[str, ...] = ("accuracy", "stm")) -
         rows.append(row)
     columns = ["switch", *(f"{v}_{part}" for v in values for part in ("mean", "half", "n"))]
     return pd.DataFrame(rows, columns=columns)
+
+
+def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
+    """Other values of a field beside its first one, as :func:`effects`, a row a method and value: ``KD, bf16``."""
+    rows = []
+    for method, same in runs.groupby("method", sort=False):
+        first, *others = dict.fromkeys(same[field])
+        switches = {first: ""} | {other: f"{LABELS[method]}, {other}" for other in others}
+        rows.append(effects(same.assign(switch=same[field].map(switches)), values))
+    return pd.concat(rows, ignore_index=True)
+
+
+def methods_table(runs: pd.DataFrame, field: str) -> str:
+    """HTML table of :func:`in_every_method`, with accuracies and links to the runs."""
+    accuracies = runs[runs.complete].groupby(["method", field], sort=False)
+    rows = pd.DataFrame([{"method": m, "value": v, "done": done} for (m, v), done in accuracies])
+    found = in_every_method(runs, field).set_index("switch")
+
+    def change(row, value: str) -> str:
+        name = f"{LABELS[row.method]}, {row.value}"
+        if name not in found.index:
+            return "–"
+        mean, half, n = (found.loc[name, f"{value}_{part}"] for part in ("mean", "half", "n"))
+        judged = f" ({report.judge(mean, half, int(n))})" if value == "accuracy" else ""
+        return interval(mean, half, int(n)) + judged
+
+    columns = {
+        "method": lambda r: LABELS[r.method],
+        field: lambda r: text(r.value),
+        "accuracy (%)": lambda r: report.mean_sd(r.done.accuracy),
+        "change of accuracy (points)": lambda r: change(r, "accuracy"),
+        "change of STM": lambda r: change(r, "stm"),
+        "runs": lambda r: run_links(r.done),
+    }
+    caption = "Mean ± standard deviation; changes with 95 % intervals over seeds, beside the method's first row."
+    return table(rows, caption, f"methods-{field}", columns, csv=found.reset_index())
 
 
 def comparable(switch: str) -> bool:
