@@ -99,7 +99,7 @@ def html_table(record: Record) -> str:
     """The targets as an HTML table."""
     body = ""
     for target in targets(record):
-        value = "not measured" if target.found is None else f"{target.found:.2f}"
+        value = "not measured" if target.found is None else f"{target.found:.3g}"
         said = "–" if target.found is None else "met" if target.met else f"missed: {target.reason}".rstrip(": ")
         cells = (target.what, target.bound, value, said)
         body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

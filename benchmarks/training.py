@@ -270,14 +270,18 @@ def recording_cases(settings: Settings) -> Iterator[Row]:
             made.model.train()
             made.calibration.train()
 
-        runs = {"step": library_step(made, x, y), "step with mismatch": measured, "attention": probe}
+        def gradients(made=made, x=x, y=y) -> None:
+            made._gradients(made._losses(x, y, False)[0])
+
+        runs = {"step": library_step(made, x, y), "step with mismatch": measured}
+        runs |= {"attention": probe, "gradients of both terms": gradients}
         seconds = measure.interleave(runs, settings.repeats, settings.device)
         steps, step = images // settings.batch_size, measure.summary(seconds["step"])["median"]
         for name, values in seconds.items():
             row = dict(case="recording", implementation=name, student=student, teacher=teacher, steps=steps)
             row |= dict(precision=precision, layout=layout, batch_size=settings.batch_size, width=settings.width)
             row |= measure.summary(values)
-            if name == "attention":  # once an epoch, on the probe's batches
+            if name in ("attention", "gradients of both terms"):  # once an epoch
                 row["share_of_epoch"] = row["median"] / (steps * step)
             elif name == "step with mismatch":  # in the first batches of an epoch
                 extra = [m - s for m, s in zip(values, seconds["step"], strict=True)]
