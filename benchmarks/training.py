@@ -21,7 +21,7 @@ from sastc.config import RunConfig
 from sastc.data import Dataset, Split
 from sastc.models.layers import PerStep
 from sastc.neurons import LIF
-from sastc.stm import DISTANCES, pair_mismatch
+from sastc.stm import MeanMismatch
 
 Row = dict[str, Any]
 
@@ -259,8 +259,7 @@ def recording_cases(settings: Settings) -> Iterator[Row]:
 
         def measured(made=made, x=x, y=y) -> None:
             parts, similarities = made._losses(x, y, True)
-            for name in DISTANCES:
-                pair_mismatch(*similarities, name)
+            MeanMismatch().add(*similarities, len(y))
             made.optimizer.zero_grad(set_to_none=True)
             parts["loss"].backward()
             made.optimizer.step()
@@ -271,7 +270,7 @@ def recording_cases(settings: Settings) -> Iterator[Row]:
             made.calibration.train()
 
         def gradients(made=made, x=x, y=y) -> None:
-            made._gradients(made._losses(x, y, False)[0])
+            made._gradients(made._losses(x, y, False)[0], 1.0)
 
         runs = {"step": library_step(made, x, y), "step with mismatch": measured}
         runs |= {"attention": probe, "gradients of both terms": gradients}
