@@ -29,6 +29,7 @@ FOLDERS = [
     "_config.yml",
     "CHANGELOG.md",
     "CITATION.cff",
+    "benchmarks",
     "book",
     "data",
     "experiments",
@@ -53,6 +54,7 @@ SMALL = {
         {"method": "feature_kd", "feature_pairs": "1-1", "taps": "stem_and_stages"},
     ],
     "fisher": [{"method": "kd", "fisher_samples": 4}],
+    "precision": [{"method": "kd", "precision": ["fp32", "bf16"]}],
 }
 
 
@@ -100,6 +102,9 @@ def project(tmp_path_factory, request):
     for path in (project.root / "experiments").glob("*.yaml"):
         if "quick" in yaml.safe_load(path.read_text()):
             project.experiment(path.stem, *SMALL.get(path.stem, [{"method": METHODS}]))
+    measured = request.config.rootpath / "results" / "benchmarks"
+    if measured.is_dir():
+        shutil.copytree(measured, project.root / "results" / "benchmarks")
     for run in list_runs(request.config.rootpath / "results" / "slim"):  # of record: one seed is enough
         if run.config.seed == 0 and (not run.config.validation or run.config.method in ("kd", "teacher")):
             folder = project.root / "results" / "slim" / run.name
