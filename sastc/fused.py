@@ -32,9 +32,7 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(kernel)
     def run(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or _broken:
-            return kernel(*arguments)
-        if torch._C._len_torch_dispatch_stack() > 0:  # operations are counted, or done without numbers
+        if torch.compiler.is_compiling() or _broken or _watched():
             return kernel(*arguments)
         first = arguments[0]
         variant = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)
@@ -57,6 +55,11 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _broken: list[Exception] = []
+
+
+def _watched() -> bool:
+    """Whether operations are counted, or done without numbers, as :mod:`sastc.sizing` does."""
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def _kind(tensor: Tensor) -> tuple:
