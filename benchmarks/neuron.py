@@ -44,7 +44,7 @@ def _case(settings: Settings, timesteps: int, layout: str, precision: str) -> It
                     raise
                 continue
         runs[name] = _forward_backward(neuron, x, grad)
-    seconds = measure.interleave(runs, settings.repeats, device)
+    seconds = measure.interleave(runs, settings.lif_repeats, device)
     nbytes = x.numel() * x.element_size()
     floor = 5 * nbytes / measure.copy_bandwidth(device, nbytes)  # read x; write o; read x, do; write dx
     for name in found:

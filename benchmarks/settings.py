@@ -17,8 +17,8 @@ class Settings:
     Attributes
     ----------
     device : torch.device
-    repeats : int
-        Rounds of every comparison.
+    repeats, lif_repeats : int
+        Rounds of every comparison, and of those of single neurons, which are short.
     width : float
         Channel factor of all networks; 1 is the paper's.
     batch_size, image_size : int
@@ -40,6 +40,7 @@ class Settings:
 
     device: torch.device
     repeats: int = 5
+    lif_repeats: int = 9
     width: float = 1 / 8
     batch_size: int = 128
     image_size: int = 32
@@ -70,6 +71,7 @@ def default(device: torch.device, repeats: int | None, full: bool) -> Settings:
         return Settings(
             device=device,
             repeats=repeats or 20,
+            lif_repeats=repeats or 20,
             width=1.0,
             lif_shape=(128, 128, 32, 32),
             compiled_timesteps=(2, 3, 7),
@@ -78,7 +80,7 @@ def default(device: torch.device, repeats: int | None, full: bool) -> Settings:
             scaling=wide | {"width": (1 / 4, 1 / 2, 1, 2)},
             wide={},
         )
-    settings = Settings(device=device, repeats=repeats or 3, width=1.0 if full else 1 / 8)
+    settings = Settings(device=device, repeats=repeats or 3, lif_repeats=repeats or 9, width=1.0 if full else 1 / 8)
     if full:
         settings.compiled_timesteps, settings.wide = settings.lif_timesteps, {}
     return settings
@@ -89,6 +91,7 @@ def tiny(device: torch.device) -> Settings:
     return Settings(
         device=device,
         repeats=1,
+        lif_repeats=1,
         width=1 / 32,
         batch_size=8,
         image_size=8,
