@@ -110,7 +110,8 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
     layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent, {remaining} left{postfix}"
     with tqdm(total=total, initial=done, desc="notebooks", bar_format=layout, mininterval=1, smoothing=0.05) as bar:
         while process.poll() is None:
-            time.sleep(1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=3)  # to look costs a moment of a core
             now, _ = progress(jobs, *folders)
             bar.update(now - bar.n)
             ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
