@@ -75,7 +75,7 @@ def _steps(rows: list[Row]) -> Iterator[Target]:
             reason = (
                 f"{100 * share:.0f} % of the plain step are convolutions and matrix products, sped up by bf16 alone"
             )
-        what = f"{case.split('_')[0].upper()} step, {names[student]}, T=2, {precision}: speed-up, the better layout"
+        what = f"{case.split('_')[0].upper()} step, {names[student]}, T=2, {precision}: speed-up"
         yield _at_least(what, bound, max(ratios, default=None), reason)
 
 

@@ -157,7 +157,7 @@ def step_cases(settings: Settings, method: str) -> Iterator[Row]:
             yield from _steps(settings, f"{method}_step", settings.modes, **fields)
         if settings.wide:
             fields = dict(student=student, teacher=teacher, method=method, timesteps=2) | settings.wide
-            yield from _steps(settings, f"{method}_step", settings.modes, **fields)
+            yield from _steps(settings, f"{method}_step", settings.modes[-2:], **fields)
 
 
 def _steps(settings: Settings, case: str, modes: tuple[tuple[str, str], ...], **fields: Any) -> Iterator[Row]:
