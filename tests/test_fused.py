@@ -40,7 +40,7 @@ def drawn(*shape, seed=0, dtype=torch.float32, channels_last=False):
     return values
 
 
-# Every value of every option; all combinations were compared once, they take minutes to compile.
+# Every value of every option; nearly all combinations were compared once, they take minutes to compile.
 @pytest.mark.parametrize(
     ("steps", "dtype", "options", "start"),
     [
