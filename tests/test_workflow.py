@@ -41,7 +41,10 @@ FOLDERS = [
 # What every experiment runs here; the others run each method once, which is a part of Table 2's.
 SMALL = {
     "table2": [{"method": METHODS, "seed": [0, 1]}],
-    "table6": [{"dataset": "digits_dvs", "student": "vggsnn", "method": ["baseline", "sastc"], "timesteps": 3}],
+    "table6": [
+        {"dataset": "digits_dvs", "student": "vggsnn", "method": ["baseline", "sastc"], "timesteps": 3},
+        {"dataset": "digits_dvs", "student": "", "method": "teacher", "timesteps": 3},
+    ],
     "table7": [{"method": METHODS}, {"method": "kd", "label_noise": 0.5}],
     "attention": [{"method": "sastc", "seed": [0, 1]}],
     "batchsize": [{"method": ["baseline", "kd", "sastc"]}, {"method": "kd", "batch_size": 20}],

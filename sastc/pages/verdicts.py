@@ -277,7 +277,8 @@ def _neuromorphic() -> str:
 
 
 def _events(runs: pd.DataFrame) -> list[Comparison]:
-    same_input = runs[runs.teacher_input == runs.teacher_input.iloc[0]]
+    students = runs[runs.method != "teacher"]
+    same_input = students[students.teacher_input == students.teacher_input.iloc[0]]
     return [c for o in METHODS[:3] for c in pairs(same_input, "sastc", o)]
 
 
