@@ -373,7 +373,7 @@ def test_gradients_of_the_terms_add_up_to_that_of_the_loss(tiny, tmp_path, metho
     training.model.train()
     x, y, _ = next(training._train_batches(0))
     parts, _ = training._losses(x, y, False)
-    found = {name: value.item() for name, value in training._gradients(parts).items()}
+    found = {name: value.item() for name, value in training._gradients(parts, 1.0).items()}
     assert all(p.grad is None for p in training.model.parameters())
     parts["loss"].backward()
     student = sum(p.grad.double().square().sum().item() for p in training.model.parameters())
