@@ -39,7 +39,7 @@ def browsing(chromium: str) -> Iterator:
 
 def closed_context(browser, own: tuple[str, ...], faults: list[str], width: int = 1000, **options):
     """A context whose pages reach only addresses that begin as one of `own`; notes what goes wrong in `faults`."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+    context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce", **options)
 
     def route(handler):
         url = handler.request.url
@@ -59,7 +59,8 @@ def violations(page, *impacts: str, only: str | None = None, within: str | None 
     """What axe-core finds on a page or within a part of it, of these impacts, by all rules or by one."""
     from axe_playwright_python.sync_playwright import Axe
 
-    options = {"resultTypes": ["violations"]} | ({"runOnly": [only]} if only else {})
+    # preload: axe would fetch style sheets that others import, from the wrong folder
+    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": [only]} if only else {})
     found = [
         v for v in Axe().run(page, context=within, options=options).response["violations"] if v["impact"] in impacts
     ]

@@ -243,7 +243,7 @@ def test_failed_notebook_is_kept_and_the_others_go_on(project, site):
         o for c in nbformat.read(failed, as_version=4).cells for o in c.get("outputs", []) if o.output_type == "error"
     ]
     assert errors[0].traceback
-    assert sum(r.config.learning_rate == 0.02 and r.complete for r in list_runs(project.root / "results")) == 1
+    assert sum(r.config.learning_rate == 0.02 and r.complete for r in list_runs(project.root / "results/quick")) == 1
     for path in (project.root / "results/notebooks/combination").glob("*vgg11-baseline*"):
         path.unlink()
 
