@@ -347,7 +347,7 @@ class _Training:
         with self._autocast():
             if self.teacher is not None and (config.method != "baseline" or measure):
                 # Not inference_mode, whose tensors autograd cannot save. Nor are the teacher's batch norms folded into
-                # its convolutions: its pass takes 0.84 to 1.01 of the time then, and the bits change.
+                # its convolutions: that changes the bits, and the teacher is the smaller part of a step.
                 with torch.no_grad():
                     targets, soft = self.teacher.features(x)
             matched = targets if config.method in ("feature_kd", "sastc") else None
