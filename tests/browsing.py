@@ -39,7 +39,8 @@ def browsing(chromium: str) -> Iterator:
 
 def closed_context(browser, own: tuple[str, ...], faults: list[str], width: int = 1000, **options):
     """A context whose pages reach only addresses that begin as one of `own`; notes what goes wrong in `faults`."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce", **options)
+    # without motion unless a test asks for it: axe measures contrast while a page fades in
+    context = browser.new_context(viewport={"width": width, "height": 900}, **{"reduced_motion": "reduce"} | options)
 
     def route(handler):
         url = handler.request.url
