@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
-NAMES = {"vgg11": "VGG-11", "resnet18": "ResNet-18", "resnet19": "ResNet-19", "wrn28_4": "WRN-28-4"}
+NAMES = {
+    "vgg11": "VGG-11",
+    "resnet18": "ResNet-18",
+    "resnet19": "ResNet-19",
+    "resnet34": "ResNet-34",
+    "wrn28_4": "WRN-28-4",
+}
 WHAT = {
     "lif": "One layer of LIF neurons, forward and backward",
     "calibration": "Calibration of given features, forward and backward",
@@ -20,6 +26,7 @@ WHAT = {
     "recording": "Recording of the measures",
     "epoch": "A whole epoch",
     "inference": "Inference",
+    "imagenet": "Training steps and decoding at ImageNet's size",
     "scaling": "How the cost grows",
 }
 IMPLEMENTATIONS = {
@@ -29,6 +36,7 @@ IMPLEMENTATIONS = {
     "handwritten": "by hand in C++",
     "spikingjelly": "SpikingJelly",
     "snntorch": "snnTorch",
+    "decoder": "decoder of JPEGs",
 }
 AXES = {
     "timesteps": "time steps T",
@@ -61,8 +69,14 @@ def describe(row: Row) -> str:
         parts.append(f"{row['method'].upper()}, {row['data']}, {row['images']} images")
     if "timesteps" in row:
         parts.append(f"T={row['timesteps']}")
-    if row["case"] in ("kd_step", "sastc_step", "calibration", "inference"):
+    if "image_size" in row:
+        parts.append(f"{row['image_size']} px")
+    if row["case"] in ("kd_step", "sastc_step", "calibration", "inference") or "checkpoint" in row:
         parts.append(f"width {row['width']:g}, batch {row['batch_size']}")
+    if "checkpoint" in row:
+        parts.append("blocks recomputed" if row["checkpoint"] == "blocks" else "all kept")
+    if row["implementation"] == "decoder":
+        parts.append(f"{row['images']} files of 500 × 375")
     if "against" in row:
         parts.append(f"{AXES[row['against']]} {row['value']:g}")
     return ", ".join(parts)

@@ -16,7 +16,7 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
 }
-CASES = ("lif", "calibration", "kd_step", "sastc_step", "recording", "epoch", "inference", "scaling")
+CASES = ("lif", "calibration", "kd_step", "sastc_step", "recording", "epoch", "inference", "imagenet", "scaling")
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "recording": training.recording_cases,
         "epoch": training.epoch_cases,
         "inference": training.inference_cases,
+        "imagenet": training.imagenet_cases,
         "scaling": training.scaling_cases,
     }
     if not options.tiny:

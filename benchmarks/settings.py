@@ -34,6 +34,10 @@ class Settings:
         Values of each quantity against which the cost is drawn.
     wide : dict
         Fields of the cases at the paper's width, or nothing: their steps are long, so the batch is small.
+    imagenet : dict
+        Width, batch and image size of the steps on ImageNet's images.
+    jpegs : int
+        Files that the decoder is timed on.
     peers : dict
         Version of every other package, or None.
     """
@@ -61,6 +65,8 @@ class Settings:
         }
     )
     wide: dict[str, float] = field(default_factory=lambda: dict(width=1.0, batch_size=16))
+    imagenet: dict[str, float] = field(default_factory=lambda: dict(width=1.0, batch_size=4, image_size=224))
+    jpegs: int = 256
     peers: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -79,6 +85,8 @@ def default(device: torch.device, repeats: int | None, full: bool) -> Settings:
             epoch_images=12_800,
             scaling=wide | {"width": (1 / 4, 1 / 2, 1, 2)},
             wide={},
+            imagenet=dict(width=1.0, batch_size=64, image_size=224),
+            jpegs=2048,
         )
     settings = Settings(device=device, repeats=repeats or 3, lif_repeats=repeats or 9, width=1.0 if full else 1 / 8)
     if full:
@@ -104,5 +112,7 @@ def tiny(device: torch.device) -> Settings:
         matmul=64,
         epoch_images=16,
         wide=dict(width=1 / 16, batch_size=4),
+        imagenet=dict(width=1 / 32, batch_size=2, image_size=64),
+        jpegs=4,
         scaling={"timesteps": (1, 2), "batch_size": (4, 8), "student_layers": (1, 2), "width": (1 / 32, 1 / 16)},
     )

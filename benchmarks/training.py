@@ -3,12 +3,16 @@
 The library's steps are those of :func:`sastc.run`: its own training object, fed with random images of CIFAR's shape.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -18,7 +22,8 @@ from benchmarks.settings import DTYPES, PAIRS, Settings
 from sastc import train
 from sastc.calibration import SelfAttentiveCalibration
 from sastc.config import RunConfig
-from sastc.data import Dataset, Split
+from sastc.data import Dataset, Split, epoch_batches
+from sastc.data.lazy import Files, LazyImages
 from sastc.models.layers import PerStep
 from sastc.neurons import LIF
 from sastc.stm import MeanMismatch
@@ -26,13 +31,13 @@ from sastc.stm import MeanMismatch
 Row = dict[str, Any]
 
 
-def synthetic(images: int, size: int = 32) -> Dataset:
-    """Random images and labels, with CIFAR-10's channels and classes."""
+def synthetic(images: int, size: int = 32, classes: int = 10) -> Dataset:
+    """Random images and labels, with CIFAR-10's channels and, unless told, classes."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
-    split = Split(pixels, torch.arange(images) % 10)
-    classes = tuple("0123456789")
-    return Dataset("cifar10", "random", classes, split, split, (0.5,) * 3, (0.25,) * 3, 4, True, {})
+    split = Split(pixels, torch.arange(images) % classes)
+    names = tuple(map(str, range(classes)))
+    return Dataset("cifar10", "random", names, split, split, (0.5,) * 3, (0.25,) * 3, 4, True, {})
 
 
 def training(settings: Settings, *, images: int | None = None, digits: bool = False, **fields: Any) -> train._Training:
@@ -45,7 +50,8 @@ def training(settings: Settings, *, images: int | None = None, digits: bool = Fa
     arguments = (config, Path("unused"), "data", settings.device, False)
     if digits:
         return train._Training(*arguments)
-    dataset = synthetic(images or config.batch_size, config.image_size)
+    classes = 1000 if config.dataset == "imagenet" else 10
+    dataset = synthetic(images or config.batch_size, config.image_size, classes)
     with mock.patch.object(train, "_dataset", return_value=dataset):
         return train._Training(*arguments)
 
@@ -331,6 +337,48 @@ def inference_cases(settings: Settings) -> Iterator[Row]:
             row |= measure.summary(values, seconds["plain"]) | {"flops": measure.count_flops(runs[name])}
             row["images_per_second"] = len(x) / row["median"]
             yield row | {"peak_bytes": measure.peak_bytes(runs[name], settings.device)}
+
+
+def imagenet_cases(settings: Settings) -> Iterator[Row]:
+    """`imagenet`: SASTC steps of the paper's ImageNet pair, blocks recomputed or not, and what its decoder delivers."""
+    fields = dict(student="resnet18", teacher="resnet34", method="sastc", timesteps=4) | settings.imagenet
+    precision, layout = settings.modes[-1]
+    common = dict(case="imagenet", precision=precision, layout=layout) | fields
+    runs = {}
+    for checkpoint in ("none", "blocks"):
+        options = dict(dataset="imagenet", checkpoint=checkpoint, precision=precision, memory_format=layout)
+        made = training(settings, **fields, **options)
+        runs[checkpoint] = library_step(made, *first_batch(made))
+    seconds = measure.interleave(runs, settings.repeats, settings.device)
+    flops = measure.count_flops(runs["none"])
+    for checkpoint, values in seconds.items():
+        row = dict(implementation="library", checkpoint=checkpoint, flops=flops) | measure.summary(values)
+        row["images_per_second"] = fields["batch_size"] / row["median"]
+        yield common | row | {"peak_bytes": measure.peak_bytes(runs[checkpoint], settings.device)}
+    images, size = settings.jpegs, fields["image_size"]
+    with tempfile.TemporaryDirectory() as folder:
+        split = Split(LazyImages(Files(Path(folder), _photographs(Path(folder), images)), size), torch.arange(images))
+        dataset = replace(synthetic(1, size), train=split)
+        how = dict(train=True, seed=0, epoch=0, drop_last=False, device=settings.device)
+
+        def decode() -> None:
+            for _ in epoch_batches(dataset, "train", min(images, 64), **how):
+                pass
+
+        row = dict(case="imagenet", implementation="decoder", image_size=size, images=images)
+        row |= measure.summary(measure.interleave({"decoder": decode}, settings.repeats, settings.device)["decoder"])
+        yield row | {"images_per_second": images / row["median"]}
+
+
+def _photographs(folder: Path, images: int) -> list[str]:
+    """Write JPEGs of the size of ImageNet's, 500 x 375 and about 100 kB: smooth colours under a little noise."""
+    generator = torch.Generator().manual_seed(0)
+    names = [f"{i}.jpg" for i in range(images)]
+    for name in names:
+        smooth = F.interpolate(torch.rand(1, 3, 12, 16, generator=generator), (375, 500), mode="bicubic")[0]
+        pixels = (255 * smooth + 12 * torch.randn(3, 375, 500, generator=generator)).clamp(0, 255).byte()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / name, quality=85)
+    return names
 
 
 def _inference(made: train._Training, x: Tensor) -> Callable[[], Tensor]:

@@ -71,6 +71,14 @@ def test_steps_have_all_measures(record):
                 assert ("attention" in row["error"]) == (case == "sastc_step")
 
 
+def test_recomputed_blocks_at_imagenets_size_keep_less(record):
+    kept, recomputed, decoder = (row for row in record["cases"] if row["case"] == "imagenet")
+    assert (kept["checkpoint"], recomputed["checkpoint"]) == ("none", "blocks")
+    assert recomputed["peak_bytes"] < kept["peak_bytes"]
+    assert decoder["images_per_second"] == pytest.approx(decoder["images"] / decoder["median"])
+    assert "64 px" in report.html_table(record, "imagenet")
+
+
 def test_report_shows_every_case(record):
     for case in CASES:
         rows = [row for row in record["cases"] if row["case"] == case]
