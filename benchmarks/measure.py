@@ -1,6 +1,8 @@
 """Interleaved timing, kept memory, and what the machine can do at most."""
 
+import ctypes
 import gc
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ def interleave(runs: Mapping[str, Run], repeats: int, device: torch.device, warm
 
     Every second round goes backwards, so that no run always follows the same one.
     """
+    release()
     for run in runs.values():
         for _ in range(warmup):
             run()
@@ -65,13 +68,22 @@ def kept_bytes(run: Run, parameters: list[Tensor] | None = None) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             storages[storage.data_ptr()] = storage  # held, so that no address is used twice
-        return tensor
+        return tensor.detach()  # an operation that keeps its own result would otherwise keep itself alive
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()
     total = sum(storage.nbytes() for storage in storages.values())
     del result
     return total
+
+
+def release() -> None:
+    """Free what earlier cases left: objects in cycles, and memory that the allocator was told to keep."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def peak_bytes(run: Run, device: torch.device) -> int | None:

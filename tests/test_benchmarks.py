@@ -1,10 +1,12 @@
 """The benchmark runs, and what it compares is equal. No time is asserted."""
 
+import gc
 import json
 import math
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -227,3 +229,18 @@ def test_interleaving_takes_turns():
     assert {name: len(values) for name, values in seconds.items()} == dict(a=2, b=2, c=2)
     row = measure.summary([2.0, 4.0, 1.0], [4.0, 4.0, 4.0])
     assert (row["median"], row["minimum"], row["ratio"], row["ratio_low"], row["ratio_high"]) == (2, 1, 2, 1, 4)
+
+
+def test_measuring_kept_bytes_keeps_nothing():
+    x = torch.randn(256, requires_grad=True)
+    assert measure.kept_bytes(lambda: x.sigmoid()) == x.nbytes  # sigmoid keeps its own result
+    made: list[weakref.ref] = []
+
+    def run():
+        result = x.sigmoid()
+        made.append(weakref.ref(result))
+        return result
+
+    measure.kept_bytes(run)
+    gc.collect()
+    assert made[0]() is None
