@@ -4,6 +4,7 @@ Compiling takes seconds, so a kernel runs eagerly until it has processed about a
 that time (never more than twice as slow as the better choice made in advance). Small runs never compile.
 """
 
+import contextlib
 import functools
 import warnings
 from collections import Counter
@@ -24,6 +25,7 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
     compiler for example, a warning says so once and the function stays as it is.
     """
     processed: Counter = Counter()
+    met: set[tuple] = set()
 
     @functools.cache
     def compiled() -> Callable[..., Any]:  # when it is needed: torch.compile alone takes a second to import
@@ -42,6 +44,10 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
         # .data: tensors of their own, since of a view the shape of its base would be part of the graph
         bare = [a.data if isinstance(a, Tensor) else a for a in arguments]
         try:
+            if variant in met:  # lifting the limit takes longer than a small kernel
+                with contextlib.suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
+                    return compiled()(*bare)
+            met.add(variant)
             with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024):
                 return compiled()(*bare)
         except Exception as error:

@@ -4,6 +4,7 @@
 ``(T, B, ...)`` as one autograd node that keeps nothing but its input. Both are stateless: nobody has to call a reset.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 
@@ -232,6 +233,10 @@ class _LIFGrad(torch.autograd.Function):
         if u0 is not None:  # one gradient for each mapped element, even where they share u0
             u0 = u0.expand(info.batch_size, *u0.shape[1:])
         return _LIFGrad.apply(grad, x, u0, *options), (1 if u0 is None else (1, 0))
+
+
+for _function in (_LIF, _LIFGrad):  # torch would work it out anew at every call, a third of a small layer's time
+    _function.forward.__signature__ = inspect.signature(_function.forward)
 
 
 class LIF(nn.Module):
