@@ -1,4 +1,4 @@
-"""Case `lif`: forward and backward of one layer of neurons over all time steps."""
+"""Cases `lif` and `call`: forward and backward of one layer of neurons over all time steps, large and tiny."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -19,12 +19,21 @@ def cases(settings: Settings) -> Iterator[dict[str, Any]]:
     """One row for every implementation, number of time steps, layout and precision."""
     grid = product(settings.lif_timesteps, ("contiguous", "channels_last"), DTYPES)
     for timesteps, layout, precision in grid:
-        yield from _case(settings, timesteps, layout, precision)
+        for row in _case(settings, (timesteps, *settings.lif_shape), layout, precision):
+            if "median" in row:  # read x; write o; read x, do; write dx
+                bandwidth = measure.copy_bandwidth(settings.device, row["input_bytes"])
+                row["floor_seconds"] = 5 * row["input_bytes"] / bandwidth
+            yield {"case": "lif"} | row
 
 
-def _case(settings: Settings, timesteps: int, layout: str, precision: str) -> Iterator[dict[str, Any]]:
-    device, dtype = settings.device, DTYPES[precision]
-    shape = (timesteps, *settings.lif_shape)
+def call_cases(settings: Settings) -> Iterator[dict[str, Any]]:
+    """One row for every implementation: 256 neurons, so that a call's own cost is all there is to see."""
+    for row in _case(settings, (2, 2, 8, 4, 4), "contiguous", "fp32"):
+        yield {"case": "call"} | row
+
+
+def _case(settings: Settings, shape: tuple[int, ...], layout: str, precision: str) -> Iterator[dict[str, Any]]:
+    device, dtype, timesteps = settings.device, DTYPES[precision], shape[0]
     x, grad = (_draw(shape, layout, dtype, device, seed) for seed in (0, 1))
     library = LIF()
     found = {"plain": (PlainLIF(), ""), "library": (library, "")} | _others(settings, timesteps, precision)
@@ -46,13 +55,12 @@ def _case(settings: Settings, timesteps: int, layout: str, precision: str) -> It
         runs[name] = _forward_backward(neuron, x, grad)
     seconds = measure.interleave(runs, settings.lif_repeats, device)
     nbytes = x.numel() * x.element_size()
-    floor = 5 * nbytes / measure.copy_bandwidth(device, nbytes)  # read x; write o; read x, do; write dx
     for name in found:
-        row: dict[str, Any] = {"case": "lif", "implementation": name, "note": notes[name]}
+        row: dict[str, Any] = {"implementation": name, "note": notes[name]}
         row |= {"timesteps": timesteps, "layout": layout, "precision": precision, "shape": list(shape)}
         if name in seconds:
             leaf = x.detach().requires_grad_()
-            row |= measure.summary(seconds[name], seconds["plain"]) | {"floor_seconds": floor}
+            row |= measure.summary(seconds[name], seconds["plain"])
             kept = measure.kept_bytes(lambda n=name, leaf=leaf: found[n][0](leaf))
             row |= {"kept_bytes": kept, "input_bytes": nbytes, "peak_bytes": measure.peak_bytes(runs[name], device)}
             row["error"] = errors.get(name)

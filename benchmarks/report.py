@@ -20,6 +20,7 @@ NAMES = {
 }
 WHAT = {
     "lif": "One layer of LIF neurons, forward and backward",
+    "call": "One call of a layer of 256 neurons, forward and backward: what a call costs before there is work",
     "calibration": "Calibration of given features, forward and backward",
     "kd_step": "A training step of knowledge distillation",
     "sastc_step": "A training step of SASTC",

@@ -16,7 +16,18 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
 }
-CASES = ("lif", "calibration", "kd_step", "sastc_step", "recording", "epoch", "inference", "imagenet", "scaling")
+CASES = (
+    "lif",
+    "call",
+    "calibration",
+    "kd_step",
+    "sastc_step",
+    "recording",
+    "epoch",
+    "inference",
+    "imagenet",
+    "scaling",
+)
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -26,6 +37,7 @@ def main(arguments: list[str] | None = None) -> Path:
 
     import sastc.fused
     from benchmarks import measure, peers, report, settings, training
+    from benchmarks.neuron import call_cases
     from benchmarks.neuron import cases as lif_cases
     from sastc.records import provenance, write_json
 
@@ -34,6 +46,7 @@ def main(arguments: list[str] | None = None) -> Path:
     chosen.peers = peers.installed()
     makers: dict[str, Callable[[settings.Settings], Iterator[dict[str, Any]]]] = {
         "lif": lif_cases,
+        "call": call_cases,
         "calibration": training.calibration_cases,
         "kd_step": lambda s: training.step_cases(s, "kd"),
         "sastc_step": lambda s: training.step_cases(s, "sastc"),
