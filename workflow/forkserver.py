@@ -21,7 +21,7 @@ SERVER = "SASTC_FORKSERVER"  # environment variable with the server's socket
 # among them: it looks for its kernel when it is imported.
 PRELOADED = (
     "execute", "ipykernel.kernelapp", "jupyter_client.provisioning", "myst_nb", "papermill", "sastc.figures",
-    "sastc.report", "sastc.train",
+    "sastc.report", "sastc.train", "sklearn.datasets", "torch._dynamo",
 )  # fmt: skip
 
 
