@@ -1,6 +1,7 @@
 """Measured JSON as text, HTML tables and a figure."""
 
 import html
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,9 +88,11 @@ def cells(row: Row) -> dict[str, str]:
     """The columns of one row as text; what was not measured is left out."""
     line = {"": describe(row), "how": IMPLEMENTATIONS.get(row["implementation"], row["implementation"])}
     if "precision" in row:
-        line["precision"], line["layout"] = row["precision"], row["layout"].replace("_", " ")
+        line["numbers"] = f"{row['precision']}, {row['layout'].replace('_', ' ')}"
+    if row.get("note"):
+        line["note"] = row["note"]
     if "median" not in row:
-        return line | {"median (min)": row.get("note", "")}
+        return line
     line["median (min)"] = f"{duration(row['median'])} ({duration(row['minimum'])})"
     if "ratio" in row:
         line["speed-up (range)"] = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
@@ -106,8 +109,6 @@ def cells(row: Row) -> dict[str, str]:
         line["peak"] = f"{row['peak_bytes'] / 2**20:,.0f} MiB"
     if "share_of_epoch" in row:
         line["share of an epoch's steps"] = f"{100 * row['share_of_epoch']:.2f} %"
-    if row.get("note"):
-        line["note"] = row["note"]
     return line
 
 
@@ -119,7 +120,8 @@ def duration(seconds: float) -> str:
 
 
 def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
-    return list(dict.fromkeys(name for line in lines for name in line))
+    names = dict.fromkeys(name for line in lines for name in line)
+    return sorted(names, key=lambda name: name == "note")  # the longest comes last
 
 
 def text_table(rows: Sequence[Row]) -> str:
@@ -132,17 +134,29 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def html_table(record: dict[str, Any], case: str) -> str:
-    """One case of one record as an HTML table, the hardware in its caption; a sentence where it was not measured."""
+    """One case of one record as an HTML table, the hardware in its caption; a sentence where it was not measured.
+
+    Rows about the same thing stand below its name; what was not timed says why.
+    """
     lines = [cells(row) for row in record["cases"] if row["case"] == case]
     if not lines:
         return f"<p>Not measured here: <code>python benchmarks/run.py --only {case}</code>.</p>"
-    names = _columns(lines)
+    names = [name for name in _columns(lines) if name not in ("", "note")]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = ""
-    for line in lines:
-        body += "<tr>" + "".join(f"<td>{html.escape(line.get(name, ''))}</td>" for name in names) + "</tr>"
+    for about, group in itertools.groupby(lines, key=lambda line: line[""]):
+        if about:
+            body += f'<tr class="group"><th colspan="{len(names)}">{html.escape(about)}</th></tr>'
+        for line in group:
+            shown = {name: html.escape(line.get(name, "")) for name in names}
+            if "note" in line:
+                shown["how"] += f' <span class="seeds">{html.escape(line["note"])}</span>'
+            body += "<tr>" + "".join(f"<td>{text}</td>" for text in shown.values()) + "</tr>"
     caption = f"{WHAT[case]}. {html.escape(hardware(record))}."
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f'<div class="table-box"><table class="results measured"><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def hardware(record: dict[str, Any]) -> str:

@@ -118,4 +118,5 @@ def html_table(record: Record) -> str:
         body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
     head = "".join(f"<th>{name}</th>" for name in ("quantity", "target", "measured (median)", ""))
     caption = "Targets set before measuring, for the CPU; speed-ups are over the plain implementation."
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="table-box"><table class="results">{table}</table></div>'
