@@ -62,6 +62,28 @@ def load(files: Sequence[str | Path]) -> list[dict[str, Any]]:
     return [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]
 
 
+def keep(record: dict[str, Any], file: Path, again: Sequence[str]) -> None:
+    """Take over from an earlier record in `file` what is not measured `again`, if all else was the same."""
+    if not file.is_file():
+        return
+    old = json.loads(file.read_text(encoding="utf-8"))
+
+    def comparable(found: dict[str, Any]) -> tuple:
+        sizes = {name: value for name, value in found["settings"].items() if not name.endswith("repeats")}
+        return hardware(found), json.dumps(sizes, sort_keys=True, default=str), found["allocator"]
+
+    if comparable(old) != comparable(record):
+        raise SystemExit(f"{file} is of other hardware, sizes or allocator: write to another file with --out")
+    cases = {row["case"] for row in old["cases"]} - set(again)
+    record["cases"] = [row for row in old["cases"] if row["case"] in cases]
+    record["measured"] = {case: made for case, made in measured(old).items() if case in cases}
+
+
+def measured(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """When, by which commit and by which command every case was measured."""
+    return record.get("measured") or {row["case"]: record["provenance"] for row in record["cases"]}
+
+
 def describe(row: Row) -> str:
     """What a row is about: networks, T, sizes."""
     parts = []
@@ -168,7 +190,6 @@ def hardware(record: dict[str, Any]) -> str:
 
 def facts(record: dict[str, Any]) -> str:
     """HTML list: where, when and with what a record was measured."""
-    made = record["provenance"]
     peers = ", ".join(f"{name} {found or 'not installed'}" for name, found in record["peers"].items())
     rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in record["peak_flops"].items())
     entries = {
@@ -177,10 +198,20 @@ def facts(record: dict[str, Any]) -> str:
         "Copy": f"{record['copy_bandwidth'] / 1e9:.1f} GB/s read and written",
         "Other packages": peers,
         "Memory allocator": ", ".join(f"{n}={v or 'unset'}" for n, v in record["allocator"].items()),
-        "Measured": f"{made['started']}, commit {made['commit'] or 'unknown'}{' with changes' * bool(made['dirty'])}",
-        "Command": made["command"],
     }
+    for (started, commit, dirty, command), cases in _sessions(record).items():
+        changed = " with changes" * bool(dirty)
+        entries[", ".join(cases)] = f"{started}, commit {commit or 'unknown'}{changed}: {command}"
     return "<ul>" + "".join(f"<li>{name}: {html.escape(str(value))}</li>" for name, value in entries.items()) + "</ul>"
+
+
+def _sessions(record: dict[str, Any]) -> dict[tuple, list[str]]:
+    """The cases that were measured together."""
+    sessions: dict[tuple, list[str]] = {}
+    for case, made in measured(record).items():
+        key = tuple(made[name] for name in ("started", "commit", "dirty", "command"))
+        sessions.setdefault(key, []).append(case)
+    return sessions
 
 
 def spread(record: dict[str, Any]) -> float:

@@ -60,15 +60,19 @@ def main(arguments: list[str] | None = None) -> Path:
         sastc.fused.COMPILE_AFTER = 0  # as in any run that is long enough to be worth measuring
     command = shlex.join(["python", "benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)])
     peak = {name: measure.matmul_peak(device, dtype, chosen.matmul) for name, dtype in settings.DTYPES.items()}
+    made = provenance(command, device, torch.get_num_threads())
     record = {
-        "provenance": provenance(command, device, torch.get_num_threads()),
+        "provenance": made,
         "peers": chosen.peers,
         "allocator": {name: os.environ.get(name) for name in ALLOCATOR},
         "settings": vars(chosen),
         "peak_flops": peak,
         "copy_bandwidth": measure.copy_bandwidth(device, 2**20 if options.tiny else 2**27),
+        "measured": {},
         "cases": [],
     }
+    if options.only:
+        report.keep(record, options.out, options.only)
     start = time.perf_counter()
     for case in options.only or CASES:
         torch.manual_seed(0)
@@ -79,6 +83,7 @@ def main(arguments: list[str] | None = None) -> Path:
                 row["peak_share"] = row["flops_per_second"] / peak[row["precision"]]
             rows.append(row)
         record["cases"] += rows
+        record["measured"][case] = {name: made[name] for name in ("started", "commit", "dirty", "command")}
         print(f"\n{case}\n{report.text_table(rows)}", flush=True)
         record["total_seconds"] = time.perf_counter() - start
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,21 @@ def test_report_shows_every_case(record):
         report.load(["nowhere.json"])
 
 
+def test_measuring_a_case_again_keeps_the_others(record, tmp_path):
+    file = tmp_path / "cpu.json"
+    file.write_text(json.dumps(record), encoding="utf-8")
+    again = record | {"cases": [], "measured": {}}
+    report.keep(again, file, ["lif", "epoch"])
+    assert {row["case"] for row in again["cases"]} == set(CASES) - {"lif", "epoch"} == set(again["measured"])
+    again["measured"]["lif"] = record["measured"]["lif"] | {"commit": "another"}
+    assert "<li>lif: " in report.facts(again)
+    assert "commit another" in report.facts(again)
+    before = {name: value for name, value in record.items() if name != "measured"}  # as records once were
+    assert report.measured(before) == dict.fromkeys(CASES, record["provenance"])
+    with pytest.raises(SystemExit, match="--out"):
+        report.keep(again | {"settings": record["settings"] | {"width": 3}}, file, ["lif"])
+
+
 def test_targets_are_computed_from_the_record(record):
     found = targets.targets(record)
     assert len(found) == 11
