@@ -36,7 +36,7 @@ def _case(settings: Settings, shape: tuple[int, ...], layout: str, precision: st
     device, dtype, timesteps = settings.device, DTYPES[precision], shape[0]
     x, grad = (_draw(shape, layout, dtype, device, seed) for seed in (0, 1))
     library = LIF()
-    found = {"plain": (PlainLIF(), ""), "library": (library, "")} | _others(settings, timesteps, precision)
+    found = {"plain": (PlainLIF(), ""), "library": (library, "")} | _others(settings, shape, precision)
     small = [_draw((timesteps, 4, *shape[2:]), layout, dtype, device, seed) for seed in (2, 3)]
     runs, notes, errors = {}, {}, {}
     for name, (neuron, note) in found.items():
@@ -67,10 +67,10 @@ def _case(settings: Settings, shape: tuple[int, ...], layout: str, precision: st
         yield row
 
 
-def _others(settings: Settings, timesteps: int, precision: str) -> dict[str, tuple[Neuron | None, str]]:
+def _others(settings: Settings, shape: tuple[int, ...], precision: str) -> dict[str, tuple[Neuron | None, str]]:
     """The plain loop compiled, the same by hand, neurons of other packages; None and a note where one cannot run."""
     found: dict[str, tuple[Neuron | None, str]] = {}
-    if timesteps in settings.compiled_timesteps:
+    if shape[0] in settings.compiled_timesteps and shape[1:] == settings.lif_shape:  # few, for its recompile limit
         found["compiled"] = torch.compile(PlainLIF(), dynamic=False), "torch.compile of the plain loop"
     if settings.device.type == "cpu":
         neuron = handwritten.build()
