@@ -19,6 +19,7 @@ NAMES = {
     "resnet34": "ResNet-34",
     "wrn28_4": "WRN-28-4",
 }
+MADE = ("started", "commit", "dirty", "command")  # of the provenance, for every case
 WHAT = {
     "lif": "One layer of LIF neurons, forward and backward",
     "call": "One call of a layer of 256 neurons, forward and backward: what a call costs before there is work",
@@ -81,7 +82,8 @@ def keep(record: dict[str, Any], file: Path, again: Sequence[str]) -> None:
 
 def measured(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """When, by which commit and by which command every case was measured."""
-    return record.get("measured") or {row["case"]: record["provenance"] for row in record["cases"]}
+    made = {name: record["provenance"][name] for name in MADE}
+    return record.get("measured") or {row["case"]: made for row in record["cases"]}
 
 
 def describe(row: Row) -> str:
@@ -209,7 +211,7 @@ def _sessions(record: dict[str, Any]) -> dict[tuple, list[str]]:
     """The cases that were measured together."""
     sessions: dict[tuple, list[str]] = {}
     for case, made in measured(record).items():
-        key = tuple(made[name] for name in ("started", "commit", "dirty", "command"))
+        key = tuple(made[name] for name in MADE)
         sessions.setdefault(key, []).append(case)
     return sessions
 

@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> Path:
                 row["peak_share"] = row["flops_per_second"] / peak[row["precision"]]
             rows.append(row)
         record["cases"] += rows
-        record["measured"][case] = {name: made[name] for name in ("started", "commit", "dirty", "command")}
+        record["measured"][case] = {name: made[name] for name in report.MADE}
         print(f"\n{case}\n{report.text_table(rows)}", flush=True)
         record["total_seconds"] = time.perf_counter() - start
         options.out.parent.mkdir(parents=True, exist_ok=True)
