@@ -71,10 +71,10 @@ def _others(settings: Settings, shape: tuple[int, ...], precision: str) -> dict[
     """The plain loop compiled, the same by hand, neurons of other packages; None and a note where one cannot run."""
     found: dict[str, tuple[Neuron | None, str]] = {}
     if shape[0] in settings.compiled_timesteps and shape[1:] == settings.lif_shape:  # few, for its recompile limit
-        found["compiled"] = torch.compile(PlainLIF(), dynamic=False), "torch.compile of the plain loop"
+        found["compiled"] = torch.compile(PlainLIF(), dynamic=False), ""
     if settings.device.type == "cpu":
         neuron = handwritten.build()
-        found["handwritten"] = neuron, "lif.cpp" if neuron else "no C++ compiler"
+        found["handwritten"] = neuron, "" if neuron else "no C++ compiler"
     missing = (None, "not installed")
     found["spikingjelly"] = found["snntorch"] = missing
     if settings.peers["spikingjelly"]:
