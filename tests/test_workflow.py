@@ -294,6 +294,11 @@ def pages_of(site):
     return [p for p in site.rglob("*.html") if not {"_static", "_modules"} & set(p.relative_to(site).parts)]
 
 
+def test_no_page_shows_a_number_that_is_none(site):
+    for page in pages_of(site):
+        assert not re.search(r"± ?nan|>nan<", page.read_text(encoding="utf-8")), page.name
+
+
 def test_internal_links_lead_somewhere(site):
     """Files are there, and anchors are on their pages."""
     texts = {page: page.read_text() for page in pages_of(site)}

@@ -239,9 +239,10 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         name = row.switch.replace("attention = ", "")
         says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
         if name in ("untrained", "uniform", "random", "cka") and row.accuracy_n:
+            width = f" ± {row.accuracy_half:.2f}" if row.accuracy_n > 1 else ""
             out.append(
-                f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)} ± "
-                f"{row.accuracy_half:.2f} points (n={int(row.accuracy_n)}: {says})."
+                f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)}{width} points "
+                f"(n={int(row.accuracy_n)}: {says})."
             )
     seeds = between_seeds(runs)[LEARNED]
     steps, images = learned.between_steps.mean(), learned.between_images.mean()
