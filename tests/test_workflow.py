@@ -295,7 +295,7 @@ def pages_of(site):
 
 
 def test_no_page_shows_a_number_that_is_none(site):
-    for page in pages_of(site):
+    for page in (site / "runs").rglob("*.html"):
         assert not re.search(r"± ?nan|>nan<", page.read_text(encoding="utf-8")), page.name
 
 
