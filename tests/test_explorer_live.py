@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 
 import nbformat
 import numpy as np
@@ -37,6 +38,19 @@ def lab(tmp_path, request):
         process.wait(30)
 
 
+def wait_for_kernel(page, base, token):
+    """Returns when the notebook's kernel is idle, for the server and for the page."""
+    deadline = time.monotonic() + 120
+    while True:
+        with urllib.request.urlopen(f"{base}/api/kernels?token={token}") as answer:
+            kernels = json.load(answer)
+        if [(kernel["execution_state"], kernel["connections"]) for kernel in kernels] == [("idle", 1)]:
+            break
+        assert time.monotonic() < deadline, kernels
+        time.sleep(0.2)
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
+
+
 def test_a_training_run_is_followed_in_jupyterlab(browser, lab, tmp_path):
     run = record(tmp_path / "results", extras=False, complete=False, epochs=2, timesteps=2)
     source = 'import sastc\n\nsastc.explore("results", interval=0.5)'
@@ -47,9 +61,17 @@ def test_a_training_run_is_followed_in_jupyterlab(browser, lab, tmp_path):
     faults: list[str] = []
     page = closed_context(browser, (base, base.replace("http", "ws")), faults, width=1300).new_page()
     page.goto(f"{base}/lab/tree/live.ipynb?token={token}")
-    page.locator(".jp-Notebook .jp-CodeCell .cm-content").click(timeout=60_000)
+    cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content")
+    cell.click(timeout=60_000)
+    wait_for_kernel(page, base, token)  # JupyterLab drops what it is told to run while it connects
+    cell.click()
     page.keyboard.press("Shift+Enter")
-    page.wait_for_selector(".cell", timeout=60_000)
+    page.locator(".jp-InputPrompt", has_text="[1]").wait_for(timeout=120_000)  # the cell has run
+    shown = page.locator(".jp-OutputArea")
+    try:
+        page.wait_for_selector(".cell", timeout=60_000)
+    except Exception as error:
+        raise AssertionError(f"no explorer; the notebook shows {shown.all_text_contents()}, {faults}") from error
 
     def assert_drawn(weights, epoch):
         page.locator(".facts-line", has_text=f"Epoch {epoch} of").wait_for(timeout=20_000)

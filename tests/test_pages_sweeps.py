@@ -82,7 +82,7 @@ def test_noise_table_puts_every_number_in_its_place(plan, record):
     rows, _ = sweeps._cell(same, "sastc", 0.5)
     assert sorted(rows.accuracy.dropna()) == [87.0, 87.125, 87.25]
     rows, _ = sweeps._cell(same, "sastc", 0.0)
-    assert sorted(rows.accuracy) == [90.0, 90.125, 90.25], "without noise both teachers are one"
+    assert sorted(rows.accuracy) == [90.0, 90.125, 90.25, 90.375, 90.5], "without noise both teachers are one"
     for panel in (clean, same):
         rows, printed = sweeps._cell(panel, "teacher", 0.5)
         assert list(rows.accuracy.dropna()) == [48.0], "trained on the same labels in both panels"
@@ -107,7 +107,7 @@ def test_only_the_same_dataset_is_subtracted(plan, record):
 def test_differences_pair_seeds_and_stand_beside_the_papers(plan, record):
     noise = plan("table7", "slim")
     scatter = {0: 0.0, 1: 1.0, 2: 2.0}
-    results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * scatter[c.seed])
+    results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * scatter.get(c.seed, 0.0))
     gaps = sweeps.differences(sweeps.NOISE, sweeps.collect(sweeps.NOISE, noise, results)[0])
     row = gaps[(gaps.value == 0.5) & (gaps.other == "kd")].iloc[0]
     assert row["mean"] == pytest.approx(21.0)  # 20 + mean of 0, 1, 2
@@ -169,8 +169,8 @@ def test_curves_draw_means_deviations_and_the_paper(plan, record):
     ]
     line = {c.get_label(): c for c in figure.axes[0].containers}["SASTC"]
     assert list(line[0].get_xdata()) == [0.0, 0.2, 0.5]
-    assert list(line[0].get_ydata()) == pytest.approx([90.125, 89.325, 88.125])
-    top = line[2][0].get_segments()[0][:, 1]
+    assert list(line[0].get_ydata()) == pytest.approx([90.25, 89.325, 88.125])
+    top = line[2][0].get_segments()[1][:, 1]  # at 20 %, three seeds
     assert np.ptp(top) == pytest.approx(2 * 0.125), "± the standard deviation"
     printed = {c.get_label(): c for c in figure.axes[2].containers}["Baseline"]
     assert list(printed[0].get_ydata())[-1] == 54.48
