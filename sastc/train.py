@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +118,15 @@ def _teacher(config: RunConfig, **options: Any) -> Run | None:
     path = records.run_path(wanted, options["results"])
     # weights are not kept in git
     weights_missing = distributed.once(lambda: Run(path).complete and not (path / "weights.pt").exists())
-    return run(wanted, force=weights_missing, **options)
+    recorded = distributed.once(lambda: Run(path).metrics["weights_sha256"]) if weights_missing else None
+    teacher = run(wanted, force=weights_missing, **options)
+    if recorded and distributed.rank() == 0 and (made := teacher.metrics["weights_sha256"]) != recorded:
+        warnings.warn(
+            f"{teacher.name} is trained again, as its weights were missing, and is not the recorded teacher: weights "
+            f"{made[:10]} instead of {recorded[:10]}. Students of the two are not pairs; compare within one of them",
+            stacklevel=2,
+        )
+    return teacher
 
 
 def _recorded_teacher(name: str, results: str | Path) -> Run:
@@ -231,9 +241,10 @@ class _Training:
                 if self._stop_early():
                     break
                 row = self._epoch(epoch, bar)
-                if not np.isfinite(row["train_loss"]):
+                if not np.isfinite(row["train_loss"]) or not self._weights_are_finite():
+                    what = "a weight" if np.isfinite(row["train_loss"]) else "the loss"
                     raise RunError(
-                        f"the loss is not finite in epoch {epoch + 1} of {folder.name}: "
+                        f"{what} is not finite in epoch {epoch + 1} of {folder.name}: "
                         "try a smaller learning_rate or beta; the epochs before are kept"
                     )
                 self.history.append(row)
@@ -262,6 +273,8 @@ class _Training:
             }
         provenance["resumed_at_epoch"] = first or None
         provenance["compiler"] = self.compiler
+        if first and (folder / "provenance.json").exists():
+            provenance["begun"] = self._begun(Run(folder).provenance, provenance)
         records.write_json(folder / "provenance.json", provenance)
         if config.train_subset or config.train_fraction < 1 or config.label_noise:
             train = self.dataset.train
@@ -271,6 +284,21 @@ class _Training:
         begun = f"resumed at epoch {first + 1}" if first else "started"
         where = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
         self._log(f"{provenance['started']} {begun}{where}: {config.command}")
+
+    def _begun(self, was: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
+        """Where the run's earlier epochs were made. They must have had the same images and the same teacher."""
+        for what, key in (("data", "name"), ("teacher", "run")):
+            # through JSON, as `was` is; a data folder may have moved
+            then, here = (
+                {**json.loads(json.dumps(facts.get(what, {}), default=str)), "folder": ""} for facts in (was, now)
+            )
+            if then != here:
+                changed = [name for name in {**then, **here} if then.get(name) != here.get(name)]
+                raise RunError(
+                    f"{self.folder.name} was begun with {what} {then.get(key)}, not the {what} {here.get(key)} of now "
+                    f"(other {', '.join(changed)}): go on with the former, or start again with force"
+                )
+        return [*was.get("begun", ()), {name: was[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}]
 
     def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Train one epoch and evaluate; returns the history's row."""
@@ -444,6 +472,10 @@ class _Training:
         for name, array in arrays.items():
             self.measures.setdefault(name, []).append(array.cpu())
 
+    def _weights_are_finite(self) -> bool:
+        """A neuron that is fed NaN stays silent, so the loss alone does not tell."""
+        return bool(torch.stack([p.isfinite().all() for p in self.trained.parameters()]).all())
+
     def _stop_early(self) -> bool:
         accuracies = [row["test_accuracy"] for row in self.history]
         return (
@@ -491,6 +523,9 @@ class _Training:
         for x, y, _ in self._test_batches(self.test_share):
             with self._autocast():
                 predicted = self.model.logits_by_step(x).float().argmax(-1)  # (T, B)
+                predicted[-1] = self.model(x).argmax(
+                    -1
+                )  # what the accuracy counts: in bf16 rounding may tell them apart
             correct = correct + (predicted == y).sum(-1)
             confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
         confusion, correct = distributed.total(confusion), distributed.total(correct)

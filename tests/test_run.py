@@ -1,5 +1,6 @@
 """Training, records and recovery, with real processes that are really killed."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -248,6 +250,82 @@ def test_loss_that_is_not_finite_stops_with_the_epochs_kept(tiny, tmp_path):
     with pytest.raises(RunError, match="not finite in epoch"):
         sastc.run(tiny(learning_rate=1e30, method="baseline", teacher=""), results=tmp_path, progress=False)
     assert not any(r.complete for r in sastc.list_runs(tmp_path))
+
+
+def test_weight_that_is_not_finite_stops_though_neurons_hide_it(tiny, tmp_path, monkeypatch):
+    def spoilt(self, *arguments, epoch=_Training._epoch):
+        row = epoch(self, *arguments)
+        with torch.no_grad():
+            next(self.model.parameters()).view(-1)[0] = torch.nan
+        return row
+
+    monkeypatch.setattr(_Training, "_epoch", spoilt)
+    with pytest.raises(RunError, match="a weight is not finite in epoch 1"):
+        sastc.run(tiny(method="baseline", teacher=""), results=tmp_path, progress=False)
+
+
+@pytest.fixture
+def begun(tiny, tmp_path, monkeypatch):
+    """A config whose run has stopped after its first epoch, with its results folder."""
+
+    def stop(self, number, *arguments, epoch=_Training._epoch):
+        if number and self.config.method == "kd":
+            raise KeyboardInterrupt
+        return epoch(self, number, *arguments)
+
+    config = tiny(method="kd")
+    with monkeypatch.context() as patch:
+        patch.setattr(_Training, "_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sastc.run(config, results=tmp_path, progress=False)
+    return config, tmp_path
+
+
+def test_resumed_run_tells_where_it_was_begun(begun):
+    config, results = begun
+    first = Run(run_path(config, results)).provenance
+    done = sastc.run(config, results=results, progress=False)
+    (part,) = done.provenance["begun"]
+    assert part == {name: first[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}
+    assert done.provenance["resumed_at_epoch"] == 1
+
+
+def test_a_run_does_not_go_on_with_other_images(begun, monkeypatch):
+    config, results = begun
+    dataset = sastc.train._dataset(config, "data")
+    other = dataclasses.replace(dataset, provenance={**dataset.provenance, "train_rows_sha256": "0"})
+    monkeypatch.setattr(sastc.train, "_dataset", lambda *_: other)
+    with pytest.raises(RunError, match=r"begun with data Digits.*other train_rows_sha256.*force"):
+        sastc.run(config, results=results, progress=False)
+    assert sastc.run(config, results=results, progress=False, force=True).complete
+
+
+def test_a_run_does_not_go_on_with_another_teacher(begun):
+    config, results = begun
+    weights = run_path(config.teacher_config(), results) / "weights.pt"
+    torch.save({name: value + 1 for name, value in torch.load(weights).items()}, weights)
+    with pytest.raises(RunError, match=r"begun with teacher digits-.*other weights_sha256"):
+        sastc.run(config, results=results, progress=False)
+
+
+def test_teacher_trained_again_is_compared_with_the_recorded_one(tiny, tmp_path):
+    config = tiny(method="kd", epochs=1)
+    teacher = sastc.run(config.teacher_config(), results=tmp_path, progress=False)
+    (teacher.path / "weights.pt").unlink()  # as in a clone: weights are not in git
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sastc.run(config, results=tmp_path, progress=False)
+    (teacher.path / "weights.pt").unlink()
+    records.write_json(teacher.path / "metrics.json", teacher.metrics | {"weights_sha256": 64 * "0"})
+    with pytest.warns(UserWarning, match=f"{teacher.name} is trained again.* instead of 0000000000"):
+        assert sastc.run(config.replace(seed=1), results=tmp_path, progress=False).complete
+
+
+def test_confusion_counts_the_same_predictions_as_the_accuracy(tiny, tmp_path, monkeypatch):
+    """In bf16 the mean of the steps' logits may round otherwise than the logits of the mean."""
+    monkeypatch.setattr(sastc.models.Network, "logits_by_step", lambda self, x: torch.zeros(2, len(x), 10))
+    done = sastc.run(tiny(method="baseline", teacher=""), results=tmp_path, progress=False)
+    assert 100 * done.measures["confusion"].trace() / 360 == pytest.approx(done.metrics["accuracy"])
 
 
 def test_indices_of_subset_and_noise_are_recorded(run, tiny):
