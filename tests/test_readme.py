@@ -9,6 +9,8 @@ from sastc import report
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
+from sastc.pages import controls
+from sastc.pages.parts import difference, frame
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,3 +39,12 @@ def test_differences(text, runs, other):
     mean, half, _ = report.paired_difference(runs, "sastc", other)
     words = f"{mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f}"
     assert words in text.replace("95 % interval ", "")
+
+
+def test_controls(text, runs):
+    found = frame(load_experiment(ROOT / "experiments/controls.yaml", "slim"), ROOT / "results")
+    found = found.assign(control=controls.names(found))
+    mean, half, n = difference(found, "accuracy", "control", "learned", "uniform")
+    assert f"{mean:.2f} points more than uniform weights ({n} seeds, {mean - half:+.2f} to {mean + half:+.2f})" in text
+    mean, _, n = difference(found, "accuracy", "control", "learned", "cka")
+    assert (n, f"in the one seed tried, {-mean:.2f} less than weights from CKA" in text) == (1, True)
