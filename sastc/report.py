@@ -157,6 +157,11 @@ def scale_note(experiment: Experiment) -> str:
 # Statistics
 
 
+def spread(values: np.ndarray) -> float:
+    """Standard deviation (n − 1) along the first axis, averaged over the others; ``nan`` for a single value."""
+    return float(values.std(0, ddof=1).mean()) if len(values) > 1 else np.nan
+
+
 def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[float, float, int]:
     """Mean difference of two methods over common seeds, half the width of its 95 % interval, and the number of seeds.
 
@@ -300,12 +305,13 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
         instance = measures["attention_instance"][-1]  # (P, T, S, A)
         spreads = [
             np.sqrt(np.mean((measures["attention"][-1] - 1 / instance.shape[-1]) ** 2)),
-            measures["attention"][-1].std(0).mean(),
-            instance.std(0).mean(),
-            np.nanstd(measures["attention_class"][-1], axis=0).mean(),
+            spread(measures["attention"][-1]),
+            spread(instance),
+            np.nanstd(measures["attention_class"][-1], axis=0, ddof=1).mean(),
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
-        body.append(f'<tr><th scope="row">{pair}</th>{"".join(f"<td>{v:.2g}</td>" for v in spreads)}</tr>')
+        cells = "".join(f"<td>{v:.2g}</td>" if np.isfinite(v) else "<td>–</td>" for v in spreads)
+        body.append(f'<tr><th scope="row">{pair}</th>{cells}</tr>')
         frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     link = download_csv(frame, "attention-spread")

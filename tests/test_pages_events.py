@@ -116,10 +116,11 @@ def test_confusion_is_summed_over_runs(runs):
 def test_attention_sentences(runs):
     rows = runs[(runs.method == "sastc") & (runs.teacher_input == "mean_frame")]
     spread, favourite, moved = events.attention_sentences([Run(path) for path in rows.path])
-    # over time: 0.1247 and 0.1247 for the two weights that move, 0 for the third
-    assert f"over time steps is {2 * np.std([0.5, 0.2, 0.3]) / 3:.4f}" in spread
-    assert f"between images {0.04 / 3:.4f}" in spread
-    assert f"between seeds {2 * np.std([0, 0.01], ddof=1) / 3:.4f} (2 runs)" in spread
+    # over time: 0.1528 and 0.1528 for the two weights that move, 0 for the third
+    assert f"deviation is {2 * np.std([0.5, 0.2, 0.3], ddof=1) / 3:.4f} over time steps" in spread
+    assert f"{0.04 * np.sqrt(2) / 3:.4f} between images" in spread
+    assert f"{2 * np.std([0, 0.01], ddof=1) / 3:.4f} between seeds (2 runs)" in spread
+    assert "between images (1 run)." in events.attention_sentences([Run(rows.path.iloc[0])])[0]
     assert "at every step in 0 of 2 cases" in favourite
     assert "student stage1 on teacher stage1: from 0.505 at t = 1 to between 0.205 and 0.305 later" in moved
     assert moved.endswith("The largest change is between the first two steps.")

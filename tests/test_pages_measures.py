@@ -153,8 +153,11 @@ def test_a_field_is_compared_in_every_method(tmp_path):
 # Attention
 
 
-def attention_run(results, seed=0, **changes):
-    """Hand-made weights of one epoch: T=1, two student layers, three teacher layers, two images."""
+def attention_run(results, accuracy=90.0, seed=0, easiest=False, **changes):
+    """Hand-made weights of one epoch: T=1, two student layers, three teacher layers, two images.
+
+    The first layer prefers its easiest layer and the most alike, the second the most alike, or its `easiest`.
+    """
     eta = np.array([[[[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]]])  # (E, T, S, A)
     arrays = {
         "attention": eta,
@@ -164,7 +167,10 @@ def attention_run(results, seed=0, **changes):
         "teacher_layers": np.array(["a", "b", "c"]),
         "student_layers": np.array(["x", "y"]),
     }
-    return record(results, RunConfig(method="sastc", seed=seed, **changes), arrays)
+    if easiest:
+        arrays["distance"][..., 1, :] = [3.0, 2.0, 1.0]
+        arrays["cka"][..., 1, :] = [0.1, 0.3, 0.2]
+    return record(results, RunConfig(method="sastc", seed=seed, **changes), arrays, accuracy=accuracy)
 
 
 def test_facts_of_attention_by_hand(tmp_path):
@@ -174,8 +180,8 @@ def test_facts_of_attention_by_hand(tmp_path):
     assert found["likest"] == 1.0
     assert found["easiest_is_likest"] == 0.5
     assert found["rank_correlation"] == pytest.approx(1.0)
-    assert found["between_images"] == pytest.approx(0.05)
-    assert found["between_steps"] == 0.0
+    assert found["between_images"] == pytest.approx(0.05 * math.sqrt(2))  # two images at ± 0.05
+    assert math.isnan(found["between_steps"]), "one step has no spread"
     assert found["bound"] == 0.0
     rows = [[0.55, 0.35, 0.25], [0.45, 0.25, 0.15]]  # both images, each in two orders
     entropy = np.mean([-sum(p * math.log(p) for p in row) for row in rows]) / math.log(3)
@@ -212,11 +218,46 @@ def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
     attention_run(tmp_path, seed=1)
     runs = parts.frame(plan(*configs), tmp_path)
     words = controls.answer(runs)
-    assert "likeness by CKA" in words  # highest CKA in all cells of both seeds: no spread, so more than chance
-    assert words.endswith("uniform weights are not run.")
+    assert words == (
+        "Attention is on the easiest layer in 50 % of cells (in every run, which gives no interval); it is on the one "
+        "most alike by CKA in 100 % of cells (in every run, which gives no interval); chance is 33 %. "
+        "Not run: uniform, random, untrained, cka weights."
+    )
     assert controls.between_seeds(runs)["learned"] == 0.0
+    told = controls.sentences(runs)
+    assert "0.071 between images of one run and 0 between seeds" in told[-1], "one step has no spread"
     for page in (controls.controls_table(runs), controls.spread_table(runs)):
         assert "learned" in page
+
+
+def test_controls_of_one_seed_are_named_as_such(tmp_path):
+    accuracies = {"learned": [58.0, 57.0, 59.0], "uniform": [57.0, 56.5, 59.5], "untrained": [55.0, 54.0, 55.0],
+                  "cka": [58.75]}  # fmt: skip
+    configs = []
+    for attention, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            configs.append(RunConfig(method="sastc", seed=seed, attention=attention))
+            attention_run(tmp_path, accuracy, seed=seed, attention=attention, easiest=attention == "learned")
+    runs = parts.frame(plan(*configs), tmp_path)
+    # Learned less uniform 1, 0.5, -0.5 (deviation 0.7638), less untrained 3, 3, 4 (0.5774); t(0.975, 2) = 4.302653.
+    half, other = (4.302653 * s / math.sqrt(3) for s in (0.763763, 0.577350))
+    assert controls.answer(runs) == (
+        "Attention always settles on the easiest layer; it is on the one most alike by CKA in 50 % of cells "
+        "(in every run, which gives no interval); chance is 33 %. "
+        f"Learned weights are 0.33 ± {half:.2f} points above uniform ones (3 seeds: not distinguishable), "
+        f"3.33 ± {other:.2f} points above untrained ones (3 seeds). "
+        "One seed each, too few to judge; learned less these: cka −0.75 points. Not run: random weights."
+    )
+
+
+def test_shares_are_judged_beside_chance():
+    # 0.5, 0.6, 0.7 less 1/3: mean 0.2667, deviation 0.1, half 4.302653 * 0.1 / sqrt(3)
+    mean, half, n = controls.beside_chance(pd.Series([0.5, 0.6, 0.7]), 1 / 3)
+    assert (mean, half, n) == (pytest.approx(0.6 - 1 / 3), pytest.approx(0.4302653 / math.sqrt(3), rel=1e-6), 3)
+    assert controls._judged(pd.Series([0.5, 0.6, 0.7]), 1 / 3) == ("60 %", "more than chance")
+    for value, share in ((0.0, "0 %"), (2 / 3, "67 %"), (1.0, "100 %")):
+        assert controls._judged(pd.Series([value] * 3), 1 / 3) == (share, "in every run, which gives no interval")
+    assert controls._judged(pd.Series([1.0]), 1 / 3) == ("100 %", "cannot say from one seed")
 
 
 # Energy

@@ -120,6 +120,11 @@ def test_ease_or_meaning_counts_cells():
     assert report.ease_or_meaning([]) == "No SASTC run is recorded."
 
 
+def test_spread_by_hand():
+    assert report.spread(np.array([[1.0, 5.0], [3.0, 5.0]])) == pytest.approx(math.sqrt(2) / 2)  # √2 and 0
+    assert math.isnan(report.spread(np.ones((1, 2)))), "a single value has none"
+
+
 def test_held_up_says_what_intervals_allow():
     runs = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
     sentence = report.held_up(runs)

@@ -14,6 +14,7 @@ from sastc.pages.parts import interval, run_links, signed, table, text
 from sastc.records import Run
 
 LEARNED = "learned"
+REPLACED = ("uniform", "random", "untrained", "cka")  # what stands in for the learned weights
 
 
 def names(runs: pd.DataFrame) -> pd.Series:
@@ -55,8 +56,8 @@ def facts(run: Run) -> dict[str, float]:
         "bound": float((eta.max(-1) >= high - 0.01 * (high - low)).mean()),
         "entropy": float(entropy.mean()),
         "distance": float(distance.mean()),
-        "between_steps": float(eta.std(0).mean()),
-        "between_images": float(instance.std(0).mean()),
+        "between_steps": report.spread(eta),
+        "between_images": report.spread(instance),
     }
 
 
@@ -127,16 +128,21 @@ def between_seeds(runs: pd.DataFrame) -> pd.Series:
     found = {}
     for control, rows in done.groupby("control", sort=False):
         stack = np.stack([Run(p).measures["attention"][-1] for p in rows.path])
-        found[control] = float(stack.std(0, ddof=1).mean()) if len(stack) > 1 else np.nan
+        found[control] = report.spread(stack)
     return pd.Series(found, dtype=float)
+
+
+def changes_of_accuracy(runs: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy with every control less that with learned weights, see :func:`effects`; a row a control, by its name."""
+    changes = effects(runs, ("accuracy",))
+    return changes.set_index(names(changes))
 
 
 def controls_table(runs: pd.DataFrame) -> str:
     """HTML table: accuracy and where the weight goes, a row a control."""
     known = table_of_facts(runs)
     means = known.drop(columns=["run", "seed"]).groupby("control", sort=False).mean()
-    changes = effects(runs, ("accuracy",))
-    changes.index = changes.switch.str.replace("attention = ", "", regex=False)
+    changes = changes_of_accuracy(runs)
     layers = [c for c in means if c.startswith("weight_")]
 
     def share(column: str):
@@ -197,15 +203,21 @@ def weights_figure(runs: pd.DataFrame) -> Figure:
     return drawing
 
 
-def _judged(values: pd.Series, chance: float) -> tuple[str, str]:
-    """A share over seeds in words, and what can be said of it beside chance."""
-    if len(values) > 1 and values.nunique() == 1 and 0 < values.iloc[0] < 1:
-        return f"{100 * values.mean():.0f} %", "the same in all seeds, which gives no interval"
+def beside_chance(values: pd.Series, chance: float) -> tuple[float, float, int]:
+    """A share over seeds less chance, half its 95 % interval (``nan`` where all seeds have the same share), and n."""
     ones = pd.DataFrame({"seed": range(len(values)), "a": values.to_numpy(), "b": chance})
     long = ones.melt("seed", var_name="method", value_name="accuracy").assign(complete=True)
     mean, half, n = report.paired_difference(long, "a", "b")
-    says = {"better": "more than chance", "worse": "less than chance"}.get(report.judge(mean, half, n))
-    return f"{100 * values.mean():.0f} %", says or report.judge(mean, half, n)
+    return mean, half if values.nunique() > 1 else np.nan, n
+
+
+def _judged(values: pd.Series, chance: float) -> tuple[str, str]:
+    """A share over seeds in words, and what can be said of it beside chance."""
+    share, (mean, half, n) = f"{100 * values.mean():.0f} %", beside_chance(values, chance)
+    if n > 1 and np.isnan(half):
+        return share, "in every run, which gives no interval"
+    says = report.judge(mean, half, n)
+    return share, {"better": "more than chance", "worse": "less than chance"}.get(says, says)
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
@@ -234,45 +246,42 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     if len(normed):
         word, says = _judged(normed.easiest, chance)
         out.append(f"With teacher layers of equal variance the learned weights are on the easiest in {word} ({says}).")
-    changes = effects(runs, ("accuracy",))
-    for row in changes.itertuples():
-        name = row.switch.replace("attention = ", "")
+    for row in changes_of_accuracy(runs).itertuples():
         says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
-        if name in ("untrained", "uniform", "random", "cka") and row.accuracy_n:
+        if row.Index in REPLACED and row.accuracy_n:
             width = f" ± {row.accuracy_half:.2f}" if row.accuracy_n > 1 else ""
             out.append(
-                f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)}{width} points "
-                f"(n={int(row.accuracy_n)}: {says})."
+                f"Accuracy with {row.Index} weights less that with learned ones: {signed(row.accuracy_mean)}{width} "
+                f"points (n={int(row.accuracy_n)}: {says})."
             )
-    seeds = between_seeds(runs)[LEARNED]
-    steps, images = learned.between_steps.mean(), learned.between_images.mean()
-    verb = "less" if max(steps, images) < seeds else "more"
-    out.append(
-        f"A learned weight differs by {steps:.2g} between time steps and {images:.2g} between images of one run, "
-        f"which is {verb} than the {seeds:.2g} between seeds."
-        if verb == "less" or min(steps, images) >= seeds
-        else f"A learned weight differs by {steps:.2g} between time steps, {images:.2g} between images of one run, and "
-        f"{seeds:.2g} between seeds."
-    )
+    spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
+    spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
+    told = [f"{v:.2g} between {name}" for name, v in spreads.items()]
+    out.append(f"The standard deviation of a learned weight is {', '.join(told[:-1])} and {told[-1]}.")
     return out
 
 
 def answer(runs: pd.DataFrame) -> str:
-    """One sentence for the top of the page, by a fixed rule: both shares beside chance, and learned beside uniform."""
+    """The top of the page, by a fixed rule: where learned weights go, and their accuracy beside every replacement's."""
     known = table_of_facts(runs) if runs.complete.any() else pd.DataFrame({"control": []})
     learned = known[known.control == LEARNED]
     if len(learned) < 2:
         return "Cannot say: fewer than two runs with learned weights are recorded."
     chance = float(learned.chance.mean())
-    follows = [w for w, c in (("the easy target", "easiest"), ("likeness by CKA", "likest"))
-               if _judged(learned[c], chance)[1] == "more than chance"]  # fmt: skip
-    what = f"Attention follows {' and '.join(follows)} more than chance" if follows else (
-        "Attention cannot be shown to follow the easy target, or likeness by CKA, more than chance"
-    )  # fmt: skip
-    changes = effects(runs, ("accuracy",)).set_index("switch")
-    row = changes.loc["attention = uniform"] if "attention = uniform" in changes.index else None
-    if row is None or row.accuracy_n == 0:
-        return what + "; uniform weights are not run."
-    says = report.judge(-row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
-    tail = {"better": "beat", "worse": "do worse than", "not distinguishable": "cannot be told from"}.get(says)
-    return f"{what}; in accuracy, learned weights {tail or 'are not comparable with'} uniform ones here."
+    easy, like = ("{} of cells ({})".format(*_judged(learned[c], chance)) for c in ("easiest", "likest"))
+    always = (learned.easiest == 1).all()
+    settles = "always settles on the easiest layer" if always else f"is on the easiest layer in {easy}"
+    told, once, missing = [], [], []
+    for row in changes_of_accuracy(runs).reindex(REPLACED).fillna({"accuracy_n": 0}).itertuples():
+        gain, half, n = -row.accuracy_mean, row.accuracy_half, int(row.accuracy_n)
+        if n > 1:
+            side = "above" if gain > 0 else "below"
+            judged = ": not distinguishable" if abs(gain) <= half else ""
+            told.append(f"{abs(gain):.2f} ± {half:.2f} points {side} {row.Index} ones ({n} seeds{judged})")
+        else:
+            (once if n else missing).append(f"{row.Index} {signed(gain)}" if n else row.Index)
+    out = [f"Attention {settles}; it is on the one most alike by CKA in {like}; chance is {100 * chance:.0f} %."]
+    out += [f"Learned weights are {', '.join(told)}."] * bool(told)
+    out += [f"One seed each, too few to judge; learned less these: {', '.join(once)} points."] * bool(once)
+    out += [f"Not run: {', '.join(missing)} weights."] * bool(missing)
+    return " ".join(out)

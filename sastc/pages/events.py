@@ -293,8 +293,12 @@ def attention_sentences(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No SASTC run is recorded."]
     weights = np.stack([run.measures["attention"][-1] for run in runs])  # (R, T, S, A)
-    images = np.mean([run.measures["attention_instance"][-1].std(0).mean() for run in runs])
-    seeds = f", between seeds {weights.std(0, ddof=1).mean():.4f}" if len(runs) > 1 else ""
+    spreads = {
+        "over time steps": np.mean([report.spread(w) for w in weights]),
+        "between images": np.mean([report.spread(run.measures["attention_instance"][-1]) for run in runs]),
+        "between seeds": report.spread(weights),
+    }
+    told = ", ".join(f"{v:.4f} {name}" for name, v in spreads.items() if np.isfinite(v))
     uniform = np.abs(weights - 1 / weights.shape[-1]).mean()
     favourites = weights.argmax(-1)  # (R, T, S)
     kept = (favourites == favourites[:, :1]).all(1)
@@ -306,8 +310,8 @@ def attention_sentences(runs: Sequence[Run]) -> list[str]:
     rest = np.abs(np.diff(line[1:])).max() if len(line) > 2 else 0.0
     when = "The largest change is between the first two steps" if first >= rest else "It goes on changing after step 2"
     return [
-        f"The weights lie {uniform:.3f} from uniform on average. Their standard deviation over time steps is "
-        f"{weights.std(1).mean():.4f}, between images {images:.4f}{seeds} ({len(runs)} run{'s' * (len(runs) > 1)}).",
+        f"The weights lie {uniform:.3f} from uniform on average. Their standard deviation is {told} ({len(runs)} "
+        f"run{'s' * (len(runs) > 1)}).",
         f"A student layer prefers the same teacher layer at every step in {kept.sum()} of {kept.size} cases, each one "
         "student layer of one run.",
         f"The weight that moves most, on average over runs, is that of student {student[s]} on teacher {teacher[a]}: "
