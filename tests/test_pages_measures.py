@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from sastc import records
 from sastc.config import ConfigError, RunConfig
 from sastc.experiments import Experiment, load_experiment
-from sastc.pages import choices, controls, energy, fisher, parts, runtime, sam
+from sastc.pages import choices, controls, energy, fisher, parts, runtime, sam, verdicts
 from sastc.records import RunError, run_path
 
 T, S, A, P = 3, 2, 3, 4
@@ -248,6 +248,11 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
         f"3.33 ± {other:.2f} points above untrained ones (3 seeds). "
         "One seed each, too few to judge; learned less these: cka −0.75 points. Not run: random weights."
     )
+    (share,) = verdicts.most_alike(runs)
+    assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
+    assert math.isnan(share.half), "the same in all seeds"
+    found = {c.what: c.n for c in verdicts.attention_controls(runs)}
+    assert found == {"learned − uniform": 3, "learned − random": 0, "learned − untrained": 3, "learned − cka": 1}
 
 
 def test_shares_are_judged_beside_chance():
