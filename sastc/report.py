@@ -23,7 +23,7 @@ from sastc.labels import LABELS
 from sastc.records import Run, run_path
 
 ROOT = Path(__file__).parents[1]
-PAIR = ("student", "teacher", "timesteps")
+PAIR = ("dataset", "student", "teacher", "timesteps")
 FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
 
 
@@ -85,8 +85,8 @@ def cell(rows: pd.DataFrame, paper: float | None, link: str = "combination/{}.ht
     return ours + (f'<span class="paper">paper {paper:.2f}</span>' if paper is not None else "")
 
 
-def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Every student, teacher and T that a distillation is run for, in the experiment's order."""
+def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, str, int]]:
+    """Every dataset, student, teacher and T that a distillation is run for, in the experiment's order."""
     keys = runs[runs.method != "baseline"][list(PAIR)].drop_duplicates()
     return list(keys.itertuples(index=False, name=None))
 
@@ -167,8 +167,18 @@ def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[floa
 
     `runs` holds one student, teacher and T. The interval is Student's t on the differences of each seed; it is ``nan``
     for fewer than two.
+
+    Raises
+    ------
+    ValueError
+        A method has more than one run of a seed: the runs differ in something else, which a mean would hide.
     """
-    accuracy = runs[runs.complete].pivot_table(index="seed", columns="method", values="accuracy")
+    done = runs[runs.complete & runs.method.isin([method, other])]
+    twice = done[done.duplicated(["method", "seed"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise ValueError(f"method {first.method!r} has more than one run of seed {first.seed}: must be one a seed")
+    accuracy = done.pivot(index="seed", columns="method", values="accuracy")
     if not {method, other} <= set(accuracy):
         return np.nan, np.nan, 0
     difference = (accuracy[method] - accuracy[other]).dropna()
@@ -188,9 +198,9 @@ def judge(mean: float, half: float, n: int) -> str:
     return "not distinguishable" if abs(mean) <= half else "better" if mean > 0 else "worse"
 
 
-def _same_pair(runs: pd.DataFrame, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
-    """The runs of one student, teacher and T; a baseline belongs to every teacher."""
-    rows = runs[(runs.student == student) & (runs.timesteps == timesteps)]
+def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
+    """The runs of one dataset, student, teacher and T; a baseline belongs to every teacher."""
+    rows = runs[(runs.dataset == dataset) & (runs.student == student) & (runs.timesteps == timesteps)]
     return rows[(rows.teacher == teacher) | (rows.method == "baseline")]
 
 
@@ -199,11 +209,11 @@ def differences_table(runs: pd.DataFrame) -> str:
     others = [m for m in METHODS if m != "sastc"]
     head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
     body, frame = [], []
-    for student, teacher, timesteps in _pairs(runs):
-        rows, cells = _same_pair(runs, student, teacher, timesteps), []
+    for dataset, student, teacher, timesteps in _pairs(runs):
+        rows, cells = _same_pair(runs, dataset, student, teacher, timesteps), []
         for other in others:
             mean, half, n = paired_difference(rows, "sastc", other)
-            row = dict(student=student, teacher=teacher, timesteps=timesteps, other=other)
+            row = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps, other=other)
             frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
             value = "–" if n == 0 else _signed(mean) + (f" ± {half:.2f}" if n > 1 else "")
             cells.append(
@@ -239,7 +249,7 @@ def held_up(runs: pd.DataFrame) -> str:
 def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str | int]:
     """Numbers and sentences of the front page, by name."""
     first = experiment.runs[0]
-    rows = _same_pair(runs, first.student, first.teacher, first.timesteps)
+    rows = _same_pair(runs, first.dataset, first.student, first.teacher, first.timesteps)
     values: dict[str, str | int] = {}
     teacher = Run(run_path(first.replace(method="kd").teacher_config(), results))
     values["teacher_accuracy"] = f"{teacher.metrics['accuracy']:.2f}" if teacher.complete else "–"

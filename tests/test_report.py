@@ -16,8 +16,9 @@ from sastc.records import Run
 def table(**accuracies):
     """Runs of one pair: method to accuracies by seed, ``nan`` for a seed that is not run."""
     rows = [
-        dict(student="vgg11", teacher="" if method == "baseline" else "resnet19", method=method, timesteps=2, seed=seed,
-             accuracy=value, complete=not math.isnan(value), run=f"{method}-{seed}", command=f"train {method} {seed}")
+        dict(dataset="cifar10", student="vgg11", teacher="" if method == "baseline" else "resnet19", method=method,
+             timesteps=2, seed=seed, accuracy=value, complete=not math.isnan(value), run=f"{method}-{seed}",
+             command=f"train {method} {seed}")
         for method, values in accuracies.items()
         for seed, value in enumerate(values)
     ]  # fmt: skip
@@ -39,6 +40,23 @@ def test_paired_difference_without_common_seeds():
     mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[89.0]), "sastc", "kd")
     assert (mean, n) == (1.0, 1)
     assert np.isnan(half)
+
+
+def test_paired_difference_needs_one_run_for_each_seed():
+    runs = table(sastc=[91.0, 93.0], kd=[90.0, 91.0])
+    with pytest.raises(ValueError, match="method 'kd' has more than one run of seed 1"):
+        report.paired_difference(pd.concat([runs, runs[(runs.method == "kd") & (runs.seed == 1)]]), "sastc", "kd")
+    other = pd.concat([runs, table(baseline=[80.0]), table(baseline=[70.0])])
+    assert report.paired_difference(other, "sastc", "kd")[2] == 2, "methods that are not asked for may be anything"
+
+
+def test_baselines_of_two_datasets_are_kept_apart():
+    runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.5])
+    other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.5]).assign(dataset="cifar100")
+    other = other.assign(teacher=other.teacher.replace("resnet19", "resnet32x4"))
+    page = report.differences_table(pd.concat([runs, other]))
+    assert "+15.00 ± 0.00" in page
+    assert "+5.00 ± 0.00" in page
 
 
 @pytest.mark.parametrize(
