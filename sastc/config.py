@@ -384,6 +384,26 @@ class RunConfig:
         """Whether the run depends on T: every student's does, and a teacher's on event data, which come in T frames."""
         return self.method != "teacher" or self.dataset in EVENT_DATASETS
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Settings that matter to this run and have neither their default nor their preset's value.
+
+        What is run, at which scale and with which seed is not among them.
+        """
+        presets, fields = _presets(self), self.fields()
+        what = ("dataset", "student", "teacher", "method", "timesteps", "scale", "seed")
+        values = {name: getattr(self, name) for name in self.to_dict(relevant=True) if name not in what}
+        return {name: v for name, v in values.items() if v != presets.get(name, fields[name].default)}
+
+    @property
+    def scaled(self) -> dict[str, tuple[Any, Any]]:
+        """What a smaller scale changes of this run: its value and that of the paper's scale, by field."""
+        names = ("dataset", "student", "teacher", "method", "timesteps", "variant")
+        papers = RunConfig(**{name: getattr(self, name) for name in names}, scale="paper")
+        left_open = [name for name in self.to_dict(relevant=True) if self.fields()[name].default is None]
+        both = {name: (getattr(self, name), getattr(papers, name)) for name in left_open}
+        return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
     def teacher_config(self) -> "RunConfig | None":
         """The run that trains this run's teacher; ``None`` if there is none, or if `teacher_run` names one."""
         if self.method == "teacher" or not self.teacher or self.teacher_run:

@@ -1,5 +1,7 @@
 """How things are called in tables, figures and titles."""
 
+from typing import Any
+
 from sastc.config import RunConfig
 from sastc.records import Run
 
@@ -20,12 +22,24 @@ def run_title(run: Run) -> str:
 
 
 def title_of(config: RunConfig, data: str | None = None) -> str:
-    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0 (Digits, quick)``.
+    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0, epochs=5 (Digits, quick)``.
 
-    `data` is what a recorded run says of its data, where that is more than the dataset's name.
+    Settings that differ from the presets follow the seed, so that no two runs have one title. `data` is what a recorded
+    run says of its data, where that is more than the dataset's name.
     """
-    place = f"({data or LABELS[config.dataset]}, {config.scale})"
+    words = [f"seed {config.seed}"] + [f"{name}={shown(value)}" for name, value in config.changed.items()]
+    if config.takes_steps:
+        words.insert(0, f"T={config.timesteps}")
     if config.method == "teacher":
-        return f"{LABELS[config.teacher]}, teacher, seed {config.seed} {place}"
-    pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method != "baseline" else "")
-    return f"{pair}, {LABELS[config.method]}, T={config.timesteps}, seed {config.seed} {place}"
+        who = [LABELS[config.teacher], "teacher"]
+    else:
+        pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method != "baseline" else "")
+        who = [pair, LABELS[config.method]]
+    return f"{', '.join(who + words)} ({data or LABELS[config.dataset]}, {config.scale})"
+
+
+def shown(value: Any) -> str:
+    """A setting's value as it is typed in a terminal."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f"{v:.4g}" for v in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f"{value}"

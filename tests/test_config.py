@@ -214,3 +214,15 @@ def test_choices_are_those_of_the_code_that_uses_them():
     assert set(choices["stm_log_base"]) == set(stm.LOG_BASES)
     for name, values in (models.OPTIONS | calibration.CHOICES).items():
         assert set(choices[name]) == set(values), name
+
+
+def test_what_a_scale_changes_and_what_a_run_changes():
+    config = RunConfig(dataset="cifar10", scale="slim", beta=3.0, seed=4, qk_norm=False)
+    assert config.changed == {"beta": 3.0, "qk_norm": False}
+    assert config.scaled["beta"] == (3.0, 1300.0)
+    assert config.scaled["gamma"] == (1.0, 0.3)
+    assert config.scaled["train_subset"] == (10_000, 0)
+    assert "milestones" not in config.scaled, "shares of the epochs are the same"
+    assert RunConfig(dataset="cifar10", scale="paper").scaled == {}
+    assert "beta" not in config.replace(method="kd").scaled
+    assert RunConfig(method="teacher", batch_size=64).changed == {"batch_size": 64}

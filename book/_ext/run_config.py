@@ -13,6 +13,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from sastc.config import EVERY, RunConfig, allowed_values
+from sastc.labels import shown
 
 SOURCE = inspect.getfile(RunConfig)  # pages are read again when it changes
 CIFAR10 = dict(dataset="cifar10", scale="paper")
@@ -25,13 +26,6 @@ PRESETS = {
     "paper, ImageNet": dict(scale="paper", dataset="imagenet"),
     "paper, CIFAR-10, teacher": CIFAR10 | dict(method="teacher"),
 }
-
-
-def shown(value) -> str:
-    """A value as it is typed in a terminal."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(f"{v:.4g}" for v in value) + "]"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def anchor(name: str) -> str:
