@@ -340,13 +340,39 @@ def test_benchmarks_are_read_if_there_are_any(tmp_path):
     assert "python benchmarks/run.py" in runtime.benchmarks_table(tmp_path)
     step = dict(case="sastc_step", implementation="library", student="vgg11", teacher="resnet19", timesteps=2)
     step |= dict(precision="fp32", median=0.5, minimum=0.4, kept_bytes=2**20)
-    rows = [step, dict(case="lif", median=1.0)]
+    step |= dict(layout="channels_last", width=1.0, batch_size=16)
+    others = [dict(implementation="plain"), dict(layout="contiguous"), dict(case="lif"), dict(case="epoch")]
+    rows = [step, *(step | other for other in others), step | dict(width=0.125), step | dict(batch_size=128)]
     (tmp_path / "cpu.json").write_text(json.dumps({"provenance": {"device": "a GPU"}, "cases": rows}))
     found = runtime.benchmarks(tmp_path)
-    assert list(found.case) == ["sastc_step"]
+    assert list(found.case) == ["sastc_step"] * 3
     page = runtime.benchmarks_table(tmp_path)
-    assert "<td>1.00</td>" in page
+    labels = [tuple(re.findall("<td>(.*?)</td>", row)[:5]) for row in page.split("<tr>")[2:]]
+    assert labels == [("0.125", "16", "fp32", "2", "SASTC"), *(("1", b, "fp32", "2", "SASTC") for b in ("16", "128"))]
+    assert page.count("<td>1</td>") == 2 + 3, "two widths, three kept"
     assert "a GPU" in page
+
+
+def test_ratios_pair_seeds_and_prefer_the_cpus_own_seconds(tmp_path):
+    """Seed 0 was slowed down by another load, seed 1 has wall-clock seconds alone."""
+    seconds = {("kd", 0): (2.0, 1.0), ("sastc", 0): (30.0, 2.5), ("kd", 1): (2.0, None), ("sastc", 1): (8.0, None)}
+    configs = [RunConfig(method=method, seed=seed) for method, seed in seconds]
+    for config, (wall, cpu) in zip(configs, seconds.values(), strict=True):
+        run = record(tmp_path, config, train_seconds_per_epoch=wall)
+        columns = dict(epoch=[1, 2]) | (dict(train_cpu_seconds=[cpu - 0.5, cpu + 0.5]) if cpu else {})
+        pd.DataFrame(columns).to_csv(run.path / "history.csv", index=False)
+    row = runtime.relative(runtime.ours(plan(*configs), tmp_path)).set_index("method").loc["sastc"]
+    assert (row.over_kd, row.lowest, row.highest, row.on_cpu, row.n) == (2.5, 2.5, 2.5, 1, 1)
+    wall_only = plan(*(c for c in configs if c.seed == 1), RunConfig(seed=2), RunConfig(method="kd", seed=3))
+    record(tmp_path, RunConfig(seed=2), train_seconds_per_epoch=100.0)
+    record(tmp_path, RunConfig(method="kd", seed=3), train_seconds_per_epoch=1.0)
+    times = runtime.ours(wall_only, tmp_path)
+    row = runtime.relative(times).set_index("method").loc["sastc"]
+    assert (row.over_kd, row.on_cpu, row.n) == (4.0, 0, 1), "seeds 2 and 3 have no partner"
+    assert (
+        "takes 4.00 times KD's (median of 1 case; 4.00 to 4.00 over single seeds) here" in runtime.sentences(times)[1]
+    )
+    assert "Of our ratios 0 of 1 are of CPU seconds." in runtime.sentences(times)[1]
 
 
 # Fisher information
@@ -361,7 +387,7 @@ def test_fisher_summary_and_differences(tmp_path):
     rows = fisher.summary(values)
     assert list(rows.method) == ["kd", "kd", "sastc", "sastc"]
     assert list(rows["last"]) == [100, 100, 10, 10]
-    assert list(rows.fall) == [10, 10, 100, 100]
+    assert list(rows.change) == [0.1, 0.1, 0.01, 0.01]
     assert list(rows.one_step) == [2, 2, 2, 2]
     (row,) = fisher.log_differences(values).itertuples()
     assert (row.other, row.mean, row.n) == ("kd", -1.0, 2)

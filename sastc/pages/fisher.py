@@ -35,7 +35,9 @@ def panels(values: pd.DataFrame) -> Figure:
     """One panel a method, one line a time step, darker for later steps: mean over the seeds."""
     plt = figures.plt
     methods = [m for m in METHODS if m in set(values.method)]
-    drawing, axes = plt.subplots(1, len(methods), sharey=True, figsize=(1.75 * len(methods) + 0.8, 2.8), squeeze=False)
+    drawing, axes = plt.subplots(
+        1, len(methods), sharey=True, figsize=(min(1.75 * len(methods) + 0.8, figures.WIDTH), 2.8), squeeze=False
+    )
     for axis, method in zip(axes[0], methods, strict=True):
         chosen = values[values.method == method]
         steps = sorted(chosen.t.unique())
@@ -51,15 +53,15 @@ def panels(values: pd.DataFrame) -> Figure:
 
 
 def summary(values: pd.DataFrame) -> pd.DataFrame:
-    """For every method and seed: the trace with all steps after the first and the last epoch, and its fall."""
+    """For every method and seed: the trace with all steps after the first and the last epoch, and their ratio."""
     last_step = values[values.t == values.groupby("run").t.transform("max")]
     rows = []
     for (method, seed, run), chosen in last_step.groupby(["method", "seed", "run"]):
         line = chosen.sort_values("epoch").trace.to_numpy()
         late = values[(values.run == run) & (values.epoch == values.epoch.max()) & (values.t == 1)].trace.sum()
-        rows.append(dict(method=method, seed=seed, run=run, first=line[0], last=line[-1], fall=line[0] / line[-1],
+        rows.append(dict(method=method, seed=seed, run=run, first=line[0], last=line[-1], change=line[-1] / line[0],
                          one_step=late))  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["method", "seed", "run", "first", "last", "fall", "one_step"])
+    frame = pd.DataFrame(rows, columns=["method", "seed", "run", "first", "last", "change", "one_step"])
     return frame.sort_values("method", key=lambda c: c.map(METHODS.index), kind="stable").reset_index(drop=True)
 
 
@@ -69,7 +71,7 @@ def summary_table(values: pd.DataFrame) -> str:
         "method": lambda r: LABELS[r.method],
         "after the first epoch": lambda r: f"{r.first:.3g}",
         "after the last epoch": lambda r: f"{r.last:.3g}",
-        "fall (times)": lambda r: f"{r.fall:.3g}",
+        "change (×)": lambda r: f"{r.change:.3g}",
         "with one step only, last epoch": lambda r: f"{r.one_step:.3g}",
         "run": lambda r: run_links(pd.DataFrame([r])),
     }

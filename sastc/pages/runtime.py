@@ -17,19 +17,25 @@ from sastc.records import Run
 KEYS = ["dataset", "student", "teacher", "timesteps"]
 SECONDS = ["train_seconds_per_epoch", "inference_seconds"]
 MEMORY = "peak_memory_bytes"
+STEPS = {"kd_step": "KD", "sastc_step": "SASTC"}
 
 
 def ours(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """One row a recorded run: seconds an epoch and for the test split, peak memory, numbers of images, device.
 
-    Older records hold neither the time of inference nor the memory: ``nan``.
+    `cpu_seconds` are those of all threads in an epoch of training. Older records hold neither them, nor the time of
+    inference, nor the memory: ``nan``.
     """
     runs = frame(plan, results)
     runs = runs[runs.complete]
     facts = [Run(path).provenance for path in runs.path]
+    histories = [Run(path).history if (path / "history.csv").exists() else {} for path in runs.path]
+    cpu = [h["train_cpu_seconds"].mean() if "train_cpu_seconds" in h else np.nan for h in histories]
     device = [f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts]
     images = {n: [f.get("data", {}).get(n, 0) for f in facts] for n in ("train_images", "test_images")}
-    return runs.reindex(columns=[*KEYS, "method", "seed", "run", *SECONDS, MEMORY]).assign(device=device, **images)
+    return runs.reindex(columns=[*KEYS, "method", "seed", "run", *SECONDS, MEMORY]).assign(
+        device=device, cpu_seconds=cpu, **images
+    )
 
 
 def papers() -> pd.DataFrame:
@@ -40,14 +46,27 @@ def papers() -> pd.DataFrame:
 
 
 def relative(times: pd.DataFrame) -> pd.DataFrame:
-    """Every mean time beside KD's of its student, teacher and T: ``over_kd``; a baseline stands beside each KD."""
-    mean = times.groupby([*KEYS, "method"], sort=False)[SECONDS].mean().reset_index()
-    kd = mean[mean.method == "kd"].set_index(KEYS)[SECONDS[0]].rename("kd")
-    taught = mean[mean.method != "baseline"].merge(kd, on=KEYS, how="left")
-    base = mean[mean.method == "baseline"].drop(columns="teacher")
-    base = base.merge(kd.reset_index(), on=["dataset", "student", "timesteps"], how="inner")
+    """Time of an epoch relative to KD's of the same student, teacher, T, seed and device: ``over_kd``.
+
+    A row is one student, teacher, T and method; ``over_kd`` is the median over its seeds, ``lowest`` and ``highest``
+    the range over `n` seeds. Ratios are of CPU seconds, which another load hardly changes, over the seeds of which both
+    runs recorded them (``on_cpu``); where there is none, of wall-clock seconds. A baseline stands beside each KD.
+    """
+    columns = [*KEYS, "method", "seed", "device", "cpu_seconds", SECONDS[0]]
+    papers = dict(seed=0, device="", cpu_seconds=np.nan)  # which says nothing of these
+    rows = times.assign(**{name: value for name, value in papers.items() if name not in times})[columns]
+    same = ["dataset", "student", "timesteps", "seed", "device"]
+    kd = rows[rows.method == "kd"].drop(columns="method")
+    taught = rows[rows.method != "baseline"].merge(kd, on=[*same, "teacher"], suffixes=("", "_kd"))
+    base = rows[rows.method == "baseline"].drop(columns="teacher").merge(kd, on=same, suffixes=("", "_kd"))
     both = pd.concat([base, taught], ignore_index=True)
-    return both.assign(over_kd=both[SECONDS[0]] / both.kd).drop(columns="kd")
+    cpu = both.cpu_seconds / both.cpu_seconds_kd
+    both = both.assign(ratio=cpu.fillna(both[SECONDS[0]] / both[f"{SECONDS[0]}_kd"]), cpu=cpu.notna())
+    case = [*KEYS, "method"]
+    both = both[both.cpu | ~both.groupby(case).cpu.transform("any")]
+    found = both.groupby(case, sort=False)
+    ratios = found.ratio.agg(over_kd="median", lowest="min", highest="max")
+    return ratios.join(found.cpu.sum().rename("on_cpu")).join(found.size().rename("n")).reset_index()
 
 
 def ours_table(times: pd.DataFrame) -> str:
@@ -138,7 +157,7 @@ def papers_totals() -> str:
 
 
 def ratio_figure(times: pd.DataFrame) -> Figure:
-    """Time of an epoch beside KD's: ours on the left, the paper's on the right; a mark each student, teacher and T."""
+    """Time of an epoch relative to KD's: ours left, the paper's right; a mark each student, teacher and T."""
     plt = figures.plt
     drawing, axes = plt.subplots(1, 2, sharey=True, figsize=(7.0, 3.2))
     random = np.random.default_rng(0)
@@ -153,7 +172,7 @@ def ratio_figure(times: pd.DataFrame) -> Figure:
         axis.axhline(1, color="gray", linewidth=0.8)
         axis.set_xticks(range(len(METHODS)), [LABELS[m] for m in METHODS])
         axis.set_title(title)
-    axes[0].set_ylabel("time of an epoch\nbeside KD's (times)")
+    axes[0].set_ylabel("time of an epoch\nrelative to KD's")
     return drawing
 
 
@@ -164,14 +183,16 @@ def sentences(times: pd.DataFrame) -> list[str]:
     out = []
     mine, theirs = relative(times), relative(papers())
     for method in ("feature_kd", "sastc"):
-        values = [rows[rows.method == method].over_kd.dropna() for rows in (mine, theirs)]
-        words = [
-            f"{v.median():.2f} times KD's in the middle ({v.min():.2f} to {v.max():.2f}, {len(v)} cases)"
+        here, there = (rows[rows.method == method] for rows in (mine, theirs))
+        told = [
+            f"{v.over_kd.median():.2f} times KD's (median of {len(v)} case{'s' * (len(v) > 1)}; "
+            f"{v.lowest.min():.2f} to {v.highest.max():.2f}{seeds})"
             if len(v)
             else "–"
-            for v in values
+            for v, seeds in ((here, " over single seeds"), (there, ""))
         ]
-        out.append(f"An epoch of {LABELS[method]} takes {words[0]} here, {words[1]} in the paper's appendix.")
+        cpu = f" Of our ratios {here.on_cpu.sum()} of {here.n.sum()} are of CPU seconds." if len(here) else ""
+        out.append(f"An epoch of {LABELS[method]} takes {told[0]} here, {told[1]} in the paper's appendix.{cpu}")
     known = times.dropna(subset=MEMORY).groupby([*KEYS, "method"])[MEMORY].mean() / 2**20
     theirs = paper("running_time_memory").set_index("quantity").value
     if len(known):
@@ -181,23 +202,27 @@ def sentences(times: pd.DataFrame) -> list[str]:
         )
     devices = sorted(set(times.device))
     out.append(
-        f"Our times are from {'; '.join(devices)}. Runs share the machine with each other, so single times are "
-        "uncertain."
+        f"Our times are from {'; '.join(devices)}. Runs shared the machine with each other and with other work: "
+        "their wall-clock seconds hold that load, CPU seconds hardly do, and older records have the former alone."
     )
     return out
 
 
 def benchmarks(folder: Path | None = None) -> pd.DataFrame:
-    """Steps, epochs and inference measured by ``benchmarks/run.py``: with device; empty without a record."""
+    """Training steps of this library, as ``benchmarks/run.py`` measured them, with device; empty without a record.
+
+    Of the layouts in memory only the one that is fast; all that was measured has a page of its own.
+    """
     rows = []
     for path in sorted((folder or report.ROOT / "results" / "benchmarks").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         device = record["provenance"]["device"]
-        wanted = [r for r in record["cases"] if r["case"] in ("kd_step", "sastc_step", "epoch", "inference")]
-        rows += [r | {"device": device, "file": path.name} for r in wanted if "median" in r]
-    columns = ["case", "implementation", "student", "teacher", "method", "timesteps", "batch_size", "precision"]
+        ours = [r for r in record["cases"] if r["case"] in STEPS and r.get("layout") == "channels_last"]
+        rows += [r | {"device": device, "file": path.name} for r in ours if r["implementation"] == "library"]
+    columns = ["case", "student", "teacher", "timesteps", "width", "batch_size", "precision"]
     columns += ["median", "minimum", "kept_bytes", "peak_bytes", "device", "file"]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    return frame.sort_values(["device", "student", "width", "precision", "timesteps", "case"], kind="stable")
 
 
 def benchmarks_table(folder: Path | None = None) -> str:
@@ -205,22 +230,19 @@ def benchmarks_table(folder: Path | None = None) -> str:
     rows = benchmarks(folder)
     if rows.empty:
         return "<p>No benchmark is recorded; <code>python benchmarks/run.py</code> makes one.</p>"
-
-    def networks(row) -> str:
-        return " &amp; ".join(LABELS.get(n, n) for n in (row.student, row.teacher) if isinstance(n, str))
-
-    def size(value: float) -> str:
-        return text(value / 2**20) if pd.notna(value) else "–"
-
     columns = {
-        "what": lambda r: r.case.replace("_", " "),
-        "networks": networks,
-        "T": lambda r: f"{r.timesteps:.0f}" if pd.notna(r.timesteps) else "–",
-        "how": "implementation",
-        "precision": lambda r: text(r.precision if isinstance(r.precision, str) else None),
+        "networks": lambda r: f"{LABELS[r.student]} &amp; {LABELS[r.teacher]}",
+        "width": lambda r: f"{r.width:g}",
+        "batch": "batch_size",
+        "precision": "precision",
+        "T": "timesteps",
+        "step": lambda r: STEPS[r.case],
         "median (s)": lambda r: f"{r.median:.3g}",
-        "kept for the backward pass (MiB)": lambda r: size(r.kept_bytes),
-        "peak (MiB)": lambda r: size(r.peak_bytes),
-        "on": "device",
+        "kept (MiB)": lambda r: _mebibytes(r.kept_bytes),
+        "peak (MiB)": lambda r: _mebibytes(r.peak_bytes),
     }
-    return table(rows, "Ours, measured apart from any run, interleaved and repeated.", "time-benchmarks", columns)
+    caption = (
+        "One training step, measured apart from any run, interleaved and repeated, on "
+        f"{' and '.join(dict.fromkeys(rows.device))}. Kept: for the backward pass."
+    )
+    return table(rows, caption, "time-benchmarks", columns)
