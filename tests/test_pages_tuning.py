@@ -54,7 +54,10 @@ def test_best_values_are_weighed_against_the_error_of_the_images(rows):
     error = 200 * math.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 400)
     assert "best of 3 is 0.1 (60.00 %); the runs of record have 0.05, 10.00 points lower" in kd
     assert f"more than two standard errors ({error:.2f})" in kd
-    assert "SASTC, weight β of the feature loss: best of 2 is 10 (51.00 %), which the runs of record have." in sastc
+    assert (
+        "SASTC, weight β of the feature loss: best of 2 (100 not run) is 10 (51.00 %), which the runs of record have."
+        in sastc
+    )
 
 
 def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
@@ -66,5 +69,31 @@ def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
 
 def test_what_is_not_run_is_listed_with_its_command(rows):
     page = grid.not_run(rows, plan(*(config(method="sastc", beta=b) for b in (1.0, 100.0))))
-    assert "1 run is missing" in page
+    assert "Not run: 1 planned; their commands" in page
     assert "beta=100" in page
+
+
+def test_the_pull_of_a_loss_names_what_the_method_has(rows):
+    (line,) = tuning.pull(rows)
+    assert "from β = 1 to 10" in line
+    assert "stays at 2.00 times the KD term's" in line
+    assert "the two stays at 0.20" in line
+    assert "falls on projectors and attention" in line
+    (line,) = tuning.pull(
+        rows.assign(method=rows.method.replace("sastc", "feature_kd"), cosine=[math.nan] * 3 + [0.1, -0.2, math.nan])
+    )
+    assert "the two goes from 0.10 to −0.20" in line
+    assert "falls on projectors, which" in line
+
+
+def test_the_schedule_is_told_beside_that_of_the_runs_of_record(rows):
+    same = tuning.schedule(rows)
+    drops = "after epochs 8, 9, 10 of 12"
+    assert same == f"The learning rate drops {drops} here, and {drops} in the runs of record."
+    short = tuning.schedule(rows.assign(epochs=6))
+    assert "after epochs 4, 4, 5 of 6 here, and after epochs 8, 9, 10 of 12 in" in short
+    assert short.endswith("another shape.")
+    for config in (RunConfig(dataset="cifar10", scale="slim", epochs=e) for e in (6, 12)):
+        rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
+        drops = [4, 4, 5] if config.epochs == 6 else [8, 9, 10]
+        assert rates == pytest.approx([0.05 * 0.1 ** sum(epoch >= d for d in drops) for epoch in range(config.epochs)])

@@ -23,7 +23,7 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     `se`: standard error of the accuracy, in points, from the number of validation images alone. `loss_ratio`: β times
     the feature loss over the KD loss. `gradient_ratio`: norm of the feature term's gradient on the student over that
     of the KD term. `cosine`: between those two gradients. `projectors`: share of the feature term's squared gradient
-    that falls on projectors and attention. The first is of the first epoch, the others are means over epochs.
+    that falls on projectors and SASTC's attention. The first is of the first epoch, the others are means over epochs.
     """
     rows = parts.frame(plan, results).assign(planned=True)
     return rows.assign(**pd.DataFrame([_facts(r) for r in rows.itertuples()], index=rows.index))
@@ -54,10 +54,10 @@ def record(rows: pd.DataFrame, method: str, field: str) -> float:
     return getattr(RunConfig(method=method, **same), field)
 
 
-def along(rows: pd.DataFrame, method: str, field: str) -> pd.DataFrame:
-    """The recorded runs of a method that differ in `field` alone; the other field has its value of record."""
+def along(rows: pd.DataFrame, method: str, field: str, recorded: bool = True) -> pd.DataFrame:
+    """The runs of a method that differ in `field` alone; the other field has its value of record."""
     other = next(name for name in FIELDS if name != field)
-    chosen = rows[(rows.method == method) & rows.complete]
+    chosen = rows[(rows.method == method) & (rows.complete | (not recorded))]
     if method in RunConfig.fields()[other].metadata["applies"]:
         chosen = chosen[chosen[other] == record(rows, method, other)]
     return chosen.sort_values(field)
@@ -99,8 +99,8 @@ def table(rows: pd.DataFrame) -> str:
         "β × feature loss / KD loss, first epoch": "loss_ratio",
         "gradient on the student, feature / KD": "gradient_ratio",
         "cosine of the two": lambda r: parts.signed(r.cosine),
-        "on projectors and attention": lambda r: "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %",
-        "STM": "stm",
+        "on projectors (and attention)": lambda r: "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %",
+        "STM (ln)": "stm",
         "run": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
     }
     names = [*FIELDS, "method", "accuracy", "se", "loss_ratio", "gradient_ratio", "cosine", "projectors", "stm", "run"]
@@ -109,7 +109,10 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def sentences(rows: pd.DataFrame) -> list[str]:
-    """For either field and every method: the best value, and whether the value of record can be told from it."""
+    """For either field and every method: the best value, and whether the value of record can be told from it.
+
+    Values that are planned and not run are named.
+    """
     out = []
     for field, words in FIELDS.items():
         for method in methods_of(field):
@@ -119,7 +122,9 @@ def sentences(rows: pd.DataFrame) -> list[str]:
             best = data.loc[data.accuracy.idxmax()]
             ours = data[data[field] == used].iloc[0]
             gap, error = best.accuracy - ours.accuracy, math.hypot(best.se, ours.se)
-            head = f"{LABELS[method]}, {words}: best of {len(data)} is {best[field]:g} ({best.accuracy:.2f} %)"
+            missing = sorted(set(along(rows, method, field, recorded=False)[field]) - set(data[field]))
+            lacking = f" ({', '.join(f'{v:g}' for v in missing)} not run)" if missing else ""
+            head = f"{LABELS[method]}, {words}: best of {len(data)}{lacking} is {best[field]:g} ({best.accuracy:.2f} %)"
             if best[field] == used:
                 out.append(f"{head}, which the runs of record have.")
             else:
@@ -138,11 +143,30 @@ def pull(rows: pd.DataFrame) -> list[str]:
         data = along(rows, method, "beta")
         data = data[data.learning_rate == record(rows, method, "learning_rate")].dropna(subset="cosine")
         if len(data):
-            ratio, cosine = (f"{data[c].iloc[0]:.2g} to {data[c].iloc[-1]:.2g}" for c in ("gradient_ratio", "cosine"))
+            low, high = data.iloc[0], data.iloc[-1]
+            helpers = "projectors and attention" if method == "sastc" else "projectors"
             out.append(
-                f"{LABELS[method]}: from β = {data.beta.iloc[0]:g} to {data.beta.iloc[-1]:g} the feature term's "
-                f"gradient on the student goes from {ratio} times the KD term's, and the cosine between the two from "
-                f"{cosine}. {100 * data.projectors.mean():.0f} % of its squared gradient falls on projectors and "
-                "attention, which are thrown away after training."
+                f"{LABELS[method]}: from β = {low.beta:g} to {high.beta:g} the feature term's gradient on the student "
+                f"{_moves(low.gradient_ratio, high.gradient_ratio)} times the KD term's, and the cosine between the "
+                f"two {_moves(low.cosine, high.cosine)}. {100 * data.projectors.mean():.0f} % of its squared gradient "
+                f"falls on {helpers}, which are thrown away after training."
             )
     return [line.replace("-", "−") for line in out]
+
+
+def _moves(first: float, last: float) -> str:
+    first, last = f"{first:.2f}", f"{last:.2f}"
+    return f"stays at {first}" if first == last else f"goes from {first} to {last}"
+
+
+def schedule(rows: pd.DataFrame) -> str:
+    """A sentence: after which epochs the learning rate drops here, and in the runs of record."""
+    first = rows.iloc[0]
+    same = RunConfig(dataset=first.dataset, student=first.student, teacher=first.teacher, scale=first.scale)
+    here, there = (
+        ([round(m * c.epochs) for m in c.milestones], int(c.epochs)) for c in (first, same)
+    )  # as RunConfig.learning_rate_at rounds
+    told = [f"after epochs {', '.join(map(str, drops))} of {epochs}" for drops, epochs in (here, there)]
+    shares = [[drop / epochs for drop in drops] for drops, epochs in (here, there)]
+    shape = ": rounded to whole epochs, the schedule has another shape" if shares[0] != shares[1] else ""
+    return f"The learning rate drops {told[0]} here, and {told[1]} in the runs of record{shape}."
