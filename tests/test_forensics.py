@@ -116,6 +116,20 @@ def test_disagreements_known_from_the_tables():
     assert list(repeated.batch_size) == [16, 32]
 
 
+def test_conclusions_say_what_is_computed():
+    text = " ".join(forensics_costs.conclusions())
+    assert "by 0.80 points (median)" in text
+    assert "within 1.96 standard errors in 35 of 39 cells on 2,500 and 15 of 39 cells on 10,000 test images" in text
+    values = {}
+    for row in forensics.all_values().itertuples():
+        values.setdefault((row.dataset, row.student, row.teacher, row.method, row.timesteps), []).append(row.accuracy)
+    twice = [v for v in values.values() if len(v) > 1]
+    equal = sum(len(set(v)) == 1 for v in twice)
+    assert (len(twice), equal) == (18, 9)
+    assert f"{len(twice)} cells are printed more than once: in {equal} the values are equal, in the others they" in text
+    assert f"up to {max(max(v) - min(v) for v in twice):.2f} points apart" in text
+
+
 def test_energy_arithmetic_by_hand():
     table = forensics_costs.energy_arithmetic().set_index("quantity")
     assert table.computed["energy of SASTC beside the ANN, T=2 (%)"] == pytest.approx(100 * 614.1 / 12511.2, abs=0.005)

@@ -276,9 +276,15 @@ def disagreements() -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("spread", ascending=False, kind="stable").reset_index(drop=True)
 
 
+def shared_cells() -> pd.DataFrame:
+    """Cells that are printed more than once: in how many places, with how many values, and their spread in points."""
+    values = all_values().groupby(CELL).accuracy
+    return values.agg(["size", "nunique"]).assign(spread=values.max() - values.min()).query("size > 1")
+
+
 def disagreements_sentence() -> str:
     """How many shared cells have one value, and how far the others are apart."""
-    shared = all_values().groupby(CELL).accuracy.agg(["size", "nunique"]).query("size > 1")
+    shared = shared_cells()
     table, equal = disagreements(), int((shared["nunique"] == 1).sum())
     return (
         f"{len(shared)} cells stand in more than one place. In {equal} of them all values are equal; in {len(table)} "
