@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sastc.experiments import Experiment
+from sastc.labels import shown
 from sastc.records import Run, run_path
 
 
@@ -27,13 +28,25 @@ def footer(runs: Sequence[Run], command: str) -> str:
         "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
         "Data": distinct(f["data"]["name"] for f in facts),
         "Scale, variant": distinct(f"{r.config.scale}, {r.config.variant}" for r in done),
+        "Unlike the paper's scale": _scaled(done),
         "Seeds": distinct(r.config.seed for r in done),
         "Commit": distinct((f["commit"] or "unknown")[:10] + (" with changes" if f["dirty"] else "") for f in facts),
         "Hardware": distinct(f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts),
         "Versions": distinct(f"torch {f['versions']['torch']}, Python {f['python']}" for f in facts),
         "Command": f"<code>{html.escape(command)}</code>",
     }
-    return facts_list(rows)
+    return facts_list({name: value for name, value in rows.items() if value})
+
+
+def _scaled(runs: Sequence[Run]) -> str:
+    """HTML of the settings in which the runs differ from the same at the paper's scale, with the values there."""
+    found: dict[str, tuple[set, set]] = {}
+    for run in runs:
+        for name, pair in run.config.scaled.items():
+            for values, value in zip(found.setdefault(name, (set(), set())), pair, strict=True):
+                values.add(value)
+    listed = {name: [", ".join(map(shown, sorted(values))) for values in both] for name, both in found.items()}
+    return "; ".join(f"{name} = {ours} (there {papers})" for name, (ours, papers) in listed.items())
 
 
 def rerun_box(run: Run, notebook: str) -> str:

@@ -3,9 +3,10 @@
 import base64
 import html
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,9 +101,14 @@ def one_of_each(experiment: Experiment, results: str | Path = "results") -> list
 
 def with_record(experiment: Experiment, results: str | Path = "results") -> list[Run]:
     """The experiment's runs, recorded or not, after those of record at the other scales that it names."""
+    of_record = [run for plan in record_plans(experiment) for run in runs_of(plan, results) if run.complete]
+    return of_record + runs_of(experiment, results)
+
+
+def record_plans(experiment: Experiment) -> list[Experiment]:
+    """The experiment at the other scales whose runs of record it shows."""
     others = [scale for scale in experiment.of_record if scale != experiment.scale]
-    plans = [load_experiment(ROOT / "experiments" / f"{experiment.name}.yaml", scale) for scale in others]
-    return [run for plan in plans for run in runs_of(plan, results) if run.complete] + runs_of(experiment, results)
+    return [load_experiment(ROOT / "experiments" / f"{experiment.name}.yaml", scale) for scale in others]
 
 
 def run_summary(run: Run) -> str:
@@ -115,7 +121,9 @@ def run_summary(run: Run) -> str:
         same = config.dataset in ("cifar10", "cifar100")
         papers = [config.dataset] if same else ["cifar10", "cifar100"]
         values = [f"{v:.2f} % on {LABELS[d]}" for d in papers if (v := paper_accuracy(config, d)) is not None]
-        facts["The paper's Table 2"] = ", ".join(values) or "no such cell"
+        if not config.changed:  # the paper has no such run
+            other = "" if same and config.scale == "paper" else "; not comparable: other networks, images and schedule"
+            facts["The paper's Table 2"] = ", ".join(values) + other if values else "no such cell"
     if "stm" in metrics:
         epochs = min(10, metrics["epochs"])
         facts["STM score"] = f"{metrics['stm']:.3f}, mean of the last {epochs} epochs"
@@ -135,12 +143,48 @@ def run_summary(run: Run) -> str:
     return _facts(facts)
 
 
-def scale_note(experiment: Experiment) -> str:
+def size(experiment: Experiment) -> list[str]:
+    """What the experiment's runs change of the paper's scale, in words; settings of which several are run, as a range.
+
+    The first are the channels, the training images and the epochs.
+    """
+    from sastc.sizing import SIZES
+
+    ours: dict[str, set] = {}
+    papers: dict[str, set] = {}
+    for config in experiment.runs:
+        for name, (here, there) in config.scaled.items():
+            ours.setdefault(name, set()).add(here)
+            papers.setdefault(name, set()).add(there)
+    images = _span({SIZES[config.dataset][0] for config in experiment.runs}, "{:,}".format)
+    words = []
+    if "width" in ours:
+        words.append(f"{_span(ours['width'], lambda v: str(Fraction(v).limit_denominator(64)))} of the channels")
+    if "train_subset" in ours:
+        words.append(f"{_span(ours['train_subset'], '{:,}'.format)} of {images} training images")
+    if "epochs" in ours:
+        words.append(f"{_span(ours['epochs'])} epochs")
+    if "precision" in ours:
+        words.append(_span(ours["precision"]))
+    for name, sign in dict(learning_rate="learning rate", beta="β", gamma="γ").items():
+        if name in ours:
+            here, there = (_span(values[name], "{:g}".format) for values in (ours, papers))
+            words.append(f"{sign} = {here} instead of {there}")
+    return words
+
+
+def _span(values: Iterable, show: Callable[[Any], str] = str) -> str:
+    """One value, or the lowest and the highest."""
+    low, high = min(values := set(values)), max(values)
+    return show(low) if low == high else f"{show(low)} to {show(high)}"
+
+
+def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
     """HTML note on what results at this scale can show."""
     sets = {config.dataset for config in experiment.runs}
     if sets and sets <= {"digits", "digits_dvs"}:
-        widths = " or ".join(sorted({str(Fraction(c.width).limit_denominator(64)) for c in experiment.runs}))
-        epochs = " or ".join(map(str, sorted({config.epochs for config in experiment.runs})))
+        widths = _span({c.width for c in experiment.runs}, lambda v: str(Fraction(v).limit_denominator(64)))
+        epochs = _span({config.epochs for config in experiment.runs})
         text = (
             "<strong>Digits are no CIFAR-10, let alone ImageNet.</strong> "
             f"These runs train networks with {widths} of the paper's channels "
@@ -148,7 +192,16 @@ def scale_note(experiment: Experiment) -> str:
             "nothing about whether the paper's results hold."
         )
     elif experiment.scale == "slim":
-        text = "<strong>Slim scale.</strong> Narrow networks and a part of the images: compare methods, not the paper."
+        text = f"<strong>Slim scale: compare methods, not the paper.</strong> {', '.join(size(experiment))}; "
+        held_out = any(config.validation for config in experiment.runs)
+        text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
+        students = [config for config in experiment.runs if config.method != "baseline"]
+        if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
+            text += "All seeds of a pair share one teacher and one subset of the images: "
+            text += "their luck is not in the intervals. "
+        recorded = [run for run in runs_of(experiment, results) if run.complete]
+        if any("JPEG copy" in run.provenance["data"]["name"] for run in recorded):
+            text += 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.'
     else:
         text = f"Scale: {experiment.scale}."
     return f'<p class="scale-note">{text}</p>'
@@ -263,6 +316,7 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
         else f"{pair} is not run."
     )
     values["held_up"] = held_up(rows)
+    values["size"] = ", ".join(size(experiment)[:3]) or "the paper's size"
     cells = []
     for method in METHODS:
         chosen = rows[rows.method == method]
@@ -272,7 +326,9 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     head = '<th scope="col">method</th><th scope="col">test accuracy (%)</th>'
     recorded = Run(run_path(first, results))
     data = recorded.provenance["data"]["name"] if recorded.complete else LABELS[first.dataset]
-    caption = f"{pair}: {data}, {first.scale} scale; the paper's values are CIFAR-10's."
+    caption = (
+        f"{pair}: {data}, {first.scale} scale; ± standard deviation over seeds; the paper's values are CIFAR-10's."
+    )
     values["results_short"] = _table(caption, head, cells)
     return values | {"n_runs": int(runs.complete.sum()), "n_combinations": len(_pairs(runs))}
 
@@ -280,10 +336,14 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
 # Attention
 
 
-def ease_or_meaning(runs: Sequence[Run]) -> str:
-    """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate."""
+def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
+    """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate.
+
+    With `question` they answer whether attention finds meaning, where the counts leave no doubt.
+    """
     cells = easiest = at_bound = 0
     favourites: dict[str, int] = {}
+    bounds, images, steps = set(), [], []
     for run in runs:
         measures, config = run.measures, run.config
         attention, distance = measures["attention"][-1], measures["distance"][-1]  # (T, S, A)
@@ -293,16 +353,28 @@ def ease_or_meaning(runs: Sequence[Run]) -> str:
         cells += best.size
         easiest += int((best == distance.argmin(-1)).sum())
         at_bound += int((attention.max(-1) >= high - near).sum())
+        bounds.add(high)
+        images.append(measures["attention_instance"][-1].std(0).mean())  # of (P, T, S, A)
+        steps.append(attention.std(0).mean())
         for layer in measures["teacher_layers"][best.ravel()]:
             favourites[str(layer)] = favourites.get(str(layer), 0) + 1
     if not cells:
         return "No SASTC run is recorded."
     layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
-    count = f"{len(runs)} SASTC runs have" if len(runs) > 1 else "One SASTC run has"
+    bound = f"the largest weight the formula allows ({_span(bounds, '{:.2f}'.format)} of 1)"
+    spreads = [np.format_float_positional(np.mean(s), 1, fractional=False, trim="-") for s in (images, steps)]
+    hardly = "hardly differed" if np.mean(images + steps) < 0.01 else "differed"
+    spread = f"The weights {hardly} between images or time steps (standard deviations {spreads[0]} and {spreads[1]})."
+    where = f"In all {len(runs)} SASTC runs" if len(runs) > 1 else "In the one SASTC run"
+    if easiest == at_bound == cells:
+        return (
+            f"{'No, not here. ' * question}{where}, for every student layer and time step ({cells} cases), attention "
+            f"gave {bound} to the teacher layer that is easiest to imitate ({layers}). {spread}"
+        )
     return (
-        f"{count} {cells} cells, one for each student layer and time step. In {at_bound} of them the highest weight is "
-        f"within 1 % of its upper bound; in {easiest} it lies on the teacher layer with the lowest distance, the "
-        f"easiest to imitate. The layers with the highest weight: {layers}."
+        f"{where} there are {cells} cases, one for each student layer and time step. In {at_bound} of them attention "
+        f"gave {bound}, to within 1 %; in {easiest} the highest weight lies on the teacher layer with the lowest "
+        f"distance, the easiest to imitate. The layers with the highest weight: {layers}. {spread}"
     )
 
 

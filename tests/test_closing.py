@@ -12,7 +12,7 @@ import pytest
 from sastc import report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.records import Run, run_path
+from sastc.records import Run, run_path, write_json
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 RUNS = {"combination", "teacher"}  # a run says nothing of the paper
@@ -34,6 +34,21 @@ def test_closing_of_a_page_has_its_parameters(tmp_path):
     words = "python workflow/launch.py epochs=2 method=kd --scale slim --only table7"
     assert train == words.split(), "a setting after --only would be read as the name of an experiment"
     assert "0 recorded, 1 not run" in report.closing(plan, None, tmp_path)
+
+
+def test_footer_names_what_the_scale_changes(tmp_path):
+    facts = dict(commit="a", dirty=False, device="a CPU", threads=1, versions={"torch": "2"}, python="3")
+    configs = [RunConfig(dataset="cifar10", scale=s, method="kd", epochs=e) for s, e in (("slim", 9), ("slim", 12))]
+    for config in configs:
+        for name, content in dict(
+            provenance=facts | {"data": {"name": "x"}}, metrics={}, config=config.to_dict()
+        ).items():
+            write_json(run_path(config, tmp_path) / f"{name}.json", content)
+    page = report.footer([Run(run_path(c, tmp_path)) for c in configs], "x")
+    assert "epochs = 9, 12 (there 240)" in page
+    assert "gamma = 1 (there 0.3)" in page
+    assert "beta" not in page
+    assert "Unlike" not in report.footer([], "x")
 
 
 def test_closing_of_a_page_without_runs_has_nothing_to_train():

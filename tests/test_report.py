@@ -10,7 +10,7 @@ import pytest
 from sastc import figures, report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.records import Run
+from sastc.records import Run, run_path, write_json
 
 
 def table(**accuracies):
@@ -115,7 +115,7 @@ class Recorded(Run):
     """A run made of arrays, to see what the attention's verdict counts."""
 
     def __init__(self, attention, distance):
-        arrays = dict(attention=attention[None], distance=distance[None])
+        arrays = dict(attention=attention[None], distance=distance[None], attention_instance=attention[None, None])
         names = np.array(["stage1", "stage2", "stage3"])
         object.__setattr__(self, "arrays", arrays | {"teacher_layers": names, "student_layers": names[:1]})
 
@@ -132,9 +132,80 @@ def test_ease_or_meaning_counts_cells():
     attention = np.array([[[high, low, low]], [[0.3, 0.4, 0.3]]])  # (T=2, S=1, A=3)
     distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
     text = report.ease_or_meaning([Recorded(attention, distance)])
-    assert text.startswith("One SASTC run has 2 cells")
-    assert "In 1 of them the highest weight is within 1 % of its upper bound; in 1 it lies" in text
+    assert text.startswith("In the one SASTC run there are 2 cases")
+    assert (
+        "In 1 of them attention gave the largest weight the formula allows (0.79 of 1), to within 1 %; in 1 the" in text
+    )
     assert "stage1 in 1, stage2 in 1" in text
+    steps = np.abs(attention[0] - attention[1]).mean() / 2
+    assert f"weights differed between images or time steps (standard deviations 0 and {steps:.1f})" in text
+
+
+def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
+    high = math.e**2 / (math.e**2 + 2)
+    low = (1 - high) / 2
+    attention = np.array([[[high, low, low]], [[high, low, low]]])
+    distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
+    runs = [Recorded(attention, distance)] * 2
+    text = report.ease_or_meaning(runs, question=True)
+    assert text.startswith("No, not here. In all 2 SASTC runs, for every student layer and time step (4 cases), ")
+    assert "gave the largest weight the formula allows (0.79 of 1) to the teacher layer that is easiest" in text
+    assert "The weights hardly differed between images or time steps" in text
+    assert report.ease_or_meaning(runs).startswith("In all 2")
+    doubtful = report.ease_or_meaning([*runs, Recorded(attention[..., ::-1], distance)], question=True)
+    assert not doubtful.startswith("No")
+    assert "in 4 the highest" in doubtful
+
+
+def slim(**changes):
+    return RunConfig(dataset="cifar10", scale="slim", **changes)
+
+
+def test_slim_says_what_it_is(tmp_path):
+    note = report.scale_note(Experiment("x", "x", "x", "slim", (slim(), slim(method="baseline"))), tmp_path)
+    assert (
+        "1/8 of the channels, 10,000 of 50,000 training images, 12 epochs, bf16, learning rate = 0.05 instead of"
+        in note
+    )
+    assert "β = 10 instead of 1300, γ = 1 instead of 0.3; tested on all test images." in note
+    assert "All seeds" not in note
+    assert "JPEG" not in note
+    runs = (slim(), slim(seed=1, beta=3.0), slim(seed=2, beta=30.0, epochs=6))
+    note = report.scale_note(Experiment("x", "x", "x", "slim", runs), tmp_path)
+    assert "6 to 12 epochs" in note
+    assert "β = 3 to 30 instead of 1300" in note
+    assert "All seeds of a pair share one teacher and one subset" in note
+    others = (slim(), slim(seed=1, teacher_seed=1))
+    assert "All seeds" not in report.scale_note(Experiment("x", "x", "x", "slim", others), tmp_path)
+    held_out = Experiment("x", "x", "x", "slim", (slim(validation=0.2),))
+    assert "tested on images held out of the training set" in report.scale_note(held_out, tmp_path)
+    copy = Run(run_path(slim(), tmp_path))
+    for name, content in dict(provenance={"data": {"name": "CIFAR-10 (JPEG copy)"}}, metrics={}).items():
+        write_json(copy.path / f"{name}.json", content)
+    note = report.scale_note(Experiment("x", "x", "x", "slim", (slim(),)), tmp_path)
+    assert 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.' in note
+    digits = Experiment("x", "x", "x", "quick", tuple(RunConfig(epochs=e) for e in (2, 3, 9, 10)))
+    assert "for 2 to 10 epochs on small images" in report.scale_note(digits, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (RunConfig(dataset="cifar10", scale="paper"), "93.55 % on CIFAR-10</dd>"),
+        (slim(), "93.55 % on CIFAR-10; not comparable: other networks, images and schedule</dd>"),
+        (RunConfig(), "on CIFAR-10; not comparable"),
+        (slim(attention="cka"), None),
+        (RunConfig(dataset="cifar10", scale="paper", gamma=1.0), None),
+    ],
+)
+def test_a_runs_page_names_the_papers_value_for_the_papers_settings_alone(tmp_path, config, told):
+    folder = run_path(config, tmp_path)
+    write_json(folder / "config.json", config.to_dict())
+    numbers = dict(last_accuracy=50.0, best_accuracy=51.0, best_epoch=1, epochs=2, parameters=3)
+    write_json(folder / "metrics.json", numbers | dict(train_seconds_per_epoch=1.0))
+    write_json(folder / "provenance.json", dict(device="a CPU", device_type="cpu"))
+    page = report.run_summary(Run(folder))
+    assert told in page if told else "Table 2" not in page
     assert report.ease_or_meaning([]) == "No SASTC run is recorded."
 
 
