@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sastc import report
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS
+from sastc.figures import COLOURS, MARKERS, WIDTH
 from sastc.labels import LABELS
 from sastc.pages import grid
 
@@ -72,11 +72,11 @@ def cells(runs: pd.DataFrame) -> Iterator[tuple[pd.Series, str, pd.DataFrame, fl
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: our mean, sd and n, the paper's value, and the difference where the dataset is the paper's."""
+    """One row a cell: our mean, sd and n, the paper's value, and the difference where size and data are the paper's."""
     rows = []
     for key, method, own, paper in cells(runs):
         done = own[own.complete]
-        same = len(done) > 0 and set(done.dataset) == {key.dataset}
+        same = grid.subtractable(done, key.dataset)
         row = key.to_dict() | dict(method=method, accuracy=done.accuracy.mean(), sd=done.accuracy.std(), n=len(done))
         row |= dict(paper=paper, difference=done.accuracy.mean() - paper if same else np.nan)
         rows.append(row | dict(runs=" ".join(done.run), commands="; ".join(own.command)))
@@ -89,7 +89,7 @@ def table(runs: pd.DataFrame) -> str:
     body, last = [], None
     grouped: dict[tuple, list[str]] = {}
     for key, _, own, paper in cells(runs):
-        same = set(own.dataset) == {key.dataset}
+        same = grid.subtractable(own[own.complete], key.dataset)
         grouped.setdefault(tuple(key), []).append(f"<td>{grid.cell(own, paper, same)}</td>")
     steps = Counter(key[:3] for key in grouped)
     for (dataset, student, teacher, timesteps), columns in grouped.items():
@@ -100,8 +100,9 @@ def table(runs: pd.DataFrame) -> str:
         last = pair
     caption = (
         "Test accuracy in percent after the last epoch, mean ± sd over n seeds; the seeds link to their runs. Below it "
-        "the paper's value, and ours less the paper's where both are on the same dataset. A baseline has no teacher: "
-        f"one run stands in every row of its student and T. Download: {report.download_csv(summary(runs), 'table2')}"
+        "the paper's value, and at the paper's scale and on its dataset ours minus the paper's. A baseline has no "
+        "teacher: one run stands in every row of its student and T. "
+        f"Download: {report.download_csv(summary(runs), 'table2')}"
     )
     return report._table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
 
@@ -114,7 +115,7 @@ def overview(runs: pd.DataFrame) -> Figure:
     data = data[data.method != "baseline"].merge(base, left_on=keys, right_index=True, suffixes=("", "_baseline"))
     pairs = data[["dataset", "student", "teacher"]].drop_duplicates().reset_index(drop=True)
     steps = sorted(data.timesteps.unique())
-    figure, axes = plt.subplots(1, len(steps), sharey=True, sharex=True, figsize=(7.6, 0.48 * len(pairs) + 1.4))
+    figure, axes = plt.subplots(1, len(steps), sharey=True, sharex=True, figsize=(WIDTH, 0.48 * len(pairs) + 1.4))
     for axis, t in zip(axes, steps, strict=True):
         for y, pair in pairs.iterrows():
             rows = data[(data.timesteps == t) & (data[list(pair.index)] == pair).all(axis=1)].set_index("method")

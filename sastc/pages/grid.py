@@ -42,8 +42,13 @@ def filled(plan: Experiment, wanted: Iterable[RunConfig], results: str | Path = 
     return runs.assign(planned=[i < planned for i in range(len(runs))])
 
 
+def subtractable(rows: pd.DataFrame, dataset: str) -> bool:
+    """Whether a difference to the paper's value says something: its dataset, and its size of networks and schedule."""
+    return len(rows) > 0 and set(rows.dataset) == {dataset} and set(rows.scale) == {"paper"}
+
+
 def cell(rows: pd.DataFrame, paper: float | None = None, comparable: bool = False, digits: int = 2) -> str:
-    """HTML of one cell: our mean ± sd, n and runs, the paper's value, and the difference where the data is the same.
+    """HTML of one cell: our mean ± sd, n and runs, the paper's value, and the difference where it is `comparable`.
 
     Without a finished run it is a dash that shows the command; without a run of that kind at all it is empty.
     """
@@ -68,9 +73,11 @@ def not_run(runs: pd.DataFrame, plan: Experiment) -> str:
     if missing.empty:
         return "<p>Every cell is run.</p>"
     commands = html.escape("\n".join(missing.command))
-    cells = f"{len(missing)} run{'s are' if len(missing) > 1 else ' is'} missing"
+    planned = int(missing.planned.sum())
+    further = len(missing) - planned
+    kinds = [f"{planned} planned"] * (planned > 0) + [f"{further} more of the paper's cells"] * (further > 0)
     return (
-        f"<details><summary>{cells} for the dashes: their commands</summary><p>Each fills one cell at this scale. "
+        f"<details><summary>Not run: {', '.join(kinds)}; their commands</summary><p>Each fills one cell at this scale. "
         "The page takes notice when it is made again:</p>"
         f"<pre>{html.escape(plan.command)}</pre><pre>{commands}</pre></details>"
     )

@@ -41,7 +41,7 @@ def table(plan: Experiment, results: str | Path = "results") -> str:
     for row in published().itertuples():
         own = runs[runs.method == row.method]
         own = own[own.student == row.student] if row.method != "teacher" else own
-        same = set(own.dataset) == {row.dataset}
+        same = grid.subtractable(own, row.dataset)
         name = LABELS[row.student] if row.method == "teacher" else f"{LABELS[row.student]} (spiking)"
         steps = "–" if row.method == "teacher" else row.timesteps
         cells = f"<td>{LABELS[row.method]}</td><td>{steps}</td><td>{grid.cell(own, row.accuracy, same)}</td>"
