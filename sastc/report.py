@@ -339,7 +339,8 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
 def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate.
 
-    With `question` they answer whether attention finds meaning, where the counts leave no doubt.
+    With `question` they answer whether attention finds meaning, where the counts leave no doubt, and end with how much
+    the weights differ between images and time steps.
     """
     cells = easiest = at_bound = 0
     favourites: dict[str, int] = {}
@@ -364,17 +365,18 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     bound = f"the largest weight the formula allows ({_span(bounds, '{:.2f}'.format)} of 1)"
     spreads = [np.format_float_positional(np.mean(s), 1, fractional=False, trim="-") for s in (images, steps)]
     hardly = "hardly differed" if np.mean(images + steps) < 0.01 else "differed"
-    spread = f"The weights {hardly} between images or time steps (standard deviations {spreads[0]} and {spreads[1]})."
+    spread = f" The weights {hardly} between images or time steps (standard deviations {spreads[0]} and {spreads[1]})."
+    spread = spread if question else ""
     where = f"In all {len(runs)} SASTC runs" if len(runs) > 1 else "In the one SASTC run"
     if easiest == at_bound == cells:
         return (
             f"{'No, not here. ' * question}{where}, for every student layer and time step ({cells} cases), attention "
-            f"gave {bound} to the teacher layer that is easiest to imitate ({layers}). {spread}"
+            f"gave {bound} to the teacher layer that is easiest to imitate ({layers}).{spread}"
         )
     return (
         f"{where} there are {cells} cases, one for each student layer and time step. In {at_bound} of them attention "
         f"gave {bound}, to within 1 %; in {easiest} the highest weight lies on the teacher layer with the lowest "
-        f"distance, the easiest to imitate. The layers with the highest weight: {layers}. {spread}"
+        f"distance, the easiest to imitate. The layers with the highest weight: {layers}.{spread}"
     )
 
 
@@ -393,7 +395,7 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
         cells = "".join(f"<td>{v:.2g}</td>" if np.isfinite(v) else "<td>–</td>" for v in spreads)
-        body.append(f'<tr><th scope="row">{pair}</th>{cells}</tr>')
+        body.append(f'<tr><th scope="row" class="whole">{pair}</th>{cells}</tr>')
         frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     link = download_csv(frame, "attention-spread")
