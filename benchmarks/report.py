@@ -228,9 +228,9 @@ def scaling_figure(record: dict[str, Any]) -> Figure:
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     rows = [row for row in record["cases"] if row["case"] == "scaling"]
-    figure, axes = plt.subplots(1, len(AXES), figsize=(9.0, 2.9), sharey=False)
+    figure, axes = plt.subplots(2, 2, figsize=(7.0, 5.4))
     looks = {"plain": dict(color="#7a7a7a", marker="s", linestyle="--"), "library": dict(color="#d55e00", marker="D")}
-    for axis, (quantity, label) in zip(axes, AXES.items(), strict=True):
+    for axis, (quantity, label) in zip(axes.flat, AXES.items(), strict=True):
         for name, look in looks.items():
             found = [r for r in rows if r["against"] == quantity and r["implementation"] == name]
             values, medians = [r["value"] for r in found], [r["median"] for r in found]
@@ -245,8 +245,8 @@ def scaling_figure(record: dict[str, Any]) -> Figure:
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("seconds a step")
-    axes[2].set_ylabel("seconds a calibration")
-    handles, labels = axes[0].get_legend_handles_labels()
+    for axis, quantity in zip(axes.flat, AXES, strict=True):
+        axis.set_ylabel(f"seconds a {'calibration' if quantity == 'student_layers' else 'step'}")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, title=hardware(record), title_fontsize=9)
     return figure

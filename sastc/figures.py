@@ -25,6 +25,7 @@ MARKERS = {"baseline": "s", "kd": "o", "feature_kd": "^", "sastc": "D", "teacher
 SERIES = ("#1a9274", "#b8559c", "#8f7d12", "#8a6fd1", "#2a92a3", "#a8745c")
 SERIES_MARKERS = "os^Dv*"
 SEQUENTIAL = "cividis"
+WIDTH = 7.0  # inches, the most that a page of the book shows whole, with labels of the size they are drawn in
 ON_LIGHT, ON_DARK = "#111111", "#ffffff"  # text on a coloured cell, which is the same in both themes
 
 
@@ -35,7 +36,7 @@ def style() -> None:
     """
     mpl.rcParams.update(
         {
-            "figure.figsize": (7.0, 3.0), "figure.constrained_layout.use": True,
+            "figure.figsize": (WIDTH, 3.0), "figure.constrained_layout.use": True,
             "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
             "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.frameon": False,
             "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
@@ -166,7 +167,7 @@ def attention_maps(run: Run, epoch: int = -1) -> Figure:
     low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
     columns = min(len(attention), 4)
     rows = -(-len(attention) // columns)
-    size = (max(3.4, 2.1 * columns + 1.2), 2.3 * rows + 0.4)
+    size = (min(max(3.4, 2.1 * columns + 1.2), WIDTH), 2.3 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat[len(attention) :]:
         axis.set_visible(False)
@@ -211,7 +212,7 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
     """Mean weight of every pair of layers against its mean distance: one panel a run, one line a student layer."""
     columns = min(len(runs), 3)
     rows = -(-len(runs) // columns)
-    size = (max(3.4, 2.1 * columns + 1.0), 2.5 * rows)
+    size = (min(max(3.4, 2.1 * columns + 1.0), WIDTH), 2.5 * rows)
     figure, axes = plt.subplots(rows, columns, sharey=True, figsize=size, squeeze=False)
     for axis in axes.flat[len(runs) :]:
         axis.set_visible(False)

@@ -80,6 +80,19 @@ def test_figures_of_one_name_on_a_page_have_anchors_of_their_own():
     assert found == ["fig-lines", "fig-lines-2", "fig-lines-3"]
 
 
+def test_pages_of_single_runs_are_not_searched():
+    env = SimpleNamespace(metadata={})
+    for env.docname in (
+        "runs/combination/a-kd-T2-s0-0123456789",
+        "runs/teacher/a-s0-0123456789",
+        "runs/table2",
+        "method",
+    ):
+        env.metadata[env.docname] = {}
+        house.leave_out_of_search(SimpleNamespace(env=env), None)
+    assert [name for name, found in env.metadata.items() if "nosearch" in found] == list(env.metadata)[:2]
+
+
 def test_buttons_lead_to_the_source_notebook():
     url = "https://host/sastc/blob/main/book/runs/table7.ipynb"
     buttons = [

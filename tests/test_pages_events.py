@@ -106,7 +106,7 @@ def test_confusion_is_summed_over_runs(runs):
     sastc = [Run(path) for path in runs[runs.method == "sastc"].path]
     np.testing.assert_allclose(events.confusion(sastc)[0], [[90, 10, 0], [40, 60, 0], [0, 5, 95]])
     assert events.confusion_sentence(sastc) == (
-        "Known best: c (95 %); worst: b (60 %). Most often b is taken for a (40 %; the other way round 10 %)."
+        "Recognised best: c (95 %); worst: b (60 %). Most often b is taken for a (40 %; the other way round 10 %)."
     )
     cells = {t.get_text() for t in events.confusion_figure(sastc).axes[0].texts}
     assert cells == {"90", "10", "40", "60", "5", "95"}

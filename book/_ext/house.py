@@ -18,6 +18,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
 from sastc.config import SCALES
+from sastc.figures import WIDTH
 
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
@@ -44,7 +45,7 @@ def drawing(match: re.Match) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     key = hashlib.sha1(data.encode()).hexdigest()[:8]
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", svg).replace("#000000", "currentColor")
-    width = min(0.8 * float(re.search(r'width="([\d.]+)pt"', svg)[1]), 550)  # on a narrow screen it scrolls
+    width = min(0.8 * float(re.search(r'width="([\d.]+)pt"', svg)[1]), 72 * WIDTH)  # on a narrow screen it scrolls
     look = f'aria-hidden="true" fill="currentColor" style="min-width:{width:.0f}pt"'
     label = html.escape(html.unescape(alt))
     svg = svg.replace("<svg", f"<svg {look}", 1)
@@ -98,6 +99,12 @@ def finish(app, pagename, templatename, context, doctree):
                     entry["url"] = entry["url"].replace(f"book/{pagename}.ipynb", f"notebooks/{source}")
 
 
+def leave_out_of_search(app, doctree):
+    """Pages of single runs, which have one text and differ in numbers, would stand before all others in a search."""
+    if app.env.docname.startswith(("runs/combination/", "runs/teacher/")):
+        app.env.metadata[app.env.docname]["nosearch"] = True
+
+
 def substitutions(app, config):
     """What pages say of the repository, from the places where it is set."""
     url = config.html_theme_options["repository_url"]
@@ -116,5 +123,6 @@ def setup(app):
     """Connect to Sphinx; after the theme, which makes the buttons at priority 501."""
     app.add_role("drawing", DrawingRole())
     app.connect("config-inited", substitutions)
+    app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", finish, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -44,7 +44,7 @@ def totals(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
 
 def summary(counted: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds for every student, teacher, T and method; energy beside KD's at equal T and beside the ANN's."""
+    """Mean over seeds for every student, teacher, T and method; energy relative to KD's at equal T and to the ANN's."""
     values = ["accuracy", "macs", "acs", "energy_uj", "special_energy_uj"]
     groups = counted.groupby(KEYS, sort=False)
     mean = groups[values].mean().join(groups.size().rename("n")).reset_index()
@@ -87,7 +87,9 @@ def ours_table(counted: pd.DataFrame) -> str:
         "seeds": seeds,
     }
     taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
-    caption = "Ours: operations and energy of one test image, mean over the seeds, and energy beside KD's at equal T; "
+    caption = (
+        "Ours: operations and energy of one test image, mean over the seeds, and energy relative to KD's at equal T; "
+    )
     caption += f"the teacher is {taught}."
     return table(rows, caption, "energy-ours", columns)
 
@@ -214,7 +216,7 @@ def sentences(counted: pd.DataFrame) -> Sequence[str]:
     kd = gains[gains.other == "kd"]
     if len(kd):
         each = "; ".join(f"T={g.timesteps}: {g['mean']:+.1f} % ({g.n} seed{'s' * (g.n > 1)})" for _, g in kd.iterrows())
-        out.append(f"SASTC's energy beside KD's at equal T, {each}.".replace("-", "−"))
+        out.append(f"SASTC's energy relative to KD's at equal T, {each}.".replace("-", "−"))
         known, paper = kd[kd.n > 1], same_step_costs().sastc_over_kd
         more = int((known["mean"] - known.half > 0).sum())
         judged = f"The interval over seeds lies above zero in {more} of {len(known)} cases" if len(known) else (

@@ -14,7 +14,7 @@ from sastc import report
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.data.events import Events, event_rate
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, series
+from sastc.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, WIDTH, series
 from sastc.labels import LABELS
 from sastc.pages import parts
 from sastc.records import Run
@@ -28,7 +28,7 @@ POLARITIES = ((1, ON, "ON"), (0, OFF, "OFF"))
 
 def stream_figure(image: np.ndarray, events: Events) -> Figure:
     """An image (H, W) or (H, W, 3), its event stream in space and time, and the rate of events."""
-    figure = plt.figure(figsize=(7.2, 2.8))
+    figure = plt.figure(figsize=(WIDTH, 2.8))
     grid = figure.add_gridspec(1, 3, width_ratios=[0.8, 1.6, 1.4])
     still, space, rate = (figure.add_subplot(grid[k], projection="3d" if k == 1 else None) for k in range(3))
     still.imshow(image, cmap="gray")
@@ -60,8 +60,8 @@ def frames_figure(frames: np.ndarray) -> Figure:
     """Frames (T, 2, H, W): ON events less OFF events of every step, on one scale, two rows from T = 10 on."""
     columns = len(frames) if len(frames) < 10 else -(-len(frames) // 2)
     rows = -(-len(frames) // columns)
-    side = 7.2 / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(7.2, rows * (side + 0.3) + 0.2), squeeze=False)
+    side = WIDTH / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * (side + 0.3) + 0.2), squeeze=False)
     difference = frames[:, 1].astype(float) - frames[:, 0]
     top = max(np.abs(difference).max(), 1)
     for axis in axes.flat:
@@ -171,7 +171,7 @@ def _curves(runs: pd.DataFrame, student: str, method: str) -> np.ndarray:
 def arrival_figure(runs: pd.DataFrame) -> Figure:
     """Accuracy of the logits after 1, 2, ... T steps: one panel a student, one line a method, all seeds in its band."""
     shown = students(runs)
-    figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 2.9), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(shown), figsize=(min(3.6 * len(shown), WIDTH), 2.9), sharey=True, squeeze=False)
     for axis, student in zip(axes[0], shown, strict=True):
         for method in METHODS:
             curves = _curves(runs, student, method)
@@ -234,7 +234,8 @@ def confusion_sentence(runs: Sequence[Run]) -> str:
         return "No class is taken for another."
     i, j = np.unravel_index(other.argmax(), other.shape)
     return (
-        f"Known best: {names[own.argmax()]} ({own.max():.0f} %); worst: {names[own.argmin()]} ({own.min():.0f} %). "
+        f"Recognised best: {names[own.argmax()]} ({own.max():.0f} %); "
+        f"worst: {names[own.argmin()]} ({own.min():.0f} %). "
         f"Most often {names[i]} is taken for {names[j]} ({other[i, j]:.0f} %; the other way round {other[j, i]:.0f} %)."
     )
 
@@ -275,7 +276,7 @@ def attention_figure(run: Run) -> Figure:
     """Mean weight over the time steps: one panel a student layer, one line a teacher layer."""
     measures = run.measures
     weights = measures["attention"][-1]  # (T, S, A)
-    figure, axes = plt.subplots(1, weights.shape[1], figsize=(7.2, 2.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, weights.shape[1], figsize=(WIDTH, 2.6), sharey=True, squeeze=False)
     steps = np.arange(1, len(weights) + 1)
     for s, axis in enumerate(axes[0]):
         for a, name in enumerate(measures["teacher_layers"]):

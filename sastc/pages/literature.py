@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sastc import report
 from sastc.experiments import Experiment, load_experiment
-from sastc.figures import COLOURS, SERIES
+from sastc.figures import COLOURS, SERIES, WIDTH
 from sastc.labels import LABELS
 from sastc.pages import grid, parts
 
@@ -62,7 +62,10 @@ def chart(runs: pd.DataFrame) -> Figure:
     """Accuracy against time steps on a logarithmic axis, one panel a dataset."""
     rows = published()
     datasets = list(dict.fromkeys(rows.dataset))
-    figure, axes = plt.subplots(1, len(datasets), figsize=(3.1 * len(datasets), 4.4), squeeze=False)
+    rows_of_panels = -(-len(datasets) // 2)
+    figure, axes = plt.subplots(rows_of_panels, 2, figsize=(WIDTH, 4.0 * rows_of_panels + 0.5), squeeze=False)
+    for axis in axes.flat[len(datasets) :]:
+        axis.set_visible(False)
     looks = {
         "converted": dict(marker="s", color=COLOURS["baseline"]),
         "trained": dict(marker="o", color=SERIES[4]),
@@ -70,7 +73,7 @@ def chart(runs: pd.DataFrame) -> Figure:
         "SASTC": dict(marker="D", color=COLOURS["sastc"], linestyle="-", fillstyle="none"),
     }
     words = {"converted": "weights from an ANN", "trained": "trained directly", "SASTC": "SASTC (paper)"}
-    for axis, dataset in zip(axes[0], datasets, strict=True):
+    for axis, dataset in zip(axes.flat, datasets, strict=False):
         here = rows[rows.dataset == dataset]
         for kind, look in looks.items():
             for _, line in here[here.kind == kind].groupby("architecture" if kind == "SASTC" else "kind"):
@@ -92,11 +95,12 @@ def chart(runs: pd.DataFrame) -> Figure:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set(title=LABELS[dataset], xlabel="time steps T")
-    axes[0][0].set_ylabel("test accuracy (%)")
+    for first, *_ in axes:
+        first.set_ylabel("test accuracy (%)")
     handles = [plt.Line2D([], [], **{"linestyle": "none", **k}, label=words.get(n, n)) for n, k in looks.items()]
     if runs.complete.any():
         handles.append(plt.Line2D([], [], marker="D", color=COLOURS["sastc"], label=f"SASTC ({OURS})"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sastc import report
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS
+from sastc.figures import COLOURS, MARKERS, WIDTH
 from sastc.labels import LABELS
 from sastc.pages import grid, parts
 from sastc.records import Run
@@ -100,7 +100,7 @@ def table(runs: pd.DataFrame) -> str:
 def curves(runs: pd.DataFrame) -> Figure:
     """The score by epoch, one panel a pair, one line a method: the mean over seeds and its range."""
     drawn = [(title, rows[rows.complete]) for title, rows in pairs(runs) if rows.complete.any()]
-    size = max(4.6, 2.9 * len(drawn)), 3.3
+    size = min(max(4.6, 2.9 * len(drawn)), WIDTH), 3.3
     figure, axes = plt.subplots(1, len(drawn) or 1, figsize=size, squeeze=False)
     for axis, (title, rows) in zip(axes[0], drawn, strict=False):
         for method in METHODS:

@@ -128,10 +128,8 @@ def grid(shown: Sequence[tuple[Maps, str, int]]) -> Figure:
     plt = figures.plt
     methods = [m for m in METHODS if m in shown[0][0]]
     steps = len(shown[0][0][methods[0]])
-    drawing, axes = plt.subplots(
-        len(methods) * len(shown), 1 + steps, figsize=(1.05 * (1 + steps) + 1.2, 1.12 * len(methods) * len(shown)),
-        squeeze=False,
-    )  # fmt: skip
+    size = min(1.05 * (1 + steps) + 1.2, figures.WIDTH), 1.12 * len(methods) * len(shown)
+    drawing, axes = plt.subplots(len(methods) * len(shown), 1 + steps, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for block, (maps, name, _) in enumerate(shown):

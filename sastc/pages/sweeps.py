@@ -1,6 +1,7 @@
 """Pages on one setting: its values down, the methods across, the paper's values beside ours (tables and curves)."""
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from sastc import report
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS
+from sastc.figures import COLOURS, MARKERS, WIDTH
 from sastc.labels import LABELS
 from sastc.pages import grid, parts
 
@@ -151,7 +152,7 @@ def _rows(sweep: Sweep, panel: Panel) -> list[tuple[str, list[str], float]]:
 
 def table(sweep: Sweep, panel: Panel) -> str:
     """HTML table of accuracies: a row a value, a column a method; CSV of the same."""
-    comparable = set(panel.runs.dataset) == set(panel.paper.dataset)
+    comparable = grid.subtractable(panel.runs, panel.paper.dataset.iloc[0])
     frame = grid.means(panel.runs, ["method", "value"]).merge(
         panel.paper[["method", "value", "accuracy"]].rename(columns={"accuracy": "paper"}), "outer"
     )
@@ -228,9 +229,12 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
         return [f"{panel.title} is not run."]
     open_ended = int((run.n == 1).sum())
     counts = run.judgement.value_counts()
-    judged = ", ".join(f"{counts[w]} {w}" for w in ("better", "worse", "not distinguishable") if w in counts)
+    words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
+    judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
     single = f"{open_ended} of {len(run)} differences rest on one seed, from which nothing can be said"
-    lines.append("SASTC less the others: " + "; ".join(filter(None, (judged, single if open_ended else ""))) + ".")
+    lines.append(
+        "SASTC minus each other method: " + "; ".join(filter(None, (judged, single if open_ended else ""))) + "."
+    )
     return [f"{panel.title}: {lines[0]}", *lines[1:]]
 
 
@@ -265,14 +269,15 @@ def curve(sweep: Sweep, panels: list[Panel]) -> Figure:
     """Accuracy against the setting: our panels, then the paper's; error bars are standard deviations over seeds."""
     printed = panels[0].paper.dropna(subset="accuracy")
     columns = len(panels) + bool(len(printed))
-    figure, axes = plt.subplots(1, columns, figsize=(max(4.6, 3.4 * columns), 3.5), squeeze=False)
+    figure, axes = plt.subplots(1, columns, figsize=(min(max(4.6, 3.4 * columns), WIDTH), 3.5), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=False):
         data = grid.means(panel.runs[panel.runs.complete], ["method", "value"])
         _draw(sweep, axis, data)
         *_, kind = panel.title.partition(": ")
         if sweep is BETA:
             kind = _mark_optimum(axis, data)
-        axis.set_title("\n".join(filter(None, (f"ours, {LABELS[panel.runs.dataset.iloc[0]]}", kind))), fontsize=9)
+        lines = [f"ours, {LABELS[panel.runs.dataset.iloc[0]]}", *textwrap.wrap(kind, 26)]  # panels may be narrow
+        axis.set_title("\n".join(lines), fontsize=9)
     if len(printed):
         _draw(sweep, axes[0][-1], printed)
         axes[0][-1].set_title(f"the paper, {LABELS[printed.dataset.iloc[0]]}", fontsize=9)
