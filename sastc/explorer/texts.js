@@ -23,7 +23,8 @@ function summary({ run, epoch, wanted, step, images, weights, distances, against
   }
   if (run.low > 0) {
     const bound = weights.filter((row) => Math.max(...row) >= nearBound(run)).length;
-    verdict.push(`It is at the upper bound in ${bound} of ${rows}${single === null ? "" : `; over the ${run.images} recorded images in ${percent(single)}`}.`);
+    const each = single === 1 ? `every one of the ${run.images} recorded images` : `${percent(single)} of the rows of the ${run.images} recorded images`;
+    verdict.push(`It is at the upper bound in ${bound} of ${rows}${single === null ? "" : `, and in ${each}`}.`);
   }
   return [facts.filter(Boolean).join(" · "), verdict.join(" ")];
 }
