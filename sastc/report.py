@@ -397,7 +397,7 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
         cells = "".join(f"<td>{v:.2g}</td>" if np.isfinite(v) else "<td>–</td>" for v in spreads)
         body.append(f'<tr><th scope="row" class="whole">{pair}</th>{cells}</tr>')
         frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    head = "".join(f'<th scope="col">{name.replace(" ", "<br>", 1)}</th>' for name in names)
     link = download_csv(frame, "attention-spread")
     return _table(f"Spread of the attention weights η after the last epoch. Download: {link}", head, body)
 

@@ -93,13 +93,15 @@ def table(rows: pd.DataFrame) -> str:
     """HTML table: a row a run."""
     columns = {
         "method": lambda r: LABELS[r.method],
-        "learning rate": lambda r: f"{r.learning_rate:g}",
+        "learning<br>rate": lambda r: f"{r.learning_rate:g}",
         "β": lambda r: f"{r.beta:g}" if r.method in methods_of("beta") else "",
-        "validation accuracy (%)": lambda r: f"{r.accuracy:.2f} ± {r.se:.2f}" if r.complete else "–",
-        "β × feature loss / KD loss, first epoch": "loss_ratio",
-        "gradient on the student, feature / KD": "gradient_ratio",
-        "cosine of the two": lambda r: parts.signed(r.cosine),
-        "on projectors (and attention)": lambda r: "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %",
+        "validation<br>accuracy (%)": lambda r: f"{r.accuracy:.2f} ± {r.se:.2f}" if r.complete else "–",
+        "β × feature<br>/ KD loss,<br>first epoch": "loss_ratio",
+        "gradient on<br>the student,<br>feature / KD": "gradient_ratio",
+        "cosine<br>of the two": lambda r: parts.signed(r.cosine),
+        "on projectors<br>(and<br>attention)": lambda r: (
+            "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %"
+        ),
         "STM (ln)": "stm",
         "run": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
     }
