@@ -56,13 +56,11 @@ def closed_context(browser, own: tuple[str, ...], faults: list[str], width: int 
     return context
 
 
-def violations(page, *impacts: str, only: str | None = None, within: str | None = None) -> list[tuple]:
-    """What axe-core finds on a page or within a part of it, of these impacts, by all rules or by one."""
+def violations(page, *impacts: str, only: str | None = None) -> list[tuple]:
+    """What axe-core finds on a page, of these impacts, by all rules or by one."""
     from axe_playwright_python.sync_playwright import Axe
 
     # preload: axe would fetch style sheets that others import, from the wrong folder
     options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": [only]} if only else {})
-    found = [
-        v for v in Axe().run(page, context=within, options=options).response["violations"] if v["impact"] in impacts
-    ]
+    found = [v for v in Axe().run(page, options=options).response["violations"] if v["impact"] in impacts]
     return [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found]

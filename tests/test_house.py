@@ -43,6 +43,33 @@ def test_pages_know_their_source(page, source):
     assert source is None or (ROOT / "notebooks" / source).exists()
 
 
+@pytest.mark.browser
+def test_wide_tables_keep_their_caption_in_sight_and_fit_on_paper(browser):
+    cells = "".join(f'<td><span class="ours">{n} ± 0.50 and more</span></td>' for n in range(9))
+    table = f'<table class="results"><caption>{"words " * 60}</caption><tbody><tr>{cells}</tr></tbody></table>'
+    css = (ROOT / "book" / "_static" / "custom.css").read_text()
+    page = browser.new_page(viewport={"width": 600, "height": 800})
+    page.set_content(f'<style>{css}</style><article class="bd-article"><div class="table-box">{table}</div></article>')
+    box, caption = page.locator(".table-box"), page.locator("caption")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth + 200")
+    box.evaluate("box => box.scrollLeft = 150")
+    inside = box.bounding_box()
+    assert caption.bounding_box()["x"] == pytest.approx(inside["x"], abs=1)
+    assert caption.bounding_box()["width"] == pytest.approx(inside["width"], abs=1)
+    page.emulate_media(media="print")
+    assert box.evaluate("box => getComputedStyle(box).overflowX") == "visible"
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
+def test_wide_drawings_are_as_wide_as_the_page():
+    drawing, axis = plt.subplots(figsize=(12, 2))
+    axis.plot([0, 1])
+    page = house.IMAGE.sub(house.drawing, figures.as_html(drawing, "wide", "words"))
+    plt.close(drawing)
+    assert int(re.search(r"min-width:(\d+)pt", page)[1]) == 72 * figures.WIDTH
+
+
 def test_drawings_follow_the_page_and_keep_their_colours():
     with plt.rc_context({"svg.fonttype": "none"}):
         page = house.IMAGE.sub(house.drawing, figure_of("#d55e00"))

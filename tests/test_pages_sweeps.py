@@ -173,6 +173,7 @@ def test_curves_draw_means_deviations_and_the_paper(plan, record):
     assert [axis.get_title().split("\n")[0] for axis in figure.axes] == ["ours, CIFAR-10"] * 2 + [
         "the paper, CIFAR-100"
     ]
+    assert figure.get_figwidth() == 7.0, "three panels, and a page shows no more"
     line = {c.get_label(): c for c in figure.axes[0].containers}["SASTC"]
     assert list(line[0].get_xdata()) == [0.0, 0.2, 0.5]
     assert list(line[0].get_ydata()) == pytest.approx([90.25, 89.325, 88.125])

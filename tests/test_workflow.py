@@ -347,15 +347,23 @@ def test_pages_ask_no_other_host_fit_and_describe_their_pictures(site, browser, 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_kind_of_page_is_accessible(project, site, browser, theme):
     run = next(run for run in runs_of(project) if run.config.method == "sastc")
-    kinds = ["index", "method", "config", "api", "runs/table2", "runs/explorer", f"runs/combination/{run.name}"]
+    kinds = [
+        "index",
+        "method",
+        "config",
+        "api",
+        "api/neurons",
+        "runs/table2",
+        "runs/explorer",
+        f"runs/combination/{run.name}",
+    ]
     faults, found = [], {}
     with served(site) as base:
         page = closed_context(browser, (base,), faults, 1440, color_scheme=theme).new_page()
         for name in kinds:
             page.goto(f"{base}/{name}.html", wait_until="load")
             only = None if theme == "light" else "color-contrast"
-            within = "#sastc-neurons" if name == "api" else None  # the whole of this long page takes a minute
-            found[name] = violations(page, "serious", "critical", only=only, within=within)
+            found[name] = violations(page, "serious", "critical", only=only)
         page.context.close()
     assert not {name: problems for name, problems in found.items() if problems}
     assert not faults
