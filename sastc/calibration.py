@@ -6,7 +6,8 @@ features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``. A teacher t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from sastc import distributed
 from sastc.attention import attention_bounds
 from sastc.cka import linear_cka
+from sastc.models.layers import check, is_count
 from sastc.recompute import recomputed, wanted
 
 Shape = tuple[int, int, int]
@@ -56,26 +58,59 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
     students, teachers : int
         Numbers of candidate layers S and A.
     """
-    if not isinstance(pairs, str):
-        chosen = [(int(s), int(a)) for s, a in pairs]
-    elif pairs == "all":
+    named = isinstance(pairs, str)
+    if named and pairs == "all":
         chosen = [(s, a) for s in range(students) for a in range(teachers)]
-    elif pairs == "one_to_one":
+    elif named and pairs == "one_to_one":
         scale = (teachers - 1) / max(students - 1, 1)
         chosen = [(s, math.floor(s * scale + 0.5)) for s in range(students)]
-    elif pairs == "last":
+    elif named and pairs == "last":
         chosen = [(students - 1, teachers - 1)]
     else:
+        first = int(named)  # names count layers from one, numbers from zero
         try:
-            chosen = [tuple(int(i) - 1 for i in pair.split("-")) for pair in pairs.split(",")]
-        except ValueError:
+            given = [pair.split("-") for pair in pairs.split(",")] if named else pairs
+            chosen = [tuple(int(i) - first for i in pair) for pair in given]
+        except (TypeError, ValueError):
             chosen = []
-    if not chosen or any(len(p) != 2 or not (0 <= p[0] < students and 0 <= p[1] < teachers) for p in chosen):
-        raise ValueError(
-            f"pairs={pairs!r}: must be all, one_to_one, last, or student-teacher pairs such as 1-1,2-3 "
-            f"with student layers 1..{students} and teacher layers 1..{teachers}"
+        valid = bool(chosen) and all(len(p) == 2 and 0 <= p[0] < students and 0 <= p[1] < teachers for p in chosen)
+        check(
+            "pairs",
+            pairs,
+            valid,
+            "all, one_to_one, last, or student-teacher pairs such as "
+            f"{'1-1,2-3' if named else '(0, 0), (1, 2)'} with student layers {first}..{students - 1 + first} "
+            f"and teacher layers {first}..{teachers - 1 + first}",
         )
     return chosen
+
+
+def check_features(
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    student_shapes: Sequence[Shape] | None = None,
+    teacher_shapes: Sequence[Shape] | None = None,
+) -> None:
+    """Raise a ValueError unless the maps have the shapes of this module, and the given (C, H, W)."""
+    sides = (
+        ("student_features", student_features, student_shapes, (5,), "(T, B, C, H, W)"),
+        ("teacher_features", teacher_features, teacher_shapes, (4, 5), "all (B, C, H, W) or all (T, B, C, H, W)"),
+    )
+    for field, features, expected, dims, allowed in sides:
+        shapes = [tuple(f.shape) for f in features]
+        if len({len(shape) for shape in shapes}) != 1 or len(shapes[0]) not in dims:
+            raise ValueError(
+                f"{field}: shapes {shapes}, must be {allowed}; a vector is a map of one pixel, f[..., None, None], "
+                "and tokens (without a class token) are f.mT.unflatten(-1, (H, W))"
+            )
+        if expected is not None and (sizes := [shape[-3:] for shape in shapes]) != expected:
+            raise ValueError(f"{field}: (C, H, W) of the layers are {sizes}, must be {expected}")
+    steps = {len(f) for f in (*student_features, *teacher_features) if f.dim() == 5}
+    if len(steps) != 1:
+        raise ValueError(f"student_features, teacher_features: time steps {sorted(steps)}, must be equal")
+    batches = {f.shape[-4] for f in (*student_features, *teacher_features)}
+    if len(batches) != 1:
+        raise ValueError(f"student_features, teacher_features: batches of {sorted(batches)} instances, must be equal")
 
 
 class Projector(nn.Module):
@@ -149,8 +184,8 @@ class LayerDistances(nn.Module):
     ----------
     student_shapes, teacher_shapes : sequence of (C, H, W)
         Shapes of the S student and A teacher layers.
-    pairs : sequence of (int, int)
-        P zero-based pairs, see :func:`layer_pairs`.
+    pairs : str or sequence of (int, int)
+        P pairs, see :func:`layer_pairs`.
     resize_student, small_student, projector_bn : str
         See :func:`feature_distance` and :class:`Projector`.
     target_norm : {"none", "layer"}
@@ -170,7 +205,7 @@ class LayerDistances(nn.Module):
         self,
         student_shapes: Sequence[Shape],
         teacher_shapes: Sequence[Shape],
-        pairs: Sequence[tuple[int, int]],
+        pairs: str | Sequence[tuple[int, int]],
         *,
         resize_student: str = "max",
         small_student: str = "pool_target",
@@ -181,10 +216,12 @@ class LayerDistances(nn.Module):
         given = dict(resize_student=resize_student, small_student=small_student, projector_bn=projector_bn)
         _check_choices(given | dict(target_norm=target_norm))
         self.target_norm = target_norm
-        self.pairs = list(pairs)
+        self.student_shapes = _layer_shapes("student_shapes", student_shapes)
+        self.teacher_shapes = _layer_shapes("teacher_shapes", teacher_shapes)
+        self.pairs = layer_pairs(pairs, len(self.student_shapes), len(self.teacher_shapes))
         self.sizes = dict(resize_student=resize_student, small_student=small_student)
         self.projectors = nn.ModuleList(
-            Projector(student_shapes[s][0], teacher_shapes[a][0], projector_bn) for s, a in self.pairs
+            Projector(self.student_shapes[s][0], self.teacher_shapes[a][0], projector_bn) for s, a in self.pairs
         )
 
     def forward(
@@ -194,6 +231,7 @@ class LayerDistances(nn.Module):
 
         With `instances`, the size of the batch over all processes, `target_norm` is over all of them.
         """
+        check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
         targets = [f.detach() for f in teacher_features]
         if self.target_norm == "layer":
             targets = [_standardised(f, over_all=instances is not None) for f in targets]
@@ -218,8 +256,14 @@ def _standardised(features: Tensor, over_all: bool) -> Tensor:
 
 def _check_choices(given: dict[str, str]) -> None:
     for name, value in given.items():
-        if value not in CHOICES[name]:
-            raise ValueError(f"{name}={value!r}: must be one of {', '.join(CHOICES[name])}")
+        check(name, value, value in CHOICES[name], f"one of {', '.join(CHOICES[name])}")
+
+
+def _layer_shapes(field: str, shapes: Iterable[Shape]) -> list[Shape]:
+    shapes = list(shapes)
+    valid = bool(shapes) and all(isinstance(s, Sequence) and len(s) == 3 and all(map(is_count, s)) for s in shapes)
+    check(field, shapes, valid, "one (channels, height, width) for each layer; (F, 1, 1) for a vector of F features")
+    return [tuple(map(int, s)) for s in shapes]
 
 
 class Calibration(NamedTuple):
@@ -258,7 +302,8 @@ class SelfAttentiveCalibration(nn.Module):
     attention : {"learned", "untrained", "uniform", "random", "cka"}
         Where the weights come from. The paper's are "learned". The others are controls: the same MLPs, but no gradient
         passes through the weights, so they stay as they start; ``1 / A``; softmax of scores drawn once in the bounds;
-        or softmax of the layers' linear CKA in the batch, spread over the scores' range.
+        or softmax of the layers' linear CKA in the batch, spread over the scores' range. The controls' MLPs get no
+        gradient: DistributedDataParallel then needs ``find_unused_parameters=True``.
     resize_student, small_student, projector_bn, target_norm : str
         See :class:`LayerDistances`.
 
@@ -293,16 +338,17 @@ class SelfAttentiveCalibration(nn.Module):
         super().__init__()
         given = dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order, attention=attention)
         _check_choices(given)
+        for name, value in dict(batch_size=batch_size, hidden=hidden, embedding=embedding).items():
+            check(name, value, is_count(value) or (value is None and name != "batch_size"), "an integer >= 1")
+        for name, value in dict(qk_norm=qk_norm, detach_sim=detach_sim).items():
+            check(name, value, isinstance(value, bool), "True or False")
+        check(
+            "score_scale", score_scale, isinstance(score_scale, Real) and math.isfinite(score_scale), "a finite number"
+        )
         hidden = max(1, batch_size // 2) if hidden is None else hidden
         embedding = max(1, batch_size // 4) if embedding is None else embedding
-        for name, value in dict(batch_size=batch_size, hidden=hidden, embedding=embedding).items():
-            if value < 1:
-                raise ValueError(f"{name}={value!r}: must be at least 1")
-        for name, shapes in dict(student_shapes=student_shapes, teacher_shapes=teacher_shapes).items():
-            if not shapes or any(len(shape) != 3 for shape in shapes):
-                raise ValueError(f"{name}={shapes!r}: must be one (channels, height, width) for each layer")
-        self.student_shapes = [tuple(s) for s in student_shapes]
-        self.teacher_shapes = [tuple(s) for s in teacher_shapes]
+        self.student_shapes = _layer_shapes("student_shapes", student_shapes)
+        self.teacher_shapes = _layer_shapes("teacher_shapes", teacher_shapes)
         self.batch_size, self.qk_norm, self.score_scale = batch_size, qk_norm, score_scale
         self.sim_norm, self.sim_order, self.detach_sim = sim_norm, sim_order, detach_sim
 
@@ -317,7 +363,7 @@ class SelfAttentiveCalibration(nn.Module):
         self.distances = LayerDistances(
             self.student_shapes,
             self.teacher_shapes,
-            layer_pairs("all", len(self.student_shapes), len(self.teacher_shapes)),
+            "all",
             resize_student=resize_student,
             small_student=small_student,
             projector_bn=projector_bn,
@@ -346,7 +392,8 @@ class SelfAttentiveCalibration(nn.Module):
         Raises
         ------
         ValueError
-            Shapes that differ from those given at construction, or a batch larger than `batch_size`.
+            Shapes that differ from those given at construction, a batch larger than `batch_size`, or weights of less
+            than float32: a calibration is not cast, its networks may run under ``torch.autocast``.
         """
         self._check(student_features, teacher_features, instances)
         targets = [f.detach() for f in teacher_features]
@@ -366,6 +413,7 @@ class SelfAttentiveCalibration(nn.Module):
 
         See :func:`similarity` for `instances`.
         """
+        check_features(student_features, teacher_features)
         students = torch.stack([similarity(f, instances) for f in student_features], 1)
         return students, torch.stack([similarity(f, instances) for f in teacher_features], -3)
 
@@ -410,6 +458,8 @@ class SelfAttentiveCalibration(nn.Module):
         if self.sim_order == "sorted":
             rows = rows.sort(-1, descending=True).values
         rows = F.pad(rows, (0, self.batch_size - rows.shape[-1]))
+        dtype = mlps[0][0].weight.dtype
+        check("weights", dtype, dtype == rows.dtype, f"{rows.dtype} as the similarities; keep them, use torch.autocast")
         with torch.autocast(rows.device.type, enabled=False):  # sums of many spikes overflow bf16's 8 bits
             embedded = torch.stack([mlp(row) for mlp, row in zip(mlps, rows, strict=True)])
         # paper: none  released: L2 norm, without an epsilon
@@ -422,19 +472,7 @@ class SelfAttentiveCalibration(nn.Module):
     def _check(
         self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None
     ) -> None:
-        found = dict(
-            student_features=([tuple(f.shape[2:]) for f in student_features], self.student_shapes),
-            teacher_features=([tuple(f.shape[-3:]) for f in teacher_features], self.teacher_shapes),
-        )
-        for name, (shapes, expected) in found.items():
-            if shapes != expected:
-                raise ValueError(f"{name}: (C, H, W) of the layers are {shapes}, must be {expected}")
-        steps = {len(f) for f in (*student_features, *teacher_features) if f.dim() == 5}
-        if len(steps) != 1:
-            raise ValueError(f"student_features, teacher_features: time steps {sorted(steps)}, must be equal")
-        batches = {f.shape[1] for f in student_features} | {f.shape[-4] for f in teacher_features}
-        if len(batches) != 1 or max(*batches, instances or 0) > self.batch_size:
-            raise ValueError(
-                f"batch of {sorted(batches)} instances{f' of {instances}' if instances else ''}: must be one size, "
-                f"at most batch_size={self.batch_size}"
-            )
+        check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
+        batch = instances or student_features[0].shape[1]
+        if batch > self.batch_size:
+            raise ValueError(f"batch of {batch} instances: must be at most batch_size={self.batch_size}")

@@ -1,8 +1,12 @@
 """Losses of the paper (Eq. 6-8) and of the methods it is compared with."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sastc.models.layers import check
 
 REDUCTIONS = ("mean", "sum")
 
@@ -21,16 +25,25 @@ def kd_loss(
     Parameters
     ----------
     student_logits, teacher_logits : Tensor
-        ``(B, N)``, the student's averaged over time.
+        ``(B, N)``, the student's averaged over time; the teacher's receive no gradient.
     labels : Tensor
         ``(B,)`` class indices.
     temperature : float
         α of Eq. 8, 4 in the experiments.
     kl_weight, ce_weight : float
         Weights of the two terms, 1 in Eq. 8.
+
+    Raises
+    ------
+    ValueError
+        Logits of another shape, or a temperature that is not positive and finite.
     """
+    student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
+    check("student_logits", student, len(student) == 2, "(B, N): of (T, B, N) take the mean over time")
+    check("teacher_logits", teacher, teacher == student, f"{student} as student_logits")
+    check("temperature", temperature, 0 < temperature < math.inf, "positive and finite")
     dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
+    student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.detach().to(dtype)
     s, t = student_logits / temperature, teacher_logits / temperature
     # paper: Eq. 8 divides the probabilities by alpha  released: the logits, as here and as the paper's notation
     kl = F.kl_div(F.log_softmax(s, -1), F.log_softmax(t, -1), reduction="batchmean", log_target=True)
@@ -47,8 +60,10 @@ def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") ->
     reduction : {"mean", "sum"}
         "mean" divides the sum by T·B·S, the scale on which the published β works; "sum" is Eq. 6 to the letter.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction={reduction!r}: must be one of {', '.join(REDUCTIONS)}")
+    check("reduction", reduction, reduction in REDUCTIONS, f"one of {', '.join(REDUCTIONS)}")
+    shape = tuple(attention.shape)
+    check("attention", shape, len(shape) == 4, "(T, B, S, A)")
+    check("distances", tuple(distances.shape), distances.shape == attention.shape, f"{shape} as attention")
     # paper: a bare sum  released: divided by batch, time steps and student layers
     weighted = (attention * distances).sum(-1)
     return weighted.mean() if reduction == "mean" else weighted.sum()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sastc import distributed
 from sastc.calibration import SelfAttentiveCalibration, layer_pairs
+from sastc.models.layers import check
 
 DISTANCES = ("mse", "euclidean")
 LOG_BASES = {"e": math.e, "2": 2.0, "10": 10.0, "none": None}
@@ -53,12 +54,14 @@ def stm_from_mismatch(
     if weights is None:
         mean = chosen.mean().item()
     else:
+        shape, expected = tuple(weights.shape), tuple(mismatch.shape)
+        check("weights", shape, shape == expected, f"(T, S, A) = {expected}: of attention (T, B, S, A) take .mean(1)")
         chosen_weights = weights.double()[:, list(s), list(a)]
         mean = ((chosen * chosen_weights).sum() / chosen_weights.sum()).item()
     base = LOG_BASES[str(log_base)]
     if base is None:
         return mean
-    return math.log(mean) / math.log(base) if mean > 0 else -math.inf
+    return -math.inf if mean == 0 else math.log(mean) / math.log(base)  # the logarithm of NaN is NaN
 
 
 class MeanMismatch:
@@ -98,7 +101,7 @@ def stm_score(
     student_features : sequence of Tensor
         S spike maps ``(T, B, C, H, W)``.
     teacher_features : sequence of Tensor
-        A feature maps ``(B, C, H, W)``.
+        A feature maps ``(B, C, H, W)``, or ``(T, B, C, H, W)``.
     pairs : str or sequence of (int, int)
         Candidate pairs C', see :func:`sastc.calibration.layer_pairs`.
     distance : {"mse", "euclidean"}
@@ -107,6 +110,16 @@ def stm_score(
         ``(T, S, A)`` weights of the pairs; uniform by default.
     log_base : {"e", 2, 10, "none"}
         The paper says "log-scale" without a base; its values fit the natural logarithm.
+
+    Returns
+    -------
+    float
+        ``-inf`` of a perfect match, NaN where a feature is NaN.
+
+    Raises
+    ------
+    ValueError
+        Maps or weights of other shapes, or a value that is not allowed.
     """
     mismatch = pair_mismatch(*SelfAttentiveCalibration.similarities(student_features, teacher_features), distance)
     return stm_from_mismatch(mismatch, pairs=pairs, weights=weights, log_base=log_base)

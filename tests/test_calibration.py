@@ -682,7 +682,17 @@ def test_larger_batch_names_both_numbers():
         ({"hidden": 0}, ("hidden", "0")),
         ({"embedding": -1}, ("embedding", "-1")),
         ({"batch_size": 0}, ("batch_size", "0")),
+        ({"batch_size": 64.0}, ("batch_size", "64.0", "integer")),
+        ({"batch_size": "64"}, ("batch_size", "'64'", "integer")),
+        ({"batch_size": True}, ("batch_size", "True", "integer")),
+        ({"qk_norm": "no"}, ("qk_norm", "'no'", "True or False")),
+        ({"detach_sim": 1}, ("detach_sim", "1", "True or False")),
+        ({"score_scale": "2"}, ("score_scale", "'2'", "finite number")),
+        ({"score_scale": math.nan}, ("score_scale", "nan", "finite number")),
         ({"students": []}, ("student_shapes", "[]")),
+        ({"students": (3, 8, 8)}, ("student_shapes", "[3, 8, 8]", "for each layer")),
+        ({"students": [(0, 8, 8)]}, ("student_shapes", "(0, 8, 8)")),
+        ({"students": [(32,)]}, ("student_shapes", "(32,)", "(F, 1, 1)")),
         ({"teachers": [(3, 4)]}, ("teacher_shapes", "(3, 4)")),
     ],
 )
@@ -703,3 +713,51 @@ def test_wrong_features_are_named():
         module(student, [f[:3] for f in teacher])
     with pytest.raises(ValueError, match="step"):
         module([student[0], student[1][:1]], teacher)
+
+
+def test_shapes_may_come_from_generators():
+    module = build((shape for shape in STUDENTS), (torch.Size(shape) for shape in TEACHERS))
+    assert module(*features()).attention.shape == (STEPS, BATCH, len(STUDENTS), len(TEACHERS))
+
+
+def test_distances_check_their_maps_and_pairs():
+    layers = LayerDistances(STUDENTS, TEACHERS, "all").double()
+    assert layers.pairs == [(s, a) for s in range(2) for a in range(3)]
+    student, teacher = features()
+    assert layers(student, teacher).shape == (STEPS, BATCH, 6)
+    with pytest.raises(ValueError, match=r"student_features: \(C, H, W\) of the layers are \[\(3, 2, 2\), "):
+        layers(student[::-1], teacher)
+    with pytest.raises(ValueError, match="teacher_features"):
+        layers(student, teacher[:2])
+    for pairs in ([(2, 0)], [(-1, -1)]):
+        with pytest.raises(ValueError, match="pairs="):
+            LayerDistances(STUDENTS, TEACHERS, pairs)
+
+
+def test_maps_without_a_dimension_are_named_before_anything_is_computed():
+    module, (student, teacher) = build(), features()
+    with pytest.raises(ValueError, match=r"student_features: shapes \[\(4, 2, 4, 4\), .*must be \(T, B, C, H, W\)"):
+        module([f[0] for f in student], teacher)
+    with pytest.raises(ValueError, match=r"teacher_features: shapes \[\(2, 4, 4\), "):
+        module(student, [f[0] for f in teacher])
+    with pytest.raises(ValueError, match=r"teacher_features: shapes .*must be all \(B, C, H, W\) or all \(T, B"):
+        module(student, [teacher[0].expand(STEPS, -1, -1, -1, -1), *teacher[1:]])
+
+
+def test_vectors_and_tokens_as_maps():
+    """What the message proposes: the dot products and mean squares are those of the vectors and tokens."""
+    vector, tokens = torch.rand(STEPS, BATCH, 5), torch.rand(STEPS, BATCH, 6, 4)  # 2 x 3 tokens of 4 features
+    maps = vector[..., None, None], tokens.mT.unflatten(-1, (2, 3))
+    torch.testing.assert_close(similarity(maps[0]), vector @ vector.mT)
+    flat = tokens.flatten(2)
+    torch.testing.assert_close(similarity(maps[1]), flat @ flat.mT)
+    assert torch.equal(maps[1][:, :, :, 1, 2], tokens[:, :, 5])
+    module = SelfAttentiveCalibration([(5, 1, 1), (4, 2, 3)], [(5, 1, 1)], BATCH)
+    assert module(maps, [vector[0, ..., None, None]]).attention.shape == (STEPS, BATCH, 2, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_calibration_is_not_cast(dtype):
+    student, teacher = ([f.to(dtype) for f in side] for side in features())
+    with pytest.raises(ValueError, match=rf"weights={dtype}: must be torch.float32.*autocast"):
+        build().to(dtype)(student, teacher)

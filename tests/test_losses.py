@@ -124,6 +124,29 @@ def test_gradient_size_hardly_depends_on_a_high_temperature():
     assert norms[0] == pytest.approx(norms[1], rel=0.05)
 
 
+def test_teachers_logits_get_no_gradient():
+    student, teacher, labels = logits()
+    kd_loss(student.requires_grad_(), teacher.requires_grad_(), labels).backward()
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "options", "message"),
+    [
+        ((2, 5, 4), (5, 4), {}, r"student_logits=\(2, 5, 4\): must be \(B, N\)"),
+        ((5, 4), (1, 4), {}, r"teacher_logits=\(1, 4\): must be \(5, 4\)"),
+        ((5, 4), (5, 3), {}, r"teacher_logits=\(5, 3\): must be \(5, 4\)"),
+        ((5, 4), (5, 4), {"temperature": 0}, "temperature=0: must be positive"),
+        ((5, 4), (5, 4), {"temperature": -4.0}, "temperature=-4.0: must be positive"),
+        ((5, 4), (5, 4), {"temperature": math.nan}, "temperature=nan: must be positive"),
+    ],
+)
+def test_bad_input_of_kd_is_named(student, teacher, options, message):
+    with pytest.raises(ValueError, match=message):
+        kd_loss(torch.zeros(student), torch.zeros(teacher), torch.zeros(5, dtype=torch.int64), **options)
+
+
 # Eq. 6
 
 
@@ -180,6 +203,14 @@ def test_sastc_properties(seed, shape):
 def test_unknown_reduction():
     with pytest.raises(ValueError, match=r"reduction='median'.*mean.*sum"):
         sastc_loss(*attention_and_distances(), "median")
+
+
+def test_sastc_of_other_shapes_is_an_error():
+    attention, distances = attention_and_distances()
+    with pytest.raises(ValueError, match=r"distances=\(2, 3, 1, 4\): must be \(2, 3, 2, 4\)"):
+        sastc_loss(attention, distances[:, :, :1])
+    with pytest.raises(ValueError, match=r"attention=\(2, 2, 4\): must be \(T, B, S, A\)"):
+        sastc_loss(attention.mean(1), distances)
 
 
 # Feature KD

@@ -129,6 +129,14 @@ def test_identical_features_score_minus_infinity():
     assert stm_score(student, teacher, **diagonal) == -math.inf
 
 
+def test_features_that_are_nan_match_nothing():
+    student, teacher = features()
+    student[1][0, 0, 0, 0, 0] = math.nan
+    for base in ("e", "none"):
+        assert math.isnan(stm_score(student, teacher, log_base=base))
+    assert math.isfinite(stm_score(student, teacher, pairs=[(0, 0)]))  # the other layer's
+
+
 def test_score_is_a_number_without_a_graph():
     student, teacher = features()
     for f in student:
@@ -164,9 +172,15 @@ def test_named_and_listed_pairs():
         assert score == pytest.approx(stm_score(student, teacher, pairs=layer_pairs(name, 2, 3)))
 
 
-@pytest.mark.parametrize("pairs", ["", "some", "1", "0-1", "3-1", "1-4", "1-1-1", "1-1,", [], [(2, 0)], [(0, -1)]])
-def test_bad_pairs_name_the_field(pairs):
+@pytest.mark.parametrize("pairs", ["", "some", "1", "0-1", "3-1", "1-4", "1-1-1", "1-1,"])
+def test_bad_names_of_pairs_name_the_field(pairs):
     with pytest.raises(ValueError, match=r"pairs=.*1\.\.2.*1\.\.3"):
+        layer_pairs(pairs, 2, 3)
+
+
+@pytest.mark.parametrize("pairs", [[], [(2, 0)], [(0, 3)], [(0, -1)], [(0, 1, 2)], [(0,)], [0, 1], [("a", "b")], None])
+def test_bad_pairs_are_numbered_from_zero(pairs):
+    with pytest.raises(ValueError, match=r"pairs=.*0\.\.1.*0\.\.2"):
         layer_pairs(pairs, 2, 3)
 
 
@@ -182,3 +196,38 @@ def test_errors_name_field_value_and_choices(options, words):
     with pytest.raises(ValueError, match=words[0]) as error:
         stm_score(*features(), **options)
     assert all(word in str(error.value) for word in words)
+
+
+VECTOR = r"must be .*\(B, C, H, W\).*f\[\.\.\., None, None\]"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            lambda s, t: ([f.flatten(2) for f in s], t),
+            r"student_features: shapes \[\(2, 4, 18\), \(2, 4, 12\)\], must be \(T",
+        ),
+        (
+            lambda s, t: ([f[0] for f in s], t),
+            r"student_features: shapes \[\(4, 2, 3, 3\), .*must be \(T, B, C, H, W\)",
+        ),
+        (lambda s, t: (s, [f.flatten(1) for f in t]), r"teacher_features: shapes \[\(4, 32\), .*" + VECTOR),
+        (lambda s, t: (s, [t[0][None].expand(2, -1, -1, -1, -1), *t[1:]]), "teacher_features: shapes .*must be all"),
+        (lambda s, t: (s, [f[0] for f in t]), r"teacher_features: shapes \[\(2, 4, 4\)"),
+        (lambda s, t: ([f[:, :1] for f in s], t), r"batches of \[1, 4\]"),
+        (lambda s, t: ([s[0], s[1][:1]], t), r"time steps \[1, 2\]"),
+        (lambda s, t: ([], t), r"student_features: shapes \[\]"),
+    ],
+)
+def test_shapes_that_broadcast_are_errors_all_the_same(changed, message):
+    with pytest.raises(ValueError, match=message):
+        stm_score(*changed(*features()))
+
+
+def test_weights_of_each_instance_are_not_those_of_pairs():
+    attention = torch.rand(2, 4, 2, 3)  # (T, B, S, A)
+    student, teacher = features()
+    with pytest.raises(ValueError, match=r"weights=\(2, 4, 2, 3\): must be \(T, S, A\) = \(2, 2, 3\).*mean\(1\)"):
+        stm_score(student, teacher, weights=attention)
+    assert math.isfinite(stm_score(student, teacher, weights=attention.mean(1)))
