@@ -24,6 +24,12 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def batch_dim(x: Tensor) -> int:
+    """Dimension of the samples in vectors (B, F), images (B, C, H, W) or sequences (T, B, C, H, W)."""
+    check("x", tuple(x.shape), x.dim() in (2, 4, 5), "(B, F), (B, C, H, W) or (T, B, C, H, W)")
+    return int(x.dim() == 5)
+
+
 def fisher_trace(
     model: nn.Module,
     x: Tensor,
@@ -61,9 +67,10 @@ def squared_gradients(
     Parameters
     ----------
     model : nn.Module
-        With ``logits_by_step(x) -> (T, B, N)``, as :class:`sastc.models.Network`; its state is left as it is.
+        With ``logits_by_step(x) -> (T, B, N)``, the logits after t = 1 ... T steps, as :class:`sastc.models.Network`;
+        its state is left as it is.
     x : Tensor
-        Images (B, C, H, W) or sequences (T, B, C, H, W).
+        Images (B, C, H, W), vectors (B, F) or sequences (T, B, C, H, W).
     y : Tensor, optional
         True labels (B,), for "true" alone.
     labels : {"true", "sampled", "expected"}
@@ -82,13 +89,15 @@ def squared_gradients(
     """
     check("labels", labels, labels in LABELS, f"one of {', '.join(LABELS)}")
     check("chunk", chunk, is_count(chunk), "an integer >= 1")
-    check("x", tuple(x.shape), x.dim() in (4, 5), "(B, C, H, W) or (T, B, C, H, W)")
-    shape, expected = y if y is None else tuple(y.shape), (x.shape[-4],) if labels == "true" else None
+    able = callable(getattr(model, "logits_by_step", None))
+    check("model", type(model).__name__, able, "a module with logits_by_step(x) -> (T, B, N)")
+    dim = batch_dim(x)
+    shape, expected = y if y is None else tuple(y.shape), (x.shape[dim],) if labels == "true" else None
     check("y", shape, shape == expected, f"{expected} for labels={labels!r}")
 
     with evaluation_mode(model):
         with torch.no_grad():
-            p = torch.cat([model.logits_by_step(part).softmax(-1) for part in x.split(chunk, -4)], 1)
+            p = torch.cat([model.logits_by_step(part).softmax(-1) for part in x.split(int(chunk), dim)], 1)
         steps, batch, classes = p.shape
         if labels == "true":
             check("y", y.unique().tolist(), bool(((y >= 0) & (y < classes)).all()), f"in 0 ... {classes - 1}")
@@ -98,24 +107,24 @@ def squared_gradients(
             choice = torch.multinomial(p.flatten(0, 1), 1, generator=generator).unflatten(0, (steps, batch))
         else:
             choice = torch.arange(classes, device=p.device).expand_as(p)
-        norms = vmap(_squared_norms(model), (x.dim() - 4, 1), 1, chunk_size=chunk)(x, choice)  # (T, B, 1 or N)
+        norms = vmap(_squared_norms(model, dim), (dim, 1), 1, chunk_size=chunk)(x, choice)  # (T, B, 1 or N)
     return (norms * p).sum(-1) if labels == "expected" else norms.squeeze(-1)
 
 
 class _LogProbabilities(nn.Module):
     """``log P(y | x up to step t)`` (T, N) of one sample."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, dim: int):
         super().__init__()
-        self.model = model
+        self.model, self.dim = model, dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.logits_by_step(x.unsqueeze(-4))[:, 0].log_softmax(-1)
+        return self.model.logits_by_step(x.unsqueeze(self.dim))[:, 0].log_softmax(-1)
 
 
-def _squared_norms(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+def _squared_norms(model: nn.Module, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Function of one sample and its labels (T, K) that returns (T, K) squared norms."""
-    network = _LogProbabilities(model)
+    network = _LogProbabilities(model, dim)
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
 
     def squared_norms(x: Tensor, choice: Tensor) -> Tensor:

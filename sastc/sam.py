@@ -11,18 +11,19 @@ from sastc.models.layers import check
 from sastc.models.network import Network
 
 
-def spike_activation_map(model: Network, x: Tensor, *, layer: str | None = None, gamma: float = 0.5) -> Tensor:
+def spike_activation_map(model: nn.Module, x: Tensor, *, layer: str | None = None, gamma: float = 0.5) -> Tensor:
     """Spike Activation Map at every time step; takes neither labels nor gradients.
 
     Parameters
     ----------
-    model : Network
-        An SNN; evaluated in evaluation mode, its state is left as it is.
+    model : nn.Module
+        An SNN that is called on `x`; evaluated in evaluation mode, its state is left as it is.
     x : Tensor
         Images (B, C, H, W) or sequences (T, B, C, H, W).
     layer : str, optional
-        A stage ("stem", "stage1", ...) for its last neuron, or the name of any module that spikes. The default is the
-        last neuron that has a map: the last stage's, or in pre-activation networks the one behind it.
+        The name of any module that spikes and is called once, on all steps; in a :class:`sastc.models.Network` also a
+        stage ("stem", "stage1", ...) for its last neuron. Its default, there alone, is the last neuron that has a map:
+        the last stage's, or in pre-activation networks the one behind it.
     gamma : float
         Steepness γ of the kernel, not negative; 0.5 in Kim & Panda's code.
 
@@ -37,7 +38,7 @@ def spike_activation_map(model: Network, x: Tensor, *, layer: str | None = None,
         A layer that does not exist or whose output is not a map of spikes, or a value out of range.
     """
     check("gamma", gamma, 0 <= gamma < math.inf, "finite and not negative")
-    check("model", model.name, model.spiking, "an SNN; class_activation_map is for ANNs")
+    check("model", _name(model), getattr(model, "spiking", True), "an SNN; class_activation_map is for ANNs")
     maps: list[Tensor] = []
     hook = _find(model, layer).register_forward_hook(lambda module, args, output: maps.append(output))
     try:
@@ -69,6 +70,7 @@ def contribution_map(spikes: Tensor, gamma: float = 0.5) -> Tensor:
     Tensor
         ``(T, B, H, W)``, at least float32.
     """
+    check("spikes", tuple(spikes.shape), spikes.dim() == 5, "(T, B, C, H, W)")
     spikes = spikes.to(torch.promote_types(spikes.dtype, torch.float32))
     maps, score = [], torch.zeros_like(spikes[0])
     for s in spikes:
@@ -78,7 +80,7 @@ def contribution_map(spikes: Tensor, gamma: float = 0.5) -> Tensor:
 
 
 def class_activation_map(
-    model: Network, x: Tensor, class_index: int | Tensor | None = None, *, layer: str | None = None
+    model: nn.Module, x: Tensor, class_index: int | Tensor | None = None, *, layer: str | None = None
 ) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) of an ANN: ``relu(Σ_c a_c f_c)``, a_c the mean gradient of the class's logit.
 
@@ -87,21 +89,23 @@ def class_activation_map(
 
     Parameters
     ----------
-    model : Network
-        An ANN, its weights frozen or not; evaluated in evaluation mode, its state is left as it is.
+    model : nn.Module
+        An ANN that gives logits (B, N), its weights frozen or not; evaluated in evaluation mode, its state is left as
+        it is.
     x : Tensor
         Images (B, C, H, W), or sequences (T, B, C, H, W); where the model sees each frame, its maps' mean is taken.
     class_index : int or Tensor, optional
         One class, or one for each image (B,); by default the class that the model predicts.
     layer : str, optional
-        A stage or any module with a map; by default the last activation that has one.
+        The name of any module with a map; in a :class:`sastc.models.Network` also a stage, and by default the last
+        activation that has one.
 
     Returns
     -------
     Tensor
         ``(B, H, W)`` at the layer's size.
     """
-    check("model", model.name, not model.spiking, "an ANN; spike_activation_map is for SNNs")
+    check("model", _name(model), not getattr(model, "spiking", False), "an ANN; spike_activation_map is for SNNs")
     maps: list[Tensor] = []
 
     def cut(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
@@ -140,13 +144,19 @@ def heatmap(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     return (flat / top.masked_fill(top == 0, 1)).squeeze(1).unflatten(0, maps.shape[:-2])
 
 
-def _find(model: Network, layer: str | None) -> nn.Module:
+def _name(model: nn.Module) -> str:
+    return getattr(model, "name", type(model).__name__)
+
+
+def _find(model: nn.Module, layer: str | None) -> nn.Module:
     """Module whose output is looked at."""
-    if layer is None:
-        last = list(model.stages.values())[-1][-1].neuron
+    stages = model.stages if isinstance(model, Network) else {}
+    if layer is None and stages:
+        last = list(stages.values())[-1][-1].neuron
         return model.neck[1] if isinstance(last, nn.Identity) else last  # pre-activation: norm, neuron, pool ...
-    if layer in model.stages:
-        return model.stages[layer][-1].neuron
+    if layer in stages:
+        return stages[layer][-1].neuron
     named = dict(model.named_modules())
-    check("layer", layer, layer in named, f"one of {', '.join(model.stages)} or the name of a module")
+    allowed = f"one of {', '.join(stages)} or the name" if stages else "the name"
+    check("layer", layer, layer in named, f"{allowed} of a module, see model.named_modules()")
     return named[layer]

@@ -106,7 +106,9 @@ def test_softmax_regression_by_hand():
     net, x = Softmax(torch.zeros(4, 2, dtype=torch.float64)), torch.tensor([1.0, 2.0]).double().view(1, 1, 1, 2)
     for labels in ("true", "sampled", "expected"):
         y = torch.tensor([2]) if labels == "true" else None
-        assert fisher_trace(net, x, y, labels=labels).tolist() == pytest.approx([3.75 * t**2 for t in (1, 2, 3)])
+        for given in (x, x.flatten(1)):  # an image, a vector
+            trace = fisher_trace(net, given, y, labels=labels)
+            assert trace.tolist() == pytest.approx([3.75 * t**2 for t in (1, 2, 3)])
 
 
 def test_state_is_left_alone():
@@ -145,10 +147,11 @@ def test_modes_come_back_after_an_error():
         ({"y": LABELS - 1}, ["y=[-1, 2, 8]", "0 ... 9"]),
         ({"chunk": 0}, ["chunk=0", ">= 1"]),
         ({"x": torch.zeros(3, 16, 16)}, ["x=(3, 16, 16)", "(B, C, H, W)"]),
+        ({"model": torch.nn.Flatten()}, ["model='Flatten'", "logits_by_step(x) -> (T, B, N)"]),
     ],
     ids=str,
 )
 def test_bad_values_are_named(bad, words):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are checked below)
-        fisher_trace(small("vgg11"), **{"x": images(4), "y": LABELS} | bad)
+        fisher_trace(**{"model": small("vgg11"), "x": images(4), "y": LABELS} | bad)
     assert all(word in str(error.value) for word in words), str(error.value)

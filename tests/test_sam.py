@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_models import PRE_ACTIVATION, STANDARD, VARIANTS, WIDE, ids, images, small
 
+from sastc.neurons import LIF
 from sastc.sam import class_activation_map, contribution_map, heatmap, spike_activation_map
 
 
@@ -82,6 +83,33 @@ def test_only_maps_of_spikes():
         spike_activation_map(small("vgg11", "relu"), images())
     with pytest.raises(ValueError, match="model='vgg11': must be an ANN"):
         class_activation_map(small("vgg11"), images())
+
+
+class Own(torch.nn.Module):
+    """Somebody else's network, which has nothing that this library's have."""
+
+    def __init__(self, neuron):
+        super().__init__()
+        self.conv, self.neuron, self.head = torch.nn.Conv2d(3, 4, 3), neuron, torch.nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.neuron(self.conv(x).expand(3, -1, -1, -1, -1)).mean((-2, -1))).mean(0)
+
+
+def test_networks_of_ones_own():
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    snn, ann = Own(LIF(threshold=0.3)), Own(torch.nn.ReLU())
+    spikes = snn.neuron(snn.conv(x).expand(3, -1, -1, -1, -1))
+    assert 0 < spikes.mean() < 1
+    torch.testing.assert_close(spike_activation_map(snn, x, layer="neuron").double(), definition(spikes, 0.5))
+    feature, classes = ann.conv(x).relu(), torch.tensor([1, 4])
+    ours = class_activation_map(ann, x, classes, layer="neuron")
+    torch.testing.assert_close(ours, cam(feature, ann.head.weight[classes] / 48).detach())  # 1 / (T · 4 · 4)
+    for look, model in ((spike_activation_map, snn), (class_activation_map, ann)):
+        with pytest.raises(ValueError, match=r"layer=None: must be the name of a module, see model.named_modules"):
+            look(model, x)
+    with pytest.raises(ValueError, match=r"spikes=\(2, 4, 4, 4\): must be \(T, B, C, H, W\)"):
+        contribution_map(spikes[0])
 
 
 # --- Grad-CAM --------------------------------------------------------------------------------------------------------
