@@ -1,16 +1,18 @@
 """Operations and energy of one inference (Appendix 1, Table 3): synaptic operations counted spike by spike."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sastc.fisher import evaluation_mode
+from sastc.fisher import batch_dim, evaluation_mode
 from sastc.models.layers import check, is_count
 from sastc.neurons import LIF
 
@@ -22,8 +24,17 @@ SPECIAL_ENERGY_PER_AC_PJ = 0.077
 ENCODINGS = ("per_step", "once", "events")
 FORMULAS = ("connections", "rate")
 AVERAGE_POOLS = frozenset(("avg_pool2d", "adaptive_avg_pool2d"))
-RESHAPES = ("flatten", "unflatten", "reshape", "view", "squeeze", "unsqueeze", "expand", "permute", "transpose")
-SAME_VALUES = frozenset((*RESHAPES, "movedim", "contiguous", "__getitem__", "max_pool2d", "adaptive_max_pool2d"))
+# Functions that leave the kind of values alone; "__get__" is x.T or x.mT, a dropout does nothing in evaluation mode.
+RESHAPES = (
+    *("flatten", "unflatten", "reshape", "view", "view_as", "squeeze", "unsqueeze", "expand", "expand_as"),
+    *("permute", "transpose", "t", "movedim", "swapaxes", "__get__"),
+)
+COPIES = (
+    *("contiguous", "clone", "detach", "requires_grad_", "to", "type_as", "float", "double", "half", "bfloat16"),
+    *("cpu", "cuda", "repeat", "tile", "repeat_interleave", "dropout", "dropout2d", "dropout3d"),
+)
+PARTS = ("__getitem__", "select", "narrow", "unbind", "chunk", "split", "tensor_split", "cat", "concat", "concatenate")
+SAME_VALUES = frozenset((*RESHAPES, *COPIES, *PARTS, "stack", "max_pool2d", "adaptive_max_pool2d"))
 
 
 @dataclass(frozen=True)
@@ -73,49 +84,58 @@ def count_energy(
     encoding: str = "per_step",
     formula: str = "connections",
     neurons: type | tuple[type, ...] = LIF,
+    timesteps: int | None = None,
     chunk: int = 128,
 ) -> Energy:
     """Count the operations of every convolution and linear layer, and their energy.
 
     What a layer sees decides. Spikes cost one AC for every connection that the spiking neuron truly has; anything else
-    costs one MAC for every connection, zeros included. Spikes stay spikes through reshaping and max-pools. Behind an
-    average pool ("pooled") every input that is not zero counts as one spike. The output of a layer or of a batch norm
-    and a residual sum are analog until the next neuron: so are the first layer's image, the inputs of a second linear
-    layer in a row (VGG-11's head) and those of PyramidNet's first convolution in each block. Networks compute their
-    output at every step here, as hardware would. Biases, batch norms (folded into the weights), pools, residual
-    additions and the neurons themselves are not counted.
+    costs one MAC for every connection, zeros included. Spikes stay spikes through what only moves or copies them
+    (reshaping, indexing, unbind, cat, stack, repeat: :data:`SAME_VALUES`) and through max-pools. Behind an average pool
+    or a mean over the last two dimensions ("pooled") every input that is not zero counts as one spike. Whatever else is
+    computed from spikes, such as the output of a layer or of a batch norm and a residual sum, is analog until the next
+    neuron: so are the inputs of a second linear layer in a row (VGG-11's head) and those of PyramidNet's first
+    convolution in each block. Networks compute their output at every step here, as hardware would. Biases, batch norms
+    (folded into the weights), pools, residual additions and the neurons themselves are not counted.
 
     Parameters
     ----------
     model : nn.Module
-        ANN or SNN with weights in Conv2d and Linear alone; its state is left as it is.
+        ANN or SNN with weights in Conv2d and Linear alone, that is called on `x`; its state is left as it is. Where it
+        has them, ``step_logits(x)`` is called instead, `timesteps` is T, and `spiking` says that it must have neurons.
     x : Tensor or iterable
-        Images (B, C, H, W) or sequences (T, B, C, H, W), or batches of them, alone or first in a tuple.
+        Images (B, C, H, W), vectors (B, F) or sequences (T, B, C, H, W), or batches of them, alone or first in a tuple.
     encoding : {"per_step", "once", "events"}
-        What the first layers of an SNN do with the input: MACs at each of the T steps; MACs once for a static image,
-        whose current is then kept; or ACs for each input that is not zero.
+        What the first layers of an SNN, those that see the input itself, do with it: MACs at each of the T steps; MACs
+        once for a static image, whose current is then kept; or ACs for each input that is not zero. Whether the
+        model computes a static image's current once and keeps it, or T times, makes no difference.
     formula : {"connections", "rate"}
         Count each spike's true connections, those to the zero border left out in ACs and MACs alike; or multiply the
         rate of the inputs by the dense operations, border included, as is often done. The paper only says that it
         counts spiking operations; its ANN's 12511.2 µJ are 2.72 G MACs, more than a ResNet-32x4 has by either formula.
     neurons : type or tuple of type
-        Classes of the modules that spike.
+        Classes of the modules that spike; where they return a tuple, its first element. A network without such modules
+        is an ANN.
+    timesteps : int, optional
+        Steps T that an SNN shows a static input; by default ``model.timesteps``, or 1 where there is no such attribute.
     chunk : int
         Samples that run at a time if `x` is one tensor.
 
     Raises
     ------
     ValueError
-        A value that is not allowed, a layer that cannot be counted, an SNN without neurons, or no sample.
+        A value that is not allowed, a layer that cannot be counted, no sample, or none of the `neurons` in a model that
+        is `spiking` or for which `timesteps` are given.
     """
     check("encoding", encoding, encoding in ENCODINGS, f"one of {', '.join(ENCODINGS)}")
     check("formula", formula, formula in FORMULAS, f"one of {', '.join(FORMULAS)}")
     check("chunk", chunk, is_count(chunk), "an integer >= 1")
-    counter = _Counter(model, neurons, encoding)
+    check("timesteps", timesteps, timesteps is None or is_count(timesteps), "an integer >= 1")
+    counter = _Counter(model, neurons, encoding, timesteps)
     run = getattr(model, "step_logits", model)  # the classifier runs at each step, not on the mean
     try:
         with evaluation_mode(model), torch.no_grad():
-            for batch in x.split(chunk, -4) if isinstance(x, Tensor) else x:
+            for batch in x.split(int(chunk), batch_dim(x)) if isinstance(x, Tensor) else x:
                 counter.count(run, batch[0] if isinstance(batch, (tuple, list)) else batch)
     finally:
         counter.remove()
@@ -130,36 +150,64 @@ class _Kind(Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         with torch._C.DisableTorchFunctionSubclass():
             out = func(*args, **kwargs or {})
-        name, kind = getattr(func, "__name__", ""), getattr(args[0], "kind", None) if args else None
-        if kind is None or not isinstance(out, Tensor) or name not in SAME_VALUES | AVERAGE_POOLS:
-            return out
-        return _of_kind(out, "pooled" if kind == "spikes" and name in AVERAGE_POOLS else kind)
+        return _of_kind(out, _kind_after(func.__name__, *args, **kwargs or {}))
 
 
-def _of_kind(x: Tensor, kind: str) -> Tensor:
-    x = x.as_subclass(_Kind)
-    x.kind = kind
+def _kind_after(name: str, x: Any = None, *args: Any, **kwargs: Any) -> str | None:
+    """Kind of what a function makes of a tensor, or of a list of tensors; None where it changes the values."""
+    x = kwargs.get("tensors", x)
+    kinds = {getattr(each, "kind", None) for each in (x if isinstance(x, (tuple, list)) else (x,))}
+    pooled = name in AVERAGE_POOLS or (name == "mean" and _over_pixels(x, *args, **kwargs))
+    if not (pooled or name in SAME_VALUES):
+        return None
+    if kinds in ({"spikes", "pooled"}, {"spikes"} if pooled else None):
+        return "pooled"
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _over_pixels(x: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> bool:
+    return isinstance(dim, (tuple, list)) and {d % x.dim() for d in dim} == {x.dim() - 2, x.dim() - 1}
+
+
+def _of_kind(x: Any, kind: str | None) -> Any:
+    if type(x) in (tuple, list) and kind is not None:
+        return type(x)(_of_kind(each, kind) for each in x)
+    if isinstance(x, Tensor) and not isinstance(x, _Kind) and kind is not None:
+        x = x.as_subclass(_Kind)
+    if isinstance(x, _Kind):
+        x.kind = kind  # None after a change in place
     return x
+
+
+def _fired(neuron: nn.Module, args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+    """The output of a neuron, of which the tensor, or the first, is spikes."""
+    return (_of_kind(output[0], "spikes"), *output[1:]) if isinstance(output, tuple) else _of_kind(output, "spikes")
 
 
 class _Counter:
     """Hooks that add up what a model's layers do."""
 
-    def __init__(self, model: nn.Module, neurons: type | tuple[type, ...], encoding: str):
+    def __init__(self, model: nn.Module, neurons: type | tuple[type, ...], encoding: str, timesteps: int | None = None):
         modules = dict(model.named_modules())
         spiking = [module for module in modules.values() if isinstance(module, neurons)]
         layers = {name: module for name, module in modules.items() if isinstance(module, (nn.Conv2d, nn.Linear))}
-        if getattr(model, "spiking", False) and not spiking:
+        if (getattr(model, "spiking", False) or timesteps is not None) and not spiking:
             raise ValueError(f"neurons={neurons!r}: must be the class of the model's neurons; it has none of these")
         for name, module in modules.items():
             border = isinstance(module, nn.Conv2d) and (module.padding_mode != "zeros" or module.padding == "same")
-            if border or (name not in layers and any(p.dim() > 1 for p in module.parameters(recurse=False))):
-                raise ValueError(f"{name}={module}: must be Conv2d, with a border of zeros given in pixels, or Linear")
+            own = [key for key, p in module.named_parameters(recurse=False) if p.dim() > 1]
+            if border or (own and name not in layers):
+                weights = f" (it has {', '.join(own)})" if own else ""
+                raise ValueError(
+                    f"{name or 'model'}={module}{weights}: must be Conv2d, with a border of zeros given in pixels, "
+                    "or Linear"
+                )
         self.encoding = encoding if spiking else "once"
-        self.static_steps = getattr(model, "timesteps", 1)
-        self.samples = self.timesteps = self.batch = 0
-        self.sums: dict[tuple[str, str, str], dict[str, int]] = {}
-        self.hooks = [module.register_forward_hook(lambda *call: _of_kind(call[-1], "spikes")) for module in spiking]
+        self.static_steps = (timesteps or getattr(model, "timesteps", 1)) if spiking else 1
+        self.samples = self.timesteps = 0
+        self.sums: dict[tuple[str, str, str], Counter[str]] = {}
+        self.seen: dict[tuple[str, str, str], Counter[str]] = {}  # in one batch
+        self.hooks = [module.register_forward_hook(_fired) for module in spiking]
         self.hooks += [module.register_forward_pre_hook(partial(self._add, name)) for name, module in layers.items()]
 
     def remove(self) -> None:
@@ -168,31 +216,37 @@ class _Counter:
 
     def count(self, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
         """Add one batch."""
-        self.batch = x.shape[-4]
-        self.samples += self.batch
-        self.timesteps = len(x) if x.dim() == 5 else self.static_steps
+        dim = batch_dim(x)
+        batch = x.shape[dim]
+        self.samples += batch
+        self.timesteps = len(x) if dim else self.static_steps
+        self.seen = {}
         run(_of_kind(x, "events" if self.encoding == "events" else "image"))
+        for key, seen in self.seen.items():
+            # a static input passes its layer once and stands for T equal steps, or T times where once would do
+            static, once = dim == 0 and key[-1] in ("image", "events"), self.encoding == "once"
+            repeat = self.timesteps if static and not once and seen["passes"] == batch else 1
+            share = self.timesteps if static and once and seen["passes"] == batch * self.timesteps else 1
+            sums = self.sums.setdefault(key, Counter())
+            sums.update({name: repeat * value // share for name, value in seen.items()})
 
     def _add(self, name: str, layer: nn.Conv2d | nn.Linear, args: tuple[Tensor]) -> None:
-        kind, x = getattr(args[0], "kind", "analog"), args[0].as_subclass(Tensor)
+        kind, x = getattr(args[0], "kind", None) or "analog", args[0].as_subclass(Tensor)
         if isinstance(layer, nn.Linear):
             x = x[..., None, None]  # a convolution of one pixel
         fan_out, positions = _fan_out(layer, x)
         passes = math.prod(x.shape[:-3])
-        # a static image passes its layer once and stands for T equal steps
-        static = kind in ("image", "events") and passes == self.batch
-        repeats = self.timesteps if static and self.encoding != "once" else 1
         active = (x != 0).flatten(0, -3).sum(0)  # (H, W)
         found = dict(
+            passes=passes,
             connections=passes * x.shape[-3] * int(fan_out.sum()),
             synaptic=int((active * fan_out).sum()),
             dense=passes * positions * layer.weight.numel(),
             active=int(active.sum()),
             inputs=x.numel(),
         )
-        sums = self.sums.setdefault((name, "conv" if isinstance(layer, nn.Conv2d) else "linear", kind), {})
-        for key, value in found.items():
-            sums[key] = sums.get(key, 0) + repeats * value
+        key = name, "conv" if isinstance(layer, nn.Conv2d) else "linear", kind
+        self.seen.setdefault(key, Counter()).update(found)
 
     def table(self, formula: str) -> pd.DataFrame:
         """Means over samples."""

@@ -178,6 +178,157 @@ def test_events_are_spikes():
     assert still == pytest.approx(synaptic(events[:1].expand(4, -1, -1, -1, -1), conv_connections(layer, (1, 4, 4))))
 
 
+class Shown(nn.Module):
+    """A network that shows an image of 2x2 pixels three times: a 1x1 convolution, a neuron, a linear layer."""
+
+    def __init__(self, how, neuron):
+        super().__init__()
+        self.how, self.conv, self.neuron, self.head = how, nn.Conv2d(1, 1, 1, bias=False), neuron, nn.Linear(4, 1)
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x):
+        if self.how == "loop":
+            return sum(self.head(self.neuron(self.conv(x)[None])[0].flatten(1)) for _ in range(3))
+        if self.how == "kept":
+            current = self.conv(x).expand(3, -1, -1, -1, -1)
+        elif self.how == "repeat":
+            current = self.conv(x.repeat(3, 1, 1, 1)).unflatten(0, (3, -1))
+        else:
+            current = self.conv(x.expand(3, *x.shape).flatten(0, 1)).unflatten(0, (3, -1))
+        return self.head(self.neuron(current).flatten(2)).sum(0)
+
+
+@pytest.mark.parametrize("how", ["loop", "kept", "repeat", "expand"])
+@pytest.mark.parametrize("given", ["argument", "attribute"])
+def test_steps_do_not_depend_on_how_the_image_is_shown(how, given):
+    # 4 connections a step, 3 steps; the pixels that are not zero are spikes with the encoding "events"
+    net, x = Shown(how, LIF(threshold=0.5)), torch.tensor([0.0, 0.7, 0.8, 0.9]).view(1, 1, 2, 2).expand(5, -1, -1, -1)
+    options = {"timesteps": 3}
+    if given == "attribute":
+        net.timesteps, options = 3, {}
+    for encoding, macs, acs in (("per_step", 12, 0), ("once", 4, 0), ("events", 0, 9)):
+        found = count_energy(net, x, encoding=encoding, **options)
+        assert found.timesteps == 3
+        layer, head = found.layers.itertuples()
+        assert (layer.macs, layer.acs, layer.dense_macs) == (macs, acs, 4 if encoding == "once" else 12)
+        assert head.acs == 9  # three pixels fire at each step
+    assert count_energy(net, x, timesteps=3, chunk=2).macs == 12
+
+
+def test_an_argument_goes_before_the_attribute():
+    net = Shown("kept", LIF())
+    net.timesteps = 2
+    assert count_energy(net, torch.ones(1, 1, 2, 2), timesteps=3).macs == 12
+
+
+def test_vectors_are_inputs_too():
+    net = nn.Sequential(nn.Linear(4, 3), LIF(), nn.Linear(3, 2))
+    net[0].forward = lambda x: 2 * torch.ones(2, len(x), 3)  # two steps, every neuron fires
+    found = count_energy(net, torch.rand(5, 4), timesteps=2)
+    assert found.layers[["macs", "acs"]].to_numpy().tolist() == [[2 * 4 * 3, 0], [0, 2 * 3 * 2]]
+    with pytest.raises(ValueError, match=r"x=\(5, 4, 2\): must be \(B, F\), \(B, C, H, W\)"):
+        count_energy(net, torch.rand(5, 4, 2))
+
+
+class Then(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def halves(x):
+    """Two parts of the channels by index, joined in the other order."""
+    return torch.cat([x[:, :, 1:], x[:, :, :1]], 2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.stack([step.contiguous() for step in x]),
+        lambda x: torch.stack(tensors=x.unbind(0)),
+        lambda x: torch.cat([x, x], dim=2)[:, :, :2],
+        halves,
+        lambda x: torch.concatenate(x.chunk(2, 2), 2),
+        lambda x: torch.concat(x.split([1, 1], 2), 2),
+        lambda x: x.repeat(1, 1, 2, 1, 1)[:, :, :2],
+        lambda x: x.clone().detach().to(torch.float64).float().mT.contiguous().mT,
+        nn.Dropout(0.5),
+        nn.Identity(),
+    ],
+)
+def test_spikes_stay_spikes(function):
+    spikes, layer = train(2, 3, 2, 4, 4), Conv(2, 3)
+    then = function if isinstance(function, nn.Module) else Then(function)
+    row = count_energy(Toy(spikes, then, PerStep(layer)), torch.zeros(3, 1, 1, 1), neurons=Fires).layers.iloc[0]
+    seen = then.eval()(spikes)
+    assert row.input == "spikes"
+    assert row.acs == pytest.approx(synaptic(seen, conv_connections(layer, (2, 4, 4))))
+
+
+@pytest.mark.parametrize("mean", [lambda x: x.mean((-2, -1)), lambda x: torch.mean(x, dim=[3, 4])])
+def test_a_mean_over_the_last_two_dimensions_is_an_average_pool(mean):
+    spikes, layer = train(2, 3, 4, 2, 2, rate=0.2), nn.Linear(4, 3)
+    rows = [
+        count_energy(Toy(spikes, *pool, layer), torch.zeros(3, 1, 1, 1), neurons=Fires).layers.iloc[0]
+        for pool in ([Then(mean)], [PerStep(nn.AdaptiveAvgPool2d(1)), nn.Flatten(2)])
+    ]
+    assert rows[0].input == "pooled"
+    assert 0 < rows[0].acs < 24
+    assert rows[0].drop("layer").equals(rows[1].drop("layer"))
+    both = Then(lambda x: torch.cat([mean(x), x[..., 0, 0]], -1))  # pooled inputs beside spikes
+    assert count_energy(Toy(spikes, both, nn.Linear(8, 3)), torch.zeros(3, 1, 1, 1), neurons=Fires).layers.input[0] == (
+        "pooled"
+    )
+
+
+def added_in_place(x):
+    x += 0.5
+    return x
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + x,
+        lambda x: x.clone().add_(1),
+        added_in_place,
+        lambda x: torch.cat([x, 2 * x], 2)[:, :, :2],
+        lambda x: x.mean(-1, keepdim=True).expand(x.shape),
+        torch.cumsum,
+    ],
+)
+def test_whatever_else_is_analog(function):
+    then = Then(function if function is not torch.cumsum else lambda x: torch.cumsum(x, 0))
+    net = Toy(train(2, 3, 2, 4, 4), then, PerStep(Conv(2, 3)))
+    assert count_energy(net, torch.zeros(3, 1, 1, 1), neurons=Fires).layers.input[0] == "analog"
+
+
+class Stateful(nn.Module):
+    """A neuron that returns its spikes and its state."""
+
+    def forward(self, x):
+        return (x > 0).float(), x
+
+
+def test_neurons_that_return_their_state_too():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron, self.a, self.b = Stateful(), nn.Linear(4, 2), nn.Linear(4, 3)
+
+        def forward(self, x):
+            spikes, state = self.neuron(x)
+            return self.a(spikes).sum() + self.b(2 * state).sum()
+
+    found = count_energy(Net(), torch.tensor([[1.0, -1, 1, 1]]), neurons=Stateful)
+    assert found.layers[["input", "macs", "acs"]].to_numpy().tolist() == [["spikes", 0, 6], ["analog", 12, 0]]
+
+
 def test_energy_by_hand():
     # five spikes of the first sample's seven neurons at one step, each with 4 connections; then 4·2 MACs at both steps
     spikes = torch.zeros(2, 1, 7)
@@ -279,6 +430,10 @@ def test_own_neurons():
     assert set(found.layers.input[1:]) == {"spikes", "pooled"}
     with pytest.raises(ValueError, match=r"neurons=<class .*Fires'>: must be the class"):
         count_energy(net, images(), neurons=Fires)
+    theirs = nn.Sequential(Conv(3, 2), Stateful()).double()  # nothing says that this is an SNN, but time steps do
+    assert count_energy(theirs[:1], images()).acs == 0
+    with pytest.raises(ValueError, match=r"neurons=<class .*LIF'>: must be the class"):
+        count_energy(theirs, images(), timesteps=2)
 
 
 def test_state_is_left_alone():
@@ -305,7 +460,9 @@ def test_state_is_left_alone():
         ({"encoding": "rate"}, ["encoding='rate'", "per_step, once, events"]),
         ({"formula": "sops"}, ["formula='sops'", "connections, rate"]),
         ({"chunk": 0}, ["chunk=0", ">= 1"]),
+        ({"timesteps": 0}, ["timesteps=0", ">= 1"]),
         ({"x": []}, ["x=0", "at least one sample"]),
+        ({"model": nn.Bilinear(1, 1, 1)}, ["model=Bilinear", "(it has weight)"]),
         ({"model": nn.Sequential(nn.Conv1d(1, 1, 3))}, ["0=Conv1d", "must be Conv2d"]),
         ({"model": nn.Conv2d(3, 1, 3, padding="same")}, ["Conv2d", "in pixels"]),
         ({"model": nn.Conv2d(3, 1, 3, padding=1, padding_mode="circular")}, ["circular", "border of zeros"]),
