@@ -7,6 +7,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -262,7 +263,11 @@ class LIF(nn.Module):
     Raises
     ------
     ValueError
-        A parameter out of range, or an input without a time dimension.
+        A parameter out of range, an input without a time dimension, or an initial potential of another shape.
+
+    Notes
+    -----
+    A current that is NaN gives no spike: NaN is not above the threshold, and a network goes silent instead of NaN.
     """
 
     def __init__(
@@ -275,26 +280,31 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay={decay!r}: must be in (0, 1]")
+        if not (isinstance(decay, Real) and 0 < decay <= 1):
+            raise ValueError(f"decay={decay!r}: must be a number in (0, 1]")
         for name, value in (("threshold", threshold), ("gamma", gamma)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r}: must be positive and finite")
+            if not (isinstance(value, Real) and 0 < value < math.inf):
+                raise ValueError(f"{name}={value!r}: must be a positive and finite number")
+        if not isinstance(detach_reset, bool):
+            raise ValueError(f"detach_reset={detach_reset!r}: must be True or False")
         for name, value, choices in (("surrogate", surrogate, SURROGATES), ("reset", reset, RESETS)):
             if value not in choices:
                 raise ValueError(f"{name}={value!r}: must be one of {', '.join(choices)}")
-        self.decay, self.threshold, self.gamma = decay, threshold, gamma
+        self.decay, self.threshold, self.gamma = float(decay), float(threshold), float(gamma)
         self.surrogate, self.reset, self.detach_reset = surrogate, reset, detach_reset
 
-    def forward(self, x: Tensor, u0: Tensor | None = None) -> Tensor:
-        """Spikes ``(T, B, ...)`` for currents ``(T, B, ...)`` and an initial potential ``(B, ...)``, default 0."""
-        self._check(x)
+    def forward(self, x: Tensor, u0: Tensor | float | None = None) -> Tensor:
+        """Spikes ``(T, B, ...)`` for currents ``(T, B, ...)`` and an initial potential, default 0.
+
+        The potential is ``(B, ...)``, or what broadcasts to it.
+        """
+        u0 = self._checked(x, u0)
         options = (self.decay, self.threshold, self.gamma, self.surrogate, self.reset, self.detach_reset)
         return _LIF.apply(x, u0, *options)
 
-    def membrane(self, x: Tensor, u0: Tensor | None = None) -> Tensor:
+    def membrane(self, x: Tensor, u0: Tensor | float | None = None) -> Tensor:
         """Potentials ``u^t`` before the reset, ``(T, B, ...)``, differentiable; at least float32."""
-        self._check(x)
+        u0 = self._checked(x, u0)
         dtype = torch.promote_types(x.dtype, torch.float32)
         v = x.new_zeros(x.shape[1:], dtype=dtype) if u0 is None else u0.to(dtype)
         potentials = []
@@ -313,9 +323,17 @@ class LIF(nn.Module):
         return torch.stack(potentials)
 
     @staticmethod
-    def _check(x: Tensor) -> None:
+    def _checked(x: Tensor, u0: Tensor | float | None) -> Tensor | None:
+        """The initial potential as a tensor."""
         if x.dim() < 2 or x.shape[0] == 0 or not x.is_floating_point():
             raise ValueError(f"x has shape {tuple(x.shape)} and {x.dtype}: must be floating point (T, B, ...), T >= 1")
+        if not (u0 is None or isinstance(u0, Tensor)):
+            u0 = x.new_tensor(u0, dtype=torch.promote_types(x.dtype, torch.float32))
+        if u0 is not None:
+            sides = zip(u0.shape[::-1], x.shape[:0:-1], strict=False)
+            if u0.dim() >= x.dim() or any(n not in (1, side) for n, side in sides):
+                raise ValueError(f"u0 has shape {tuple(u0.shape)}: must be, or broadcast to, {tuple(x.shape[1:])}")
+        return u0
 
     def extra_repr(self) -> str:
         """Parameters in the printed module."""

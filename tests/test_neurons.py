@@ -1,6 +1,8 @@
 """LIF neurons (Eq. 9-11) against hand-computed traces, plain loops and a backward pass derived by hand."""
 
 import itertools
+import math
+import re
 
 import numpy as np
 import pytest
@@ -85,6 +87,42 @@ def test_decay_and_threshold():
     assert trace([1.5, 1.5, 1.75, 1.5], decay=0.25, threshold=2.0) == [0, 0, 1, 0]
     # without a leak: 0.5, 1, 1.5 fires
     assert trace([0.5, 0.5, 0.5, 0.5], decay=1.0) == [0, 0, 1, 0]
+
+
+def test_initial_potential_may_be_a_number():
+    x = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
+    full = torch.full((1,), 1.7, dtype=torch.float64)
+    for u0 in (1.7, np.float32(1.7).item(), np.array(1.7)):
+        torch.testing.assert_close(LIF().membrane(x, u0), LIF().membrane(x, full))
+    assert LIF()(x, 3).flatten().tolist() == LIF()(x, 3 * torch.ones(1)).flatten().tolist() == [1, 0]
+
+
+def test_initial_potential_of_another_shape_is_an_error():
+    x = torch.ones(2, 3, 4)
+    for call in (LIF(), LIF().membrane):
+        for shape in ((), (4,), (1, 4), (3, 1), (3, 4)):
+            assert call(x, torch.zeros(shape)).shape == x.shape
+        for shape in ((3,), (2, 3, 4), (1, 3, 4), (2, 4)):
+            with pytest.raises(ValueError, match=rf"u0 has shape {re.escape(str(shape))}: must be, .* \(3, 4\)"):
+                call(x, torch.zeros(shape))
+
+
+def test_a_nan_is_no_spike():
+    assert LIF()(torch.full((2, 1), math.nan)).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decay": "0.5"}, r"decay='0.5': must be a number in \(0, 1\]"),
+        ({"threshold": "1"}, "threshold='1': must be a positive and finite number"),
+        ({"gamma": torch.tensor(0.3)}, "gamma=tensor.*: must be a positive and finite number"),
+        ({"detach_reset": "yes"}, "detach_reset='yes': must be True or False"),
+    ],
+)
+def test_types_of_parameters(options, message):
+    with pytest.raises(ValueError, match=message):
+        LIF(**options)
 
 
 def test_membrane_is_the_potential_before_the_reset():
