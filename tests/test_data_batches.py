@@ -44,6 +44,18 @@ def test_split_checks_lengths_and_keeps_origin():
     assert split.to("meta") is split.to("meta")  # moved once
 
 
+def test_split_takes_bytes_and_whole_labels_alone():
+    images, labels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4)
+    with pytest.raises(ValueError, match=r"images are torch.float32: must be a tensor of torch.uint8"):
+        Split(images.float(), labels)
+    with pytest.raises(ValueError, match=r"^labels are torch.int32: must be a tensor of torch.int64"):
+        Split(images, labels.int())
+    with pytest.raises(ValueError, match=r"^labels are ndarray: must be a tensor of torch.int64"):
+        Split(images, labels.numpy())
+    with pytest.raises(ValueError, match=r"images are torch.float32: must be torch.uint8"):
+        normalise(images.float(), (0.5,), (0.5,))
+
+
 # --- augmentation -----------------------------------------------------------------------------------
 
 
@@ -178,6 +190,12 @@ def test_batches_have_the_asked_type():
 def test_bad_batch_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         batches(toy(), **options)
+
+
+def test_evaluation_needs_no_more_than_a_split_and_a_size():
+    options = dict(train=False, seed=3, epoch=1, drop_last=False, device="cpu")
+    for ours, theirs in zip(epoch_batches(toy(), "test", 4), epoch_batches(toy(), "test", 4, **options), strict=True):
+        assert all(map(torch.equal, ours, theirs))
 
 
 def test_bad_arguments_are_noticed_at_the_call():

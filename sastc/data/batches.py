@@ -63,6 +63,8 @@ def normalise(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Scale uint8 images (..., C, H, W) to [0, 1], subtract the channels' mean, divide by their std."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images are {images.dtype}: must be torch.uint8, 0 ... 255")
     mean, std = (
         torch.as_tensor(value, dtype=torch.float32, device=images.device).view(-1, 1, 1) for value in (mean, std)
     )
@@ -80,11 +82,11 @@ def epoch_batches(
     split: str,
     batch_size: int,
     *,
-    train: bool,
-    seed: int,
-    epoch: int,
-    drop_last: bool,
-    device: torch.device | str,
+    train: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    drop_last: bool = False,
+    device: torch.device | str = "cpu",
     reshuffle: bool = True,
     dtype: torch.dtype = torch.float32,
     rank: int = 0,
@@ -101,7 +103,7 @@ def epoch_batches(
     batch_size : int
         Images a batch, over all ranks.
     train : bool
-        Shuffle and augment, or take the images as they are, in their order.
+        Shuffle and augment; or, by default, take the images as they are, in their order.
     seed, epoch : int
         All that the order and the augmentation depend on; non-negative.
     drop_last : bool

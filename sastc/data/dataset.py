@@ -41,6 +41,11 @@ class Split:
         lengths = [len(part) for part in (self.images, self.labels, self.clean_labels, self.rows)]
         if len(set(lengths)) != 1:
             raise ValueError(f"images, labels, clean_labels and rows must be equally long, got {lengths}")
+        for name, dtype in (("images", torch.uint8), *((n, torch.int64) for n in ("labels", "clean_labels", "rows"))):
+            part = getattr(self, name)
+            kind = part.dtype if isinstance(part, Tensor) else type(part).__name__
+            if kind != dtype and not isinstance(part, LazyImages):
+                raise ValueError(f"{name} are {kind}: must be a tensor of {dtype}")
 
     def __len__(self) -> int:
         return len(self.labels)
