@@ -173,21 +173,21 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
-                self.running_mean.lerp_(mean.flatten(), self.momentum)
-                self.running_var.lerp_(variance.flatten() * count / (count - 1), self.momentum)
-        y = y * (variance + self.eps).rsqrt() * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+                momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.flatten(), momentum)
+                self.running_var.lerp_(variance.flatten() * count / (count - 1), momentum)
+        y = y * (variance + self.eps).rsqrt()
+        if self.affine:
+            y = y * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
         return y.to(x.dtype)
 
 
 def synchronise(module: nn.Module, device: torch.device) -> None:
-    """Make the training statistics of all batch norms inside a module those of all processes."""
-    kind = nn.SyncBatchNorm if device.type == "cuda" else BatchNorm2d
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                norm = kind(child.num_features, device=device)
-                norm.load_state_dict(child.state_dict())
-                setattr(parent, name, norm)
+    """Make the training statistics of all batch norms of a module those of all processes; all else stays."""
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = nn.SyncBatchNorm if device.type == "cuda" else BatchNorm2d
+            norm.process_group = None  # a field of SyncBatchNorm: all processes
 
 
 class Trained(nn.Module):

@@ -187,3 +187,35 @@ def test_fields_for_several_devices_leave_recorded_runs_their_names(tiny):
     for accumulate in (3, 16):
         with pytest.raises(ConfigError, match=f"accumulate={accumulate}: must divide batch_size=16"):
             tiny(accumulate=accumulate)
+
+
+def test_synchronised_batch_norms_keep_what_they_are():
+    """As with one process, where the classes are torch's own, but for the class."""
+    plain = dict(eps=1e-2, momentum=0.5)
+    for options in (plain, plain | {"affine": False}, plain | {"momentum": None}):
+        norm = torch.nn.BatchNorm2d(3, **options)
+        norm.requires_grad_(False).eval()
+        kept = dict(vars(norm))
+        for device, kind in (("cpu", distributed.BatchNorm2d), ("cuda", torch.nn.SyncBatchNorm)):
+            norm.__class__ = torch.nn.BatchNorm2d
+            distributed.synchronise(norm, torch.device(device))  # a root, too
+            assert type(norm) is kind
+            assert {name: value for name, value in vars(norm).items() if name != "process_group"} == kept
+    parent = torch.nn.Sequential(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.nn.BatchNorm1d(3))
+    distributed.synchronise(parent, torch.device("cpu"))
+    assert [type(m).__module__ for m in (parent[0][0], parent[1])] == [
+        "sastc.distributed",
+        torch.nn.BatchNorm1d.__module__,
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}, {"eps": 0.1, "momentum": 0.5}])
+def test_own_batch_norm_is_torchs(options, monkeypatch):
+    norm, ours = (kind(3, **options).double() for kind in (torch.nn.BatchNorm2d, distributed.BatchNorm2d))
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(distributed, "size", lambda: 2)  # one process that believes in another
+    monkeypatch.setattr(distributed, "total", lambda tensor: tensor)
+    for batch in (x, 3 * x + 1):
+        torch.testing.assert_close(ours(batch), norm(batch))
+    for name, buffer in norm.named_buffers():
+        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer)
