@@ -1,9 +1,10 @@
 """Self-attentive spatio-temporal calibration (SASTC) for ANN-to-SNN distillation.
 
-Names are imported when first used, so that ``sastc.RunConfig`` does not wait for torch.
+Names and modules are imported when first used, so that ``sastc.RunConfig`` does not wait for torch.
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 _HOME = {
@@ -33,9 +34,11 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'sastc' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sastc.{_HOME[name]}"), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(f"sastc.{_HOME[name]}"), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"sastc.{name}"):
+        return importlib.import_module(f"sastc.{name}")
+    raise AttributeError(f"module 'sastc' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
 from typing import Any
 
 import yaml
@@ -551,9 +552,7 @@ def _check(field: dataclasses.Field, value: Any) -> Any:
 
     kind, meta = str(field.type), field.metadata
     if "tuple" in kind:
-        if not isinstance(value, tuple | list) or any(
-            isinstance(v, bool) or not isinstance(v, int | float) for v in value
-        ):
+        if not isinstance(value, tuple | list) or any(isinstance(v, bool) or not isinstance(v, Real) for v in value):
             fail()
         value = numbers = tuple(float(v) for v in value)
     elif "bool" in kind:
@@ -561,13 +560,14 @@ def _check(field: dataclasses.Field, value: Any) -> Any:
             fail()
         return value
     elif "float" in kind:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):
             fail()
         value = float(value)
         numbers = (value,)
     elif "int" in kind:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, Integral):
             fail()
+        value = int(value)
         numbers = (value,)
     else:
         if not isinstance(value, str) or (meta["choices"] and value not in meta["choices"]):

@@ -1,7 +1,10 @@
 import dataclasses
 import hashlib
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,3 +229,20 @@ def test_what_a_scale_changes_and_what_a_run_changes():
     assert RunConfig(dataset="cifar10", scale="paper").scaled == {}
     assert "beta" not in config.replace(method="kd").scaled
     assert RunConfig(method="teacher", batch_size=64).changed == {"batch_size": 64}
+
+
+def test_numbers_of_numpy_become_pythons():
+    given = dict(timesteps=np.int64(3), beta=np.float32(0.5), seed=np.uint8(7), milestones=(np.float32(0.5), 0.75))
+    config = RunConfig(**given)
+    assert config == RunConfig(timesteps=3, beta=0.5, seed=7, milestones=(0.5, 0.75))
+    assert [type(getattr(config, name)) for name in ("timesteps", "beta", "seed")] == [int, float, int]
+    assert config.identity == RunConfig(**{name: getattr(config, name) for name in given}).identity
+    with pytest.raises(ConfigError, match="timesteps="):
+        RunConfig(timesteps=np.float64(3))
+
+
+def test_modules_are_attributes_of_the_package():
+    code = "import sastc; print(sastc.attention.attention_bounds(2), sastc.data.__name__); sastc.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "(0.11920292202211755, 0.8807970779778824) sastc.data\n"
+    assert "module 'sastc' has no attribute 'nothing'" in done.stderr

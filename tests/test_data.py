@@ -250,3 +250,11 @@ def test_subset_that_empties_a_class(classes):
 def test_bad_arguments_name_field_value_and_range(options, message):
     with pytest.raises(ValueError, match=message):
         load_dataset(**{"name": "digits", **options})
+
+
+def test_arguments_may_be_numbers_of_numpy(digits):
+    given = dict(train_subset=np.int64(100), data_seed=np.uint8(3), label_noise=np.float32(0.5))
+    ours, theirs = (
+        load_dataset("digits", **options).provenance for options in (given, {n: v.item() for n, v in given.items()})
+    )
+    assert json.dumps(ours) == json.dumps(theirs)

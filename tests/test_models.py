@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -735,3 +736,12 @@ def test_convolution_is_torchs(side):
     torch.testing.assert_close(layer(x), plain(x))
     found, expected = (torch.autograd.grad(m(x).square().sum(), list(m.parameters())) for m in (layer, plain))
     torch.testing.assert_close(found, expected)
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    sizes = dict(num_classes=np.int64(4), in_channels=np.int32(1), image_size=np.int64(16), width=np.float32(0.0625))
+    net = create_model("vgg11", timesteps=np.int64(3), **sizes)
+    assert type(net.timesteps) is int
+    assert net(torch.zeros(2, 1, 16, 16)).shape == (2, 4)
+    net.timesteps = np.int64(2)
+    assert type(net.timesteps) is int

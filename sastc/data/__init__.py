@@ -6,6 +6,7 @@
 import math
 import os
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -105,14 +106,13 @@ def load_dataset(
     if name not in DATASETS:
         raise ValueError(f"dataset={name!r}: must be one of {', '.join(DATASETS)}")
     size = IMAGE_SIZES[name] if image_size is None else image_size
-    _check_integer("image_size", size, 8, 1024)
-    _check_integer("data_seed", data_seed, 0)
-    if train_subset is not None:
-        _check_integer("train_subset", train_subset, 1)
-    _check_fraction("train_fraction", train_fraction, zero=False)
-    _check_fraction("label_noise", label_noise, zero=True)
+    size = _integer("image_size", size, 8, 1024)
+    data_seed = _integer("data_seed", data_seed, 0)
+    train_subset = None if train_subset is None else _integer("train_subset", train_subset, 1)
+    train_fraction = _fraction("train_fraction", train_fraction, zero=False)
+    label_noise = _fraction("label_noise", label_noise, zero=True)
     if name in EVENT_DATASETS:
-        _check_integer("timesteps", timesteps, 1, 1024)
+        timesteps = _integer("timesteps", timesteps, 1, 1024)
         for field, value, choices in (
             ("binning", binning, BINNINGS),
             ("event_augment", event_augment, EVENT_AUGMENT),
@@ -153,7 +153,7 @@ def load_dataset(
         dataset = replace(dataset, crop_padding=moved, flip=flip, wrap=event_augment == "roll")
 
     if validation:
-        _check_fraction("validation", validation, zero=True)
+        validation = _fraction("validation", validation, zero=True)
         rest, held = hold_out(dataset.train, validation, data_seed)
         dataset = replace(dataset, train=rest, test=held)
     train = subset(dataset.train, dataset.classes, train_subset, train_fraction, data_seed)
@@ -174,13 +174,16 @@ def load_dataset(
     return replace(dataset, train=train, provenance={**dataset.provenance, **drawn})
 
 
-def _check_integer(field: str, value: int, low: int, high: int | None = None) -> None:
+def _integer(field: str, value: int, low: int, high: int | None = None) -> int:
     allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not integer or value < low or (high is not None and value > high):
         raise ValueError(f"{field}={value!r}: must be {allowed}")
+    return int(value)
 
 
-def _check_fraction(field: str, value: float, *, zero: bool) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _fraction(field: str, value: float, *, zero: bool) -> float:
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not (0 <= value <= 1) or (value == 0 and not zero):
         raise ValueError(f"{field}={value!r}: must be a number in {'[0, 1]' if zero else '(0, 1]'}")
+    return float(value)

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -130,7 +131,7 @@ def create_model(
         check(key, value, is_count(value), "an integer >= 1")
     for key, value in (("width", width), ("tdbn_alpha", tdbn_alpha)):
         if key == "width" or value is not None:
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            number = isinstance(value, Real) and not isinstance(value, bool)
             check(key, value, number and 0 < value < math.inf, "a positive finite number")
 
     make_neuron = _neuron_factory(neuron, neuron_options or {})
@@ -141,11 +142,11 @@ def create_model(
         name=name,
         make_neuron=make_neuron,
         spiking=spiking,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
-        width=width,
-        timesteps=timesteps if spiking else None,
+        num_classes=int(num_classes),
+        in_channels=int(in_channels),
+        image_size=int(image_size),
+        width=float(width),
+        timesteps=int(timesteps) if spiking else None,
         taps=taps,
         tap=tap,
         output=output,

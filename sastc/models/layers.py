@@ -6,6 +6,7 @@ chain of *stages*, a stage a chain of *units*. The last unit of a stage is the p
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ def check(field: str, value: Any, valid: bool, allowed: str) -> None:
 
 def is_count(value: Any) -> bool:
     """Whether `value` is an integer of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 class Conv(nn.Conv2d):

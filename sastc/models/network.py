@@ -81,7 +81,7 @@ class Network(nn.Module):
     @timesteps.setter
     def timesteps(self, timesteps: int) -> None:
         check("timesteps", timesteps, self.spiking and is_count(timesteps), "an integer >= 1, in an SNN alone")
-        self.stages["stem"][0].timesteps = timesteps
+        self.stages["stem"][0].timesteps = int(timesteps)
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Candidate layers and logits.
@@ -123,8 +123,9 @@ class Network(nn.Module):
     def logits_by_step(self, x: Tensor) -> Tensor:
         """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward` if it stopped there.
 
-        The last entry is :meth:`forward`'s. In training mode the batch norms have seen all T steps; evaluate for what
-        t steps alone would give. (1, B, N) for an ANN.
+        The last entry is :meth:`forward`'s up to rounding: here the classifier runs at every step, there on the mean.
+        In training mode the batch norms have seen all T steps; evaluate for what t steps alone would give. (1, B, N)
+        for an ANN.
         """
         outputs = self.step_logits(x)
         steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
