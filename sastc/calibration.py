@@ -154,9 +154,9 @@ def feature_distance(
     projector : nn.Module
         Maps ``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``.
     resize_student : {"max", "avg"}
-        Adaptive pooling of a student map that is larger than its target.
+        Adaptive pooling, to the target's size, of a student map that is higher or wider than its target.
     small_student : {"pool_target", "upsample_student"}
-        What to do with a student map that is smaller than its target.
+        What to do with any other student map that is not of its target's size.
 
     Returns
     -------

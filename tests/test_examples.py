@@ -54,6 +54,19 @@ def test_own_network_prints_what_the_book_shows():
     assert len(shown) == 7
 
 
+def test_measures_on_a_network_of_ones_own():
+    output = run("own_measures")
+    assert re.search(r"^mismatch score +[\d.]+$", output, re.M)
+    trace = [float(v) for v in re.search(r"^Fisher information (.+)$", output, re.M)[1].split()]
+    assert len(trace) == 4
+    assert min(trace) > 0
+    # stride 2 on 16 pixels: windows of 2 and seven times 3 pixels; 16 channels, 4 steps
+    assert f"{(2 + 7 * 3) ** 2 * 16 * 4:,} MACs" in output
+    rows = dict(line.split()[:2] for line in output.splitlines() if re.match(r" *(convs|head)", line))
+    assert rows == {"convs.0.0": "image", "convs.1.0": "spikes", "head": "pooled"}
+    assert output.endswith("(4, 64, 4, 4), the same as of the collected spikes: True\n")
+
+
 def test_own_images_are_recorded_and_loaded(tmp_path):
     output = run("own_images", cwd=tmp_path)
     assert re.search(r"imagefolder-resnet18-resnet34-sastc-T2-s0-\w+ [\d.]+ % \(2, 2, \d, \d\)", output)

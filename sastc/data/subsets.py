@@ -2,7 +2,8 @@
 
 Only raw 64-bit words of PCG64 are used: NumPy promises that stream for all versions, which it does not for
 `Generator.permutation` and friends. Words belong to an image's place in the full split, so an image has the
-same rank and the same wrong label whatever subset it is in.
+same rank and the same wrong label whatever subset it is in. Where validation images are held out, the ranks of
+`subset` alone belong to places among the images that are left: its order is another one than without.
 """
 
 import hashlib
