@@ -84,8 +84,9 @@ class Probe:
         if isinstance(test.images, Tensor):
             arrays["instance_image"] = test.images[:INSTANCES]
         if model.spiking:
-            for name in model.tap_names:
-                arrays[f"sam_{name}"] = spike_activation_map(model, first, layer=name).transpose(0, 1)
+            for name in model.tap_names:  # in pre-activation networks only the last has a neuron
+                if name == model.tap_names[-1] or not isinstance(model.stages[name][-1].neuron, nn.Identity):
+                    arrays[f"sam_{name}"] = spike_activation_map(model, first, layer=name).transpose(0, 1)
         else:
             with torch.enable_grad():
                 arrays["cam"] = class_activation_map(model, first)

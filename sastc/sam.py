@@ -22,8 +22,8 @@ def spike_activation_map(model: nn.Module, x: Tensor, *, layer: str | None = Non
         Images (B, C, H, W) or sequences (T, B, C, H, W).
     layer : str, optional
         The name of any module that spikes and is called once, on all steps; in a :class:`sastc.models.Network` also a
-        stage ("stem", "stage1", ...) for its last neuron. Its default, there alone, is the last neuron that has a map:
-        the last stage's, or in pre-activation networks the one behind it.
+        stage ("stem", "stage1", ...) for its last neuron, or in pre-activation networks the last stage for the neuron
+        behind it. The default, there alone, is the last stage.
     gamma : float
         Steepness γ of the kernel, not negative; 0.5 in Kim & Panda's code.
 
@@ -97,8 +97,8 @@ def class_activation_map(
     class_index : int or Tensor, optional
         One class, or one for each image (B,); by default the class that the model predicts.
     layer : str, optional
-        The name of any module with a map; in a :class:`sastc.models.Network` also a stage, and by default the last
-        activation that has one.
+        The name of any module with a map; in a :class:`sastc.models.Network` also a stage, as in
+        :func:`spike_activation_map`, and by default the last.
 
     Returns
     -------
@@ -150,12 +150,13 @@ def _name(model: nn.Module) -> str:
 
 def _find(model: nn.Module, layer: str | None) -> nn.Module:
     """Module whose output is looked at."""
-    stages = model.stages if isinstance(model, Network) else {}
-    if layer is None and stages:
-        last = list(stages.values())[-1][-1].neuron
-        return model.neck[1] if isinstance(last, nn.Identity) else last  # pre-activation: norm, neuron, pool ...
+    stages = dict(model.stages) if isinstance(model, Network) else {}
+    last = next(reversed(stages), None)
+    layer = last if layer is None else layer
     if layer in stages:
-        return stages[layer][-1].neuron
+        neuron = stages[layer][-1].neuron
+        behind = layer == last and isinstance(neuron, nn.Identity)  # pre-activation: norm, neuron, pool ...
+        return model.neck[1] if behind else neuron
     named = dict(model.named_modules())
     allowed = f"one of {', '.join(stages)} or the name" if stages else "the name"
     check("layer", layer, layer in named, f"{allowed} of a module, see model.named_modules()")

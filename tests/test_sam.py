@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_models import PRE_ACTIVATION, STANDARD, VARIANTS, WIDE, ids, images, small
 
+import sastc
 from sastc.neurons import LIF
 from sastc.sam import class_activation_map, contribution_map, heatmap, spike_activation_map
 
@@ -50,6 +51,7 @@ def test_last_map_of_every_network(name, options):
     for tap in ("spikes",) if pre_activation else ("spikes", "membrane"):
         net, x, seen = small(name, timesteps=3, tap=tap, **options), images(), []
         ours = spike_activation_map(net, x, gamma=0.7)
+        assert torch.equal(spike_activation_map(net, x, gamma=0.7, layer=[*net.stages][-1]), ours)
         neuron = last_neuron(net, pre_activation)
         with torch.no_grad(), neuron.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output)):
             net(x)
@@ -83,6 +85,14 @@ def test_only_maps_of_spikes():
         spike_activation_map(small("vgg11", "relu"), images())
     with pytest.raises(ValueError, match="model='vgg11': must be an ANN"):
         class_activation_map(small("vgg11"), images())
+
+
+def test_runs_record_the_maps_of_every_network(tiny, tmp_path):
+    """The stages of a pre-activation network end in sums, so its last neuron's map is all there is."""
+    for student, layers in (("resnet18", ["stage1", "stage2", "stage3"]), ("wrn28_4", ["stage3"])):
+        config = tiny(student=student, teacher="", method="baseline", epochs=1)
+        measures = sastc.run(config, results=tmp_path, progress=False).measures
+        assert [name for name in measures if name.startswith("sam_")] == [f"sam_{layer}" for layer in layers]
 
 
 class Own(torch.nn.Module):
