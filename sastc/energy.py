@@ -91,7 +91,7 @@ def count_energy(
 
     What a layer sees decides. Spikes cost one AC for every connection that the spiking neuron truly has; anything else
     costs one MAC for every connection, zeros included. Spikes stay spikes through what only moves or copies them
-    (reshaping, indexing, unbind, cat, stack, repeat: :data:`SAME_VALUES`) and through max-pools. Behind an average pool
+    (reshaping, indexing, unbind, cat, stack, repeat: ``SAME_VALUES``) and through max-pools. Behind an average pool
     or a mean over the last two dimensions ("pooled") every input that is not zero counts as one spike. Whatever else is
     computed from spikes, such as the output of a layer or of a batch norm and a residual sum, is analog until the next
     neuron: so are the inputs of a second linear layer in a row (VGG-11's head) and those of PyramidNet's first
@@ -150,12 +150,12 @@ class _Kind(Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         with torch._C.DisableTorchFunctionSubclass():
             out = func(*args, **kwargs or {})
-        return _of_kind(out, _kind_after(func.__name__, *args, **kwargs or {}))
+        return _of_kind(out, _kind_after(getattr(func, "__name__", ""), *args, **kwargs or {}))
 
 
 def _kind_after(name: str, x: Any = None, *args: Any, **kwargs: Any) -> str | None:
     """Kind of what a function makes of a tensor, or of a list of tensors; None where it changes the values."""
-    x = kwargs.get("tensors", x)
+    x = kwargs.get("tensors", kwargs.get("input", x))
     kinds = {getattr(each, "kind", None) for each in (x if isinstance(x, (tuple, list)) else (x,))}
     pooled = name in AVERAGE_POOLS or (name == "mean" and _over_pixels(x, *args, **kwargs))
     if not (pooled or name in SAME_VALUES):
@@ -203,7 +203,7 @@ class _Counter:
                     "or Linear"
                 )
         self.encoding = encoding if spiking else "once"
-        self.static_steps = (timesteps or getattr(model, "timesteps", 1)) if spiking else 1
+        self.static_steps = (timesteps or getattr(model, "timesteps", None) or 1) if spiking else 1
         self.samples = self.timesteps = 0
         self.sums: dict[tuple[str, str, str], Counter[str]] = {}
         self.seen: dict[tuple[str, str, str], Counter[str]] = {}  # in one batch

@@ -219,6 +219,8 @@ def test_an_argument_goes_before_the_attribute():
     net = Shown("kept", LIF())
     net.timesteps = 2
     assert count_energy(net, torch.ones(1, 1, 2, 2), timesteps=3).macs == 12
+    net.timesteps = None
+    assert count_energy(net, torch.ones(1, 1, 2, 2)).macs == 4
 
 
 def test_vectors_are_inputs_too():
@@ -270,7 +272,14 @@ def test_spikes_stay_spikes(function):
     assert row.acs == pytest.approx(synaptic(seen, conv_connections(layer, (2, 4, 4))))
 
 
-@pytest.mark.parametrize("mean", [lambda x: x.mean((-2, -1)), lambda x: torch.mean(x, dim=[3, 4])])
+MEANS = [
+    lambda x: x.mean((-2, -1)),
+    lambda x: torch.mean(x, dim=[3, 4]),
+    lambda x: torch.mean(input=x, dim=(-1, 3)),
+]
+
+
+@pytest.mark.parametrize("mean", MEANS)
 def test_a_mean_over_the_last_two_dimensions_is_an_average_pool(mean):
     spikes, layer = train(2, 3, 4, 2, 2, rate=0.2), nn.Linear(4, 3)
     rows = [
