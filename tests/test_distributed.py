@@ -189,24 +189,23 @@ def test_fields_for_several_devices_leave_recorded_runs_their_names(tiny):
             tiny(accumulate=accumulate)
 
 
-def test_synchronised_batch_norms_keep_what_they_are():
-    """As with one process, where the classes are torch's own, but for the class."""
-    plain = dict(eps=1e-2, momentum=0.5)
-    for options in (plain, plain | {"affine": False}, plain | {"momentum": None}):
-        norm = torch.nn.BatchNorm2d(3, **options)
-        norm.requires_grad_(False).eval()
-        kept = dict(vars(norm))
-        for device, kind in (("cpu", distributed.BatchNorm2d), ("cuda", torch.nn.SyncBatchNorm)):
-            norm.__class__ = torch.nn.BatchNorm2d
-            distributed.synchronise(norm, torch.device(device))  # a root, too
-            assert type(norm) is kind
-            assert {name: value for name, value in vars(norm).items() if name != "process_group"} == kept
-    parent = torch.nn.Sequential(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.nn.BatchNorm1d(3))
-    distributed.synchronise(parent, torch.device("cpu"))
-    assert [type(m).__module__ for m in (parent[0][0], parent[1])] == [
-        "sastc.distributed",
-        torch.nn.BatchNorm1d.__module__,
-    ]
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("device", "kind"), [("cpu", distributed.BatchNorm2d), ("cuda", torch.nn.SyncBatchNorm)])
+@pytest.mark.parametrize("inside", [torch.nn.Sequential, lambda norm: norm], ids=["inside", "root"])
+def test_synchronised_batch_norms_keep_what_they_are(affine, device, kind, inside):
+    norm = torch.nn.BatchNorm2d(3, eps=1e-2, momentum=0.5, affine=affine).requires_grad_(False).eval()
+    module = inside(norm)
+    distributed.synchronise(module, torch.device(device))
+    found = module if module is norm else module[0]
+    assert type(found) is kind
+    assert (found.eps, found.momentum, found.affine, found.training) == (1e-2, 0.5, affine, False)
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_batch_norms_of_other_kinds_are_left_alone():
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    distributed.synchronise(module, torch.device("cpu"))
+    assert type(module[0]) is torch.nn.BatchNorm1d
 
 
 @pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}, {"eps": 0.1, "momentum": 0.5}])

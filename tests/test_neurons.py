@@ -92,7 +92,7 @@ def test_decay_and_threshold():
 def test_initial_potential_may_be_a_number():
     x = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
     full = torch.full((1,), 1.7, dtype=torch.float64)
-    for u0 in (1.7, np.float32(1.7).item(), np.array(1.7)):
+    for u0 in (1.7, np.float64(1.7), np.array(1.7)):
         torch.testing.assert_close(LIF().membrane(x, u0), LIF().membrane(x, full))
     assert LIF()(x, 3).flatten().tolist() == LIF()(x, 3 * torch.ones(1)).flatten().tolist() == [1, 0]
 
