@@ -34,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{process}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last finished epoch", file=sys.stderr)
+        goes_on = "with --force the same command starts again; what was recorded before is kept"
+        if not getattr(options, "force", False):
+            goes_on = "the same command goes on from the last finished epoch"
+        print(f"interrupted: {goes_on}", file=sys.stderr)
         return 130
     return 0
 
@@ -104,7 +107,9 @@ def _print_run(run: records.Run) -> None:
     print(run.path)
     print(f"  made by   {run.config.command}")
     if not run.complete:
-        print("  unfinished: the same command goes on from the last finished epoch")
+        kept = any(run.path.glob("checkpoint*.pt"))
+        where = "goes on from the last finished epoch" if kept else "starts it from the first epoch"
+        print(f"  unfinished: the same command {where}")
         return
     metrics, provenance = run.metrics, run.provenance
     print(f"  accuracy  last {metrics['last_accuracy']:.2f} %, best {metrics['best_accuracy']:.2f} %"

@@ -11,6 +11,7 @@
 ``log.txt``           the same for human eyes
 ``weights.pt``        weights after the last epoch (not in git)
 ``checkpoint*.pt``    the two latest epochs of a run that is not complete, headed by their SHA-256 (not in git)
+``again``             folder of the same files, where a recorded run is made again (not in git)
 ====================  ==================================================================================
 """
 
@@ -34,6 +35,8 @@ import numpy as np
 import pandas as pd
 
 from sastc.config import RunConfig
+
+AGAIN = "again"  # folder in a recorded run's, where it is made again
 
 MEASURES = {
     "student_layers": "(S,) names of the student layers",
@@ -125,7 +128,7 @@ def run_path(config: RunConfig, results: str | Path) -> Path:
 
 def list_runs(results: str | Path = "results") -> list[Run]:
     """All runs below a folder, by path."""
-    return [Run(p.parent) for p in sorted(Path(results).rglob("config.json"))]
+    return [Run(p.parent) for p in sorted(Path(results).rglob("config.json")) if p.parent.name != AGAIN]
 
 
 def find_run(name: str, results: str | Path = "results") -> Run:
@@ -215,6 +218,20 @@ def remove_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a run that is complete."""
     for path in folder.glob("checkpoint*"):
         path.unlink()
+
+
+def take_over(folder: Path) -> None:
+    """Put a run that was made again in the place of the recorded one, once it is complete.
+
+    Killed in the middle it leaves a run that is not complete, and the next call goes on. No mixture is ever complete.
+    """
+    again = folder / AGAIN
+    if not (again / "metrics.json").exists():
+        return
+    (folder / "metrics.json").unlink(missing_ok=True)
+    for path in sorted(again.iterdir(), key=lambda path: path.name == "metrics.json"):  # which comes last
+        os.replace(path, folder / path.name)
+    again.rmdir()
 
 
 def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def run(
     progress : bool
         Show a progress bar.
     force : bool
-        Run again even if a result is recorded.
+        Run again, from the first epoch, even if a result is recorded. The new one takes its place when it is complete.
     compiler : str, optional
         Compile the student's steps with this backend of ``torch.compile``; "inductor" replays them as CUDA graphs on a
         GPU. Their numbers differ by rounding, which flips spikes, and the provenance says so. By default neurons alone
@@ -75,22 +75,34 @@ def run(
         The run cannot start or go on: another process has it, the folder cannot be written, the data is too small for
         the batch size, or the loss is no longer finite. What was recorded before is kept.
     """
-    folder = records.run_path(config, results)
+    return _run(config, force, compiler, results=results, data=data, device=device, progress=progress)
+
+
+def _run(
+    config: RunConfig, force: bool = False, compiler: str | None = None, needs_weights: bool = False, **options: Any
+) -> Run:
+    """:func:`run`; with `needs_weights` a recorded run without weights is made again, or goes on being made again."""
+    folder = records.run_path(config, options["results"])
     recorded = Run(folder)
-    with distributed.processes(device) as device, contextlib.ExitStack() as stack:
-        if distributed.once(lambda: recorded.complete) and not force:
+
+    def done() -> bool:
+        return recorded.complete and not force and ((folder / "weights.pt").exists() or not needs_weights)
+
+    with distributed.processes(options["device"]) as device, contextlib.ExitStack() as stack:
+        if distributed.once(done):
             return recorded
         distributed.once(lambda: stack.enter_context(_locked(folder)))
-        if distributed.once(lambda: recorded.complete) and not force:  # another process has just finished it
+        distributed.once(lambda: records.take_over(folder))  # if a process was killed doing so
+        if distributed.once(done):  # another process has just finished it
             return recorded
-        if force and distributed.rank() == 0:
-            (folder / "metrics.json").unlink(missing_ok=True)
-            records.remove_checkpoints(folder)
-        training = _Training(config, folder, data, device, progress)  # mistakes show before work starts
+        place = distributed.once(lambda: folder / records.AGAIN if recorded.complete else folder)
+        # mistakes show before work starts
+        training = _Training(config, place, options["data"], device, options["progress"])
         if compiler:
             training.compile(compiler)
-        teacher = _teacher(config, results=results, data=data, device=device, progress=progress)
-        return training.run(teacher)
+        training.run(_teacher(config, **options | {"device": device}), from_start=force)
+        distributed.once(lambda: records.take_over(folder))
+        return recorded
 
 
 @contextlib.contextmanager
@@ -119,7 +131,7 @@ def _teacher(config: RunConfig, **options: Any) -> Run | None:
     # weights are not kept in git
     weights_missing = distributed.once(lambda: Run(path).complete and not (path / "weights.pt").exists())
     recorded = distributed.once(lambda: Run(path).metrics["weights_sha256"]) if weights_missing else None
-    teacher = run(wanted, force=weights_missing, **options)
+    teacher = _run(wanted, needs_weights=True, **options)
     if recorded and distributed.rank() == 0 and (made := teacher.metrics["weights_sha256"]) != recorded:
         warnings.warn(
             f"{teacher.name} is trained again, as its weights were missing, and is not the recorded teacher: weights "
@@ -220,8 +232,8 @@ class _Training:
             return SelfAttentiveCalibration(*shapes, config.mlp_dim, **options, **sizes)
         return nn.Identity()
 
-    def run(self, teacher: Run | None) -> Run:
-        """Train to the end and record."""
+    def run(self, teacher: Run | None, from_start: bool = False) -> None:
+        """Train to the end and record; goes on from a checkpoint unless `from_start`."""
         config, folder = self.config, self.folder
         if teacher:
             weights = teacher.path / "weights.pt"
@@ -229,6 +241,8 @@ class _Training:
             self.teacher.load_state_dict(state)
         if self.device.type == "cuda":  # the teacher's training, in the same process, does not count
             torch.cuda.reset_peak_memory_stats(self.device)
+        if from_start and self.writes:
+            records.remove_checkpoints(folder)
         first = self._resume()
         if self.writes:
             self._write_beginning(teacher, first)
@@ -244,7 +258,7 @@ class _Training:
                 if not np.isfinite(row["train_loss"]) or not self._weights_are_finite():
                     what = "a weight" if np.isfinite(row["train_loss"]) else "the loss"
                     raise RunError(
-                        f"{what} is not finite in epoch {epoch + 1} of {folder.name}: "
+                        f"{what} is not finite in epoch {epoch + 1} of {config.name}: "
                         "try a smaller learning_rate or beta; the epochs before are kept"
                     )
                 self.history.append(row)
@@ -256,7 +270,6 @@ class _Training:
         self._measure_at_the_end()
         if self.writes:
             self._finish(best, peak)
-        return Run(folder)
 
     def _write_beginning(self, teacher: Run | None, first: int) -> None:
         """Record what is about to be run, from which epoch."""
@@ -295,7 +308,7 @@ class _Training:
             if then != here:
                 changed = [name for name in {**then, **here} if then.get(name) != here.get(name)]
                 raise RunError(
-                    f"{self.folder.name} was begun with {what} {then.get(key)}, not the {what} {here.get(key)} of now "
+                    f"{self.config.name} was begun with {what} {then.get(key)}, not the {what} {here.get(key)} of now "
                     f"(other {', '.join(changed)}): go on with the former, or start again with force"
                 )
         return [*was.get("begun", ()), {name: was[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}]

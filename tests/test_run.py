@@ -1,5 +1,6 @@
 """Training, records and recovery, with real processes that are really killed."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -20,6 +21,7 @@ from conftest import TINY_SETTINGS
 
 import sastc
 from sastc import records
+from sastc.__main__ import main
 from sastc.config import METHODS
 from sastc.data import normalise
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
@@ -319,6 +321,99 @@ def test_teacher_trained_again_is_compared_with_the_recorded_one(tiny, tmp_path)
     records.write_json(teacher.path / "metrics.json", teacher.metrics | {"weights_sha256": 64 * "0"})
     with pytest.warns(UserWarning, match=f"{teacher.name} is trained again.* instead of 0000000000"):
         assert sastc.run(config.replace(seed=1), results=tmp_path, progress=False).complete
+
+
+@pytest.fixture
+def content():
+    """Content of the files of a folder, the lock's left out."""
+    return lambda folder: {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
+
+
+def test_recorded_run_stays_whole_until_the_new_one_is(tiny, tmp_path, content, monkeypatch):
+    config = tiny(method="baseline", teacher="", epochs=8)
+    done = sastc.run(config, results=tmp_path, progress=False)
+    before, again = content(done.path), done.path / records.AGAIN
+    with monkeypatch.context() as patch:
+        patch.setattr(sastc.train, "_dataset", lambda *_: exec('raise OSError("not there")'))
+        with pytest.raises(OSError, match="not there"):
+            sastc.run(config, results=tmp_path, progress=False, force=True)
+    assert content(done.path) == before
+    assert not again.exists()
+    process = train_process(tmp_path, *config.arguments, "--force")
+    wait_for_epochs(again, 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert content(done.path) == before
+    assert list(again.glob("checkpoint*"))
+    assert [run.path for run in sastc.list_runs(tmp_path)] == [done.path]
+    assert sastc.run(config, results=tmp_path, progress=False).path == done.path, "recorded: needs no work"
+    new = sastc.run(config, results=tmp_path, progress=False, force=True)
+    assert not again.exists()
+    assert new.provenance["resumed_at_epoch"] is None
+    assert (new.path / "log.txt").read_bytes() != before["log.txt"]
+    assert new.metrics["weights_sha256"] == json.loads(before["metrics.json"])["weights_sha256"]
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_killed_while_the_new_run_takes_its_place(tmp_path, monkeypatch, steps):
+    """No mixture of old and new is complete, wherever it stops, and the next call goes on."""
+    names = ("history.csv", "metrics.json", "weights.pt")
+    for folder, text in ((tmp_path / records.AGAIN, "new"), (tmp_path, "old")):
+        for name in names:
+            records.write(folder / name, text)
+    left = iter(range(steps))
+
+    def killed(original):
+        def call(*arguments, **options):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed(os.replace))
+        patch.setattr(type(tmp_path), "unlink", killed(type(tmp_path).unlink))
+        patch.setattr(type(tmp_path), "rmdir", killed(type(tmp_path).rmdir))
+        records.take_over(tmp_path)
+    if Run(tmp_path).complete:
+        assert len({(tmp_path / name).read_text() for name in names}) == 1
+    records.take_over(tmp_path)
+    assert [(tmp_path / name).read_text() for name in names] == ["new"] * 3
+    records.take_over(tmp_path)
+
+
+def test_teacher_made_again_keeps_its_record_and_goes_on(tiny, tmp_path, content, monkeypatch):
+    """Killed or interrupted while the teacher of a clone is trained, which has no weights."""
+    config = tiny(method="kd", epochs=1, teacher_epochs=3)
+    teacher = sastc.run(config.teacher_config(), results=tmp_path, progress=False)
+    (teacher.path / "weights.pt").unlink()
+    before = content(teacher.path)
+
+    def stop(self, number, *arguments, epoch=_Training._epoch):
+        if number == 2:
+            raise KeyboardInterrupt
+        return epoch(self, number, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Training, "_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sastc.run(config, results=tmp_path, progress=False)
+    assert content(teacher.path) == before
+    sastc.run(config, results=tmp_path, progress=False)
+    assert teacher.provenance["resumed_at_epoch"] == 2
+    assert teacher.metrics["weights_sha256"] == json.loads(before["metrics.json"])["weights_sha256"]
+    assert teacher.metrics["weights_sha256"] == records.sha256(teacher.path / "weights.pt")
+
+
+def test_show_promises_to_go_on_where_there_is_a_checkpoint(begun, capsys):
+    config, results = begun
+    run = Run(run_path(config, results))
+    assert main(["--results", str(results), "show", run.name]) == 0
+    assert "unfinished: the same command goes on from the last finished epoch" in capsys.readouterr().out
+    records.remove_checkpoints(run.path)
+    assert main(["--results", str(results), "show", run.name]) == 0
+    assert "unfinished: the same command starts it from the first epoch" in capsys.readouterr().out
 
 
 def test_confusion_counts_the_same_predictions_as_the_accuracy(tiny, tmp_path, monkeypatch):
