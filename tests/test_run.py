@@ -25,6 +25,7 @@ from sastc.__main__ import main
 from sastc.config import METHODS
 from sastc.data import normalise
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
+from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
 from sastc.train import _Training
 
@@ -105,6 +106,22 @@ def test_every_method_trains_and_records(run, tiny, method):
         assert measures["attention_instance"].shape == (2, 16, steps, students, teachers)
         np.testing.assert_allclose(measures["attention"].sum(-1), 1, rtol=1e-5)
         np.testing.assert_allclose(measures["attention_instance"].mean(1), measures["attention"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("student", "options"), [("pyramidnet20", {}), ("wrn28_4", {}), ("wrn16_2", {"wrn16_2_variant": "wide_resnet"})]
+)
+def test_students_that_sum_before_they_fire_record_maps_of_the_neuron_behind(run, tiny, student, options):
+    done = run(tiny(student=student, method="baseline", teacher="", epochs=1, threshold=0.1, **options))
+    maps = {name: array for name, array in done.measures.items() if name.startswith("sam_")}
+    model = sastc.load_model(done)
+    assert list(maps) == [f"sam_{model.tap_names[-1]}"], "the other stages have no neuron"
+    part = sastc.load_dataset("digits", image_size=8, train_subset=80)
+    x = normalise(part.test.images[done.measures["instance_index"]], part.mean, part.std)
+    expected = spike_activation_map(model, x, layer="neck.1")
+    (found,) = maps.values()
+    np.testing.assert_allclose(found, expected.transpose(0, 1), rtol=1e-5)
+    assert expected.max() > 0
 
 
 def test_methods_share_initial_weights_and_order(run, tiny):
