@@ -8,7 +8,7 @@ from torch import nn
 from sastc.config import RunConfig
 from sastc.data import Dataset, load_dataset
 from sastc.models import create_model
-from sastc.records import Run, RunError
+from sastc.records import Run
 
 # Fields that decide what both networks look like.
 SHAPE = ("width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps")
@@ -37,13 +37,12 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
 def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
     """The trained network of a finished run, in evaluation mode.
 
-    `role` is "student" or "teacher"; by default what the run trained. Raises RunError where ``weights.pt`` is missing.
+    `role` is "student" or "teacher"; by default what the run trained. Raises RunError where ``weights.pt`` is
+    missing or not the recorded one.
     """
     config = run.config
     model = build_model(config, dataset(config, data), role or ("teacher" if config.method == "teacher" else "student"))
-    if not (run.path / "weights.pt").exists():
-        raise RunError(f"{run.path} has no weights.pt: weights are not kept in git; make them with {config.command}")
-    model.load_state_dict(torch.load(run.path / "weights.pt", map_location="cpu", weights_only=True))
+    model.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
     return model.eval()
 
 

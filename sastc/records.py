@@ -112,6 +112,27 @@ class Run:
         with np.load(self.path / "measures.npz", allow_pickle=False) as arrays:
             return dict(arrays)
 
+    @property
+    def weights(self) -> Path:
+        """Path of ``weights.pt``, which is compared with the recorded hash.
+
+        Raises
+        ------
+        RunError
+            There is none, or it holds other weights than the recorded ones.
+        """
+        path = self.path / "weights.pt"
+        make = f"{self.config.command} --force"
+        if not path.exists():
+            raise RunError(f"{self.path} has no weights.pt: weights are not kept in git; make them with {make}")
+        found, recorded = sha256(path), self.metrics["weights_sha256"]
+        if found != recorded:
+            raise RunError(
+                f"{path} is damaged or of another run: its SHA-256 is {found[:10]}..., recorded is {recorded[:10]}...: "
+                f"delete it, and make it again with {make}"
+            )
+        return path
+
     def _json(self, name: str) -> dict[str, Any]:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import functools
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -201,6 +201,7 @@ def step_memory(config: RunConfig) -> Memory:
     """
     stay = mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module)  # a stand-in cannot be moved
     with stay, FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+        config = replace(config, fisher_samples=0)  # no part of a step, and of more images than a batch has
         training = _Training(config, Path(), stand_in(config, config.batch_size), torch.device("cpu"), False)
         return _measure_step(training, live)
 

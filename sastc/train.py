@@ -23,7 +23,7 @@ from sastc.build import build_model
 from sastc.build import dataset as _dataset
 from sastc.build import load_model as load_model
 from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
-from sastc.config import RunConfig
+from sastc.config import ConfigError, RunConfig
 from sastc.data import Dataset, epoch_batches, num_batches
 from sastc.energy import count_energy
 from sastc.fisher import fisher_trace
@@ -34,6 +34,9 @@ from sastc.stm import MeanMismatch, stm_from_mismatch
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
 ENERGY_IMAGES = 1024  # the paper's energy table counts on as many
+# Fields that decide what one teacher alone looks like.
+OWN_FIELDS = {"resnet18": ("resnet18_variant",), "wrn16_2": ("wrn16_2_variant",)}
+OWN_FIELDS |= {"vgg11": ("vgg_downsample", "vgg_head")}
 
 
 def run(
@@ -124,7 +127,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _teacher(config: RunConfig, **options: Any) -> Run | None:
     """The run of the config's teacher, trained if need be, with its weights at hand."""
     if config.teacher_run:
-        return distributed.once(lambda: _recorded_teacher(config.teacher_run, options["results"]))
+        return distributed.once(lambda: _recorded_teacher(config, options["results"]))
     if (wanted := config.teacher_config()) is None:
         return None
     path = records.run_path(wanted, options["results"])
@@ -141,10 +144,19 @@ def _teacher(config: RunConfig, **options: Any) -> Run | None:
     return teacher
 
 
-def _recorded_teacher(name: str, results: str | Path) -> Run:
-    teacher = records.find_run(name, results)
-    if teacher.config.method != "teacher" or not (teacher.path / "weights.pt").exists():
-        raise RunError(f"teacher_run={name!r}: must be a finished teacher run with its weights.pt")
+def _recorded_teacher(config: RunConfig, results: str | Path) -> Run:
+    """The run that `teacher_run` names, of the teacher that the config asks for."""
+    try:
+        teacher = records.find_run(config.teacher_run, results)
+    except RunError as error:
+        raise RunError(f"teacher_run={error}") from None
+    was = teacher.config
+    if was.method != "teacher" or not (teacher.complete and (teacher.path / "weights.pt").exists()):
+        raise RunError(f"teacher_run={config.teacher_run!r}: must be a finished teacher run with its weights.pt")
+    names = ("teacher", "dataset", "width", "image_size", *OWN_FIELDS.get(config.teacher, ()))
+    if other := [name for name in names if getattr(was, name) != getattr(config, name)]:
+        trained, asked = (", ".join(f"{name}={getattr(c, name)!r}" for name in other) for c in (was, config))
+        raise RunError(f"teacher_run={config.teacher_run!r}: was trained with {trained}; {asked} was asked for")
     return teacher
 
 
@@ -170,6 +182,8 @@ class _Training:
                 "must be at most that, or partial_batch=keep"
             )
         images = len(self.dataset.train)
+        if config.fisher_samples > images:
+            raise RunError(f"fisher_samples={config.fisher_samples}: must be at most the {images} training images")
         self.micro = distributed.micro_batch_size(images, config.batch_size, config.accumulate, self.keep_last)
         is_teacher = config.method == "teacher"
         with torch.random.fork_rng(devices=[]):
@@ -221,23 +235,29 @@ class _Training:
             return nn.Identity()
         config, shapes = self.config, (self.model.feature_shapes(), self.teacher.feature_shapes())
         self.layers = tuple(len(s) for s in shapes)
-        layer_pairs(config.stm_pairs, *self.layers)
+        self._pairs("stm_pairs")
         sizes = dict(resize_student=config.resize_student, small_student=config.small_student)
         sizes |= dict(projector_bn=config.projector_bn, target_norm=config.target_norm)
         if config.method == "feature_kd":
-            return LayerDistances(*shapes, layer_pairs(config.feature_pairs, *self.layers), **sizes)
+            return LayerDistances(*shapes, self._pairs("feature_pairs"), **sizes)
         if config.method == "sastc":
             names = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim", "attention")
             options = {name: getattr(config, name) for name in names}
             return SelfAttentiveCalibration(*shapes, config.mlp_dim, **options, **sizes)
         return nn.Identity()
 
+    def _pairs(self, field: str) -> list[tuple[int, int]]:
+        """The layer pairs of a field; an error names it."""
+        try:
+            return layer_pairs(getattr(self.config, field), *self.layers)
+        except ValueError as error:
+            raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
+
     def run(self, teacher: Run | None, from_start: bool = False) -> None:
         """Train to the end and record; goes on from a checkpoint unless `from_start`."""
         config, folder = self.config, self.folder
         if teacher:
-            weights = teacher.path / "weights.pt"
-            state = distributed.once(lambda: torch.load(weights, map_location="cpu", weights_only=True))
+            state = distributed.once(lambda: torch.load(teacher.weights, map_location="cpu", weights_only=True))
             self.teacher.load_state_dict(state)
         if self.device.type == "cuda":  # the teacher's training, in the same process, does not count
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -281,7 +301,7 @@ class _Training:
         if teacher:
             provenance["teacher"] = {
                 "run": teacher.name,
-                "weights_sha256": records.sha256(teacher.path / "weights.pt"),
+                "weights_sha256": teacher.metrics["weights_sha256"],
                 "accuracy": teacher.metrics["accuracy"],
             }
         provenance["resumed_at_epoch"] = first or None

@@ -250,12 +250,13 @@ def test_unwritable_folder_is_a_clear_error(tiny, tmp_path):
     ("changes", "words"),
     [
         (dict(batch_size=200), "batch_size=200.*80 images"),
-        (dict(method="feature_kd", feature_pairs="5-1"), "pairs='5-1'.*1..4"),
-        (dict(stm_pairs="nearest"), "pairs='nearest'"),
+        (dict(method="feature_kd", feature_pairs="5-1"), "^feature_pairs='5-1'.*1..4"),
+        (dict(stm_pairs="nearest"), "^stm_pairs='nearest'"),
+        (dict(fisher_samples=81), "^fisher_samples=81: must be at most the 80 training images"),
         (dict(student="wrn16_2", wrn16_2_variant="wide_resnet", student_tap="membrane"), "tap='membrane'"),
         (dict(train_subset=1000_000), "train_subset=1000000"),
         (dict(dataset="cifar10", train_subset=0), "cifar10"),
-        (dict(teacher_run="nobody"), "nobody"),
+        (dict(teacher_run="nobody"), "^teacher_run='nobody' .*no such run"),
     ],
 )
 def test_mistakes_show_before_any_work(tiny, tmp_path, monkeypatch, changes, words):
@@ -321,8 +322,10 @@ def test_a_run_does_not_go_on_with_other_images(begun, monkeypatch):
 
 def test_a_run_does_not_go_on_with_another_teacher(begun):
     config, results = begun
-    weights = run_path(config.teacher_config(), results) / "weights.pt"
+    teacher = Run(run_path(config.teacher_config(), results))
+    weights = teacher.path / "weights.pt"
     torch.save({name: value + 1 for name, value in torch.load(weights).items()}, weights)
+    records.write_json(teacher.path / "metrics.json", teacher.metrics | {"weights_sha256": records.sha256(weights)})
     with pytest.raises(RunError, match=r"begun with teacher digits-.*other weights_sha256"):
         sastc.run(config, results=results, progress=False)
 
@@ -555,6 +558,32 @@ def test_teacher_run_names_a_recorded_teacher(tiny, tmp_path):
     assert student.provenance["teacher"]["run"] == teacher.name
     with pytest.raises(RunError, match="must be a finished teacher run"):
         sastc.run(tiny(method="kd", teacher_run=student.name), results=tmp_path, progress=False)
+    other = tiny(method="kd", teacher_run=teacher.name, teacher="vgg11", width=1 / 8)
+    words = rf"^teacher_run='{teacher.name}': was trained with teacher='resnet19', width=0.0625; teacher='vgg11', width"
+    with pytest.raises(RunError, match=words):
+        sastc.run(other, results=tmp_path, progress=False)
+    # what a resnet19 has not may differ
+    assert sastc.run(tiny(method="kd", teacher_run=teacher.name, vgg_head="single"), results=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:-9], lambda content: content[:-9] + bytes(9)]
+)
+def test_weights_that_are_not_the_recorded_ones_are_not_used(tiny, tmp_path, damage):
+    teacher = sastc.run(tiny(method="kd").teacher_config(), results=tmp_path, progress=False)
+    weights = teacher.path / "weights.pt"
+    weights.write_bytes(damage(weights.read_bytes()))
+    words = rf"{weights} is damaged or of another run: .*delete it, and make it again with python -m sastc .*--force"
+    for use in (
+        lambda: sastc.load_model(teacher),
+        lambda: sastc.run(tiny(method="kd"), results=tmp_path, progress=False),
+        lambda: sastc.run(tiny(method="kd", teacher_run=teacher.name), results=tmp_path, progress=False),
+    ):
+        with pytest.raises(RunError, match=words):
+            use()
+    assert [run.path for run in sastc.list_runs(tmp_path)] == [teacher.path], "no student has started"
+    weights.unlink()
+    assert sastc.run(tiny(method="kd"), results=tmp_path, progress=False).complete
 
 
 @pytest.mark.parametrize("method", ["feature_kd", "sastc"])

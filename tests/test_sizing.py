@@ -135,3 +135,8 @@ def test_stand_in_has_the_shapes_of_the_data(tiny):
     for name in ("num_classes", "in_channels", "image_size"):
         assert getattr(made, name) == getattr(real, name)
     assert (len(real.train), len(real.test)) == sizing.SIZES["digits"][:2]
+
+
+def test_a_step_is_sized_where_more_images_are_measured_than_it_has(tiny):
+    config = tiny(train_subset=0)
+    assert sizing.step_memory(config.replace(fisher_samples=10_000)) == sizing.step_memory(config)
