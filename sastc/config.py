@@ -75,7 +75,7 @@ class RunConfig:
         "paper", "preset of the method: the text as printed, or the authors' released code", choices=VARIANTS
     )
     scale: str = option("quick", "preset of size and schedule", choices=SCALES)
-    seed: int = option(0, "seed of initial weights, data order and augmentation", low=0)
+    seed: int = option(0, "seed of initial weights, data order and augmentation", low=0, high=2**64 - 1)
 
     # Training
     epochs: int | None = option(None, "training epochs", low=1)
@@ -274,7 +274,7 @@ class RunConfig:
     )
 
     # Teacher
-    teacher_seed: int = option(0, "seed of the teacher", applies=STUDENT, low=0)
+    teacher_seed: int = option(0, "seed of the teacher", applies=STUDENT, low=0, high=2**64 - 1)
     teacher_epochs: int = option(0, "epochs of the teacher; 0: the preset's", applies=STUDENT, low=0)
     noise_teacher: str = option(
         "clean", "teacher of a student with noisy labels", applies=STUDENT, choices=("clean", "same_noise")
@@ -516,13 +516,17 @@ def parse_arguments(arguments: list[str], also: Collection[str] = ()) -> dict[st
             raise ConfigError(f"{argument!r}: must be key=value")
         if name not in also:
             check_name(name)
+        if name in values:
+            raise ConfigError(f"{argument!r}: {name} is given twice")
         if name in RunConfig.fields() and RunConfig.fields()[name].type is str:
             values[name] = text
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = int(text) if text.removeprefix("+").isdecimal() else yaml.safe_load(text)  # to YAML 010 is 8
+        except (yaml.YAMLError, ValueError):  # a date that is none, too many digits
             raise ConfigError(f"{name}={text!r}: cannot be read") from None
+        if ":" in text and isinstance(value, int | float):  # and 10:20 is 620
+            value = text
         if isinstance(value, str):  # YAML reads 1e-3 as text
             with contextlib.suppress(ValueError):
                 value = float(value)
@@ -576,7 +580,7 @@ def _check(field: dataclasses.Field, value: Any) -> Any:
     for number in numbers:
         low, high = meta["low"], meta["high"]
         below = low is not None and (number <= low if meta["open_low"] else number < low)
-        if not math.isfinite(number) or below or (high is not None and number > high):
+        if below or (high is not None and number > high) or not math.isfinite(number):
             fail()
     return value
 

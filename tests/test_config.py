@@ -69,6 +69,12 @@ def test_a_given_value_wins_over_the_presets():
         (["student="], ["student", "vgg11"]),
         (["timesteps"], ["timesteps", "key=value"]),
         (["beta=[1, 2"], ["beta", "cannot be read"]),
+        (["epochs=2026-13-01"], ["epochs", "cannot be read"]),
+        (["epochs=10:20"], ["epochs='10:20'", "integer"]),  # 620 to YAML
+        (["beta=1:30.5"], ["beta='1:30.5'", "a number"]),
+        (["timesteps=3", "seed=1", "timesteps=4"], ["timesteps=4", "given twice"]),
+        (["seed=18446744073709551616"], ["seed=18446744073709551616", "<= 18446744073709551615"]),
+        (["teacher_seed=1" + 400 * "0"], ["teacher_seed=1", "<= 18446744073709551615"]),
     ],
 )
 def test_errors_name_field_value_and_choices(arguments, words):
@@ -162,6 +168,11 @@ def test_fuzzed_values_give_a_config_or_a_clear_error(values):
         assert None not in dataclasses.asdict(config).values()
         assert config.name
         assert config.replace() == config
+
+
+def test_integers_are_decimal():
+    values = parse_arguments(["epochs=010", "batch_size=+064", "seed=18446744073709551615", "beta=1e3", "width=0.25"])
+    assert values == {"epochs": 10, "batch_size": 64, "seed": 2**64 - 1, "beta": 1000.0, "width": 0.25}
 
 
 @settings(max_examples=200, deadline=None)

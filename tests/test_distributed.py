@@ -10,7 +10,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_SETTINGS
 from distributed_runs import CASES, LOCAL, RESUMED, config, in_float64, run, run_epochs
 from torch.utils.checkpoint import checkpoint
 
@@ -106,7 +105,7 @@ def test_error_in_one_process_ends_all_with_its_message(results):
 
 def test_terminal(tmp_path, tiny):
     """The command of the documentation, in float32: a spike that rounding flips may change the fourth digit."""
-    settings = [*TINY_SETTINGS, "method=kd", "train_subset=48"]
+    settings = tiny(method="kd", train_subset=48).arguments
     ended = torchrun("-m", "sastc", "--results", tmp_path, "train", *settings)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("accuracy  last") == 1

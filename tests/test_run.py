@@ -45,7 +45,8 @@ def run(results):
 
 
 def train_process(results, *settings):
-    command = [sys.executable, "-m", "sastc", "--results", str(results), "train", *TINY_SETTINGS, *settings]
+    given = dict(setting.split("=") for setting in (*TINY_SETTINGS, *settings))
+    command = [sys.executable, "-m", "sastc", "--results", str(results), "train", *map("=".join, given.items())]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -359,7 +360,8 @@ def test_recorded_run_stays_whole_until_the_new_one_is(tiny, tmp_path, content, 
             sastc.run(config, results=tmp_path, progress=False, force=True)
     assert content(done.path) == before
     assert not again.exists()
-    process = train_process(tmp_path, *config.arguments, "--force")
+    command = [sys.executable, "-m", "sastc", "--results", str(tmp_path), "train", *config.arguments, "--force"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for_epochs(again, 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
