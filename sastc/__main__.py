@@ -69,7 +69,10 @@ def _list(options: argparse.Namespace) -> None:
     if not runs:
         print(f"no runs below {options.results}" + (" match" if options.filter else ""))
     for run in runs:
-        accuracy = f"{run.metrics['accuracy']:6.2f} %" if run.complete else "unfinished"
+        try:
+            accuracy = f"{run.metrics['accuracy']:6.2f} %" if run.complete else "unfinished"
+        except (records.RunError, KeyError):
+            accuracy = "damaged"
         print(f"{accuracy:>10}  {run.path}")
 
 

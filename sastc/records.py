@@ -27,6 +27,8 @@ import re
 import resource
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sastc.config import RunConfig
+from sastc.config import ConfigError, RunConfig
 
 AGAIN = "again"  # folder in a recorded run's, where it is made again
 
@@ -87,9 +89,11 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        return RunConfig.from_dict(
-            {k: tuple(v) if isinstance(v, list) else v for k, v in self._json("config.json").items()}
-        )
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self._json("config.json").items()}
+        try:
+            return RunConfig.from_dict(values)
+        except ConfigError as error:
+            raise RunError(f"{self.path / 'config.json'} is not of this version of sastc: {error}") from None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -104,12 +108,13 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row an epoch, so far."""
-        return pd.read_csv(self.path / "history.csv")
+        with _undamaged(self.path / "history.csv") as path:
+            return pd.read_csv(path)
 
     @property
     def measures(self) -> dict[str, np.ndarray]:
         """Arrays by name, see :data:`MEASURES`."""
-        with np.load(self.path / "measures.npz", allow_pickle=False) as arrays:
+        with _undamaged(self.path / "measures.npz") as path, np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
     @property
@@ -134,12 +139,23 @@ class Run:
         return path
 
     def _json(self, name: str) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RunError(f"{self.path} holds no {name}: not a recorded run, or not finished") from None
-        except ValueError:
-            raise RunError(f"{self.path / name} is damaged: delete the folder and run again") from None
+        with _undamaged(self.path / name) as path:
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise RunError(f"{self.path} holds no {name}: not a recorded run, or not finished") from None
+            if not content or not isinstance(content, dict):
+                raise ValueError("no filled JSON object")
+            return content
+
+
+@contextlib.contextmanager
+def _undamaged(path: Path) -> Iterator[Path]:
+    """Turn what a reader says of a damaged file into a RunError that names it."""
+    try:
+        yield path
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is damaged: make the run again with train --force ({error})") from None
 
 
 def run_path(config: RunConfig, results: str | Path) -> Path:

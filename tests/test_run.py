@@ -540,6 +540,33 @@ def test_damaged_record_is_named(run, tiny, tmp_path):
     (folder / "config.json").write_text(json.dumps(tiny().to_dict()))
     with pytest.raises(RunError, match=r"holds no metrics.json"):
         _ = Run(folder).metrics
+    for name, content, words in (
+        ("config", "{}", "is damaged: make the run again with train --force"),
+        ("config", '{"epochs": 1, "colour": 3}', "is not of this version of sastc: unknown field 'colour'"),
+        ("config", '{"epochs": -1}', "is not of this version of sastc: epochs=-1"),
+        ("metrics", "[]", "is damaged"),
+        ("metrics", '{"accuracy": 9', "is damaged"),
+        ("provenance", "[1]", "is damaged"),
+        ("history", "", "is damaged"),
+        ("measures", "", "is damaged"),
+        ("measures", "PK", "is damaged"),
+    ):
+        path = folder / f"{name}.{dict(history='csv', measures='npz').get(name, 'json')}"
+        path.write_text(content)
+        with pytest.raises(RunError, match=f"{path} {words}"):
+            getattr(Run(folder), name)
+
+
+def test_list_goes_on_after_a_damaged_run(tiny, tmp_path, capsys):
+    for name, metrics in (("a", '{"accuracy": 9'), ("b", "{}"), ("c", "[]"), ("d", '{"epochs": 1}'), ("e", None)):
+        records.write_json(tmp_path / name / "config.json", tiny().to_dict())
+        if metrics:
+            records.write(tmp_path / name / "metrics.json", metrics)
+    records.write_json(tmp_path / "f" / "config.json", tiny().to_dict())
+    records.write_json(tmp_path / "f" / "metrics.json", {"accuracy": 50.0})
+    assert main(["--results", str(tmp_path), "list"]) == 0
+    said = [line.split("  ")[-2].strip() for line in capsys.readouterr().out.splitlines()]
+    assert said == ["damaged"] * 4 + ["unfinished", "50.00 %"]
 
 
 def test_teacher_whose_weights_are_gone_is_trained_again(tiny, tmp_path):

@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sastc.attention import attention_bounds
 from sastc.labels import LABELS, run_title
-from sastc.records import Run
+from sastc.records import Run, RunError
 
 THUMBNAIL = 48  # pixels at most
 MATRICES = 1 / 3  # of a run's bytes, for similarity matrices, at most
@@ -167,5 +166,5 @@ def _accuracy(run: Run) -> list[float]:
     """Test accuracy of every epoch so far, in percent; none where the history is missing."""
     try:
         return [round(float(v), 2) for v in run.history["test_accuracy"]]
-    except (FileNotFoundError, pd.errors.EmptyDataError, KeyError):
+    except (FileNotFoundError, RunError, KeyError):
         return []
