@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     compare.add_argument("runs", nargs="+", metavar="run")
     explain = commands.add_parser("explain", help="explain the fields of a run's configuration")
     explain.add_argument("fields", nargs="*", metavar="field")
-    options = parser.parse_args(arguments)
+    options, left = parser.parse_known_args(arguments)
+    if wrong := [word for word in left if options.command != "train" or word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if left:  # argparse takes the settings before an option alone
+        options.settings += left
     try:
         globals()[f"_{options.command}"](options)
     except (ConfigError, records.RunError, ValueError, OSError) as error:

@@ -223,7 +223,14 @@ def test_malformed_checksum_file(root, cifar):
 def test_missing_data_says_where_and_how(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         load_dataset("cifar100", root=tmp_path)
-    for part in (str(tmp_path / "cifar100"), "train-*.parquet", "cifar-100-python", "download=True", "SASTC_DATA"):
+    for part in (
+        str(tmp_path / "cifar100"),
+        "train-*.parquet",
+        "cifar-100-python",
+        "download=True",
+        "--data",
+        "SASTC_DATA",
+    ):
         assert part in str(error.value)
     for name in ("imagenet", "imagefolder"):
         with pytest.raises(FileNotFoundError, match=f"{name}: no data found"):

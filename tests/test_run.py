@@ -569,6 +569,22 @@ def test_list_goes_on_after_a_damaged_run(tiny, tmp_path, capsys):
     assert said == ["damaged"] * 4 + ["unfinished", "50.00 %"]
 
 
+def test_settings_may_stand_around_options(tmp_path, capsys):
+    refused = ["--results", str(tmp_path), "train", "dataset=cifar10", "--data", str(tmp_path / "nothing"), "seed=1"]
+    assert main(refused) == 2
+    said = capsys.readouterr().err
+    assert "cifar10: no data found" in said
+    assert "--data" in said
+    for wrong in (["train", "seed=1", "--speed=3"], ["train", "seed=1", "--force", "-s=1"], ["list", "--data=x"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert "unrecognized arguments" in capsys.readouterr().err
+    assert main([*refused, "timesteps"]) == 2
+    assert "'timesteps': must be key=value" in capsys.readouterr().err
+    assert main([*refused, "seed=2"]) == 2
+    assert "'seed=2': seed is given twice" in capsys.readouterr().err
+
+
 def test_teacher_whose_weights_are_gone_is_trained_again(tiny, tmp_path):
     """Weights are not kept in git: a student of a cloned record finds its teacher's numbers, not its weights."""
     first = sastc.run(tiny(method="kd"), results=tmp_path, progress=False)

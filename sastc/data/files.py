@@ -31,7 +31,7 @@ def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> No
     looked = ", ".join(dict.fromkeys(str(place) for place in places))
     raise FileNotFoundError(
         f"{name}: no data found. Looked in: {looked}. Expected: {expected}. {remedy}. "
-        "Another folder can be given as root=... or in the environment variable SASTC_DATA."
+        "Another folder can be given as root=..., --data=... or in the environment variable SASTC_DATA."
     )
 
 

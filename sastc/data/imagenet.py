@@ -58,7 +58,7 @@ def load_imagefolder(root: Path, image_size: int) -> Dataset:
     places = [root, root / "imagefolder"]
     folder = next((place for place in places if (place / "train").is_dir()), None)
     if folder is None:
-        missing("imagefolder", places, "train/<class>/* and test/<class>/* or val/<class>/*", "pass root=<your folder>")
+        missing("imagefolder", places, "train/<class>/* and test/<class>/* or val/<class>/*", "put your images there")
     return _folder_dataset("imagefolder", folder, image_size)
 
 
