@@ -33,6 +33,18 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
+def chosen_device(device: str | torch.device) -> torch.device:
+    """The device that is meant; "auto" takes a GPU where there is one. A RunError says what this machine has."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if count else "cpu")
+    with contextlib.suppress(RuntimeError):  # a text that torch cannot read
+        found = torch.device(device)
+        if found.type == "cpu" or (found.type == "cuda" and (found.index or 0) < count):
+            return found
+    raise RunError(f"device={str(device)!r}: must be auto, cpu, cuda or cuda:N; this machine has {count} GPUs")
+
+
 @contextlib.contextmanager
 def processes(device: str | torch.device) -> Iterator[torch.device]:
     """Join the processes that torchrun has started, if it has; yields the device of this one.
@@ -45,12 +57,10 @@ def processes(device: str | torch.device) -> Iterator[torch.device]:
     Raises
     ------
     RunError
-        A device that several processes would share, or fewer GPUs than processes on this machine; inside the block
-        also when another process has ended.
+        A device that this machine does not have or that several processes would share, or fewer GPUs than processes on
+        this machine; inside the block also when another process has ended.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    device = chosen_device(device)
     if size() == 1 and "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         device = _join(device)
     try:

@@ -24,6 +24,7 @@ from sastc import records
 from sastc.__main__ import main
 from sastc.config import METHODS
 from sastc.data import normalise
+from sastc.distributed import chosen_device
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
 from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
@@ -567,6 +568,29 @@ def test_list_goes_on_after_a_damaged_run(tiny, tmp_path, capsys):
     assert main(["--results", str(tmp_path), "list"]) == 0
     said = [line.split("  ")[-2].strip() for line in capsys.readouterr().out.splitlines()]
     assert said == ["damaged"] * 4 + ["unfinished", "50.00 %"]
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "mps", "meta"])
+def test_device_that_is_not_there(tiny, tmp_path, device):
+    with pytest.raises(
+        RunError, match=rf"^device='{device}': must be auto, cpu, cuda or cuda:N; this machine has \d+ GPU"
+    ):
+        sastc.run(tiny(), results=tmp_path, progress=False, device=device)
+    assert not list(tmp_path.iterdir())
+
+
+def test_devices_that_are_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for available, auto in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert chosen_device("auto") == torch.device(auto)
+        assert chosen_device("cpu") == chosen_device(torch.device("cpu")) == torch.device("cpu")
+    assert [str(chosen_device(name)) for name in ("cuda", "cuda:0", "cuda:1")] == ["cuda", "cuda:0", "cuda:1"]
+    with pytest.raises(RunError, match=r"'cuda:2': .* has 2 GPUs"):
+        chosen_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RunError, match=r"'cuda': .* has 0 GPUs"):
+        chosen_device("cuda")
 
 
 def test_settings_may_stand_around_options(tmp_path, capsys):
