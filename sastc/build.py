@@ -1,5 +1,6 @@
 """The networks and the data of a config, and the trained network of a run."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from sastc.config import RunConfig
 from sastc.data import Dataset, load_dataset
 from sastc.models import create_model
-from sastc.records import Run
+from sastc.records import Run, RunError
 
 # Fields that decide what both networks look like.
 SHAPE = ("width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps")
@@ -46,8 +47,15 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
     return model.eval()
 
 
+def check_root(data: str | Path) -> None:
+    """Raise a RunError unless `data` is a path: a record names the dataset by the config alone."""
+    if not isinstance(data, str | os.PathLike):
+        raise RunError(f"data=<{type(data).__name__}>: must be a path; for images of your own use dataset=imagefolder")
+
+
 def dataset(config: RunConfig, root: str | Path = "data") -> Dataset:
     """The dataset of a config, with its subset, noise and validation images."""
+    check_root(root)
     return load_dataset(
         config.dataset,
         root=root,

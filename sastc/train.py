@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sastc import distributed, recompute, records
-from sastc.build import build_model
+from sastc.build import build_model, check_root
 from sastc.build import dataset as _dataset
 from sastc.build import load_model as load_model
 from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
@@ -78,6 +78,7 @@ def run(
         The run cannot start or go on: another process has it, the folder cannot be written, the data is too small for
         the batch size, or the loss is no longer finite. What was recorded before is kept.
     """
+    check_root(data)
     return _run(config, force, compiler, results=results, data=data, device=device, progress=progress)
 
 

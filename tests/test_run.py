@@ -593,6 +593,13 @@ def test_devices_that_are_there(monkeypatch):
         chosen_device("cuda")
 
 
+def test_images_are_named_by_a_path(run, tiny):
+    dataset, done = sastc.load_dataset("digits", image_size=8), run(tiny(method="kd"))
+    for use in (lambda: run(tiny(), data=dataset), lambda: sastc.load_model(done, data=dataset)):
+        with pytest.raises(RunError, match="data=<Dataset>: must be a path; for images of your own use dataset=imagef"):
+            use()
+
+
 def test_settings_may_stand_around_options(tmp_path, capsys):
     refused = ["--results", str(tmp_path), "train", "dataset=cifar10", "--data", str(tmp_path / "nothing"), "seed=1"]
     assert main(refused) == 2
