@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -122,6 +123,11 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # Of a run that was refused nothing stays. The file goes while it is locked: filelock takes none that has gone.
+        with contextlib.suppress(OSError):  # another process has just come
+            if os.listdir(folder) == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
         lock.release()
 
 

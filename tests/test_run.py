@@ -28,7 +28,7 @@ from sastc.distributed import chosen_device
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
 from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
-from sastc.train import _Training
+from sastc.train import _locked, _Training
 
 CPU = torch.device("cpu")
 # The only columns that differ between equal runs.
@@ -598,6 +598,39 @@ def test_images_are_named_by_a_path(run, tiny):
     for use in (lambda: run(tiny(), data=dataset), lambda: sastc.load_model(done, data=dataset)):
         with pytest.raises(RunError, match="data=<Dataset>: must be a path; for images of your own use dataset=imagef"):
             use()
+
+
+def test_refused_run_leaves_no_folder(tiny, tmp_path):
+    config = tiny(dataset="cifar10", train_subset=0)
+    folder = run_path(config, tmp_path)
+    with pytest.raises(OSError, match="no data found"):
+        sastc.run(config, results=tmp_path, data=tmp_path / "nothing", progress=False)
+    assert not folder.exists()
+    (folder / "kept").mkdir(parents=True)
+    with pytest.raises(OSError, match="no data found"):
+        sastc.run(config, results=tmp_path, data=tmp_path / "nothing", progress=False)
+    assert (folder / "kept").exists()
+
+
+def test_folder_of_a_refused_run_belongs_to_who_holds_its_lock(tmp_path):
+    """A process that opened the lock before it went does not hold it beside one that makes it anew."""
+    folder = tmp_path / "run"
+    opened, original = [], os.unlink
+
+    def unlink(path, **options):
+        if str(path).endswith(".lock"):
+            opened.append(os.open(path, os.O_RDWR))
+        original(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        with pytest.raises(KeyError), _locked(folder):
+            raise KeyError
+    (late,) = opened
+    assert os.fstat(late).st_nlink == 0
+    os.close(late)
+    with _locked(folder), pytest.raises(RunError, match="being written by another process"), _locked(folder):
+        pass
 
 
 def test_settings_may_stand_around_options(tmp_path, capsys):
