@@ -66,12 +66,12 @@ def maps_of(
     """
     if all(image in recorded(run) for run in [*runs, *([teacher] if teacher else [])]):
         return _recorded(image, layer, runs, teacher)
-    missing = [r.name for r in [*runs, *([teacher] if teacher else [])] if not (r.path / "weights.pt").exists()]
+    missing = [r for r in [*runs, *([teacher] if teacher else [])] if not (r.path / "weights.pt").exists()]
     if missing:
         places = ", ".join(map(str, recorded(runs[0])))
         raise RunError(
-            f"image={image}: must be one of the recorded {places}, since {missing[0]} has no weights.pt to compute "
-            f"others with; {Run(runs[0].path).config.command} makes it"
+            f"image={image}: must be one of the recorded {places}, since {missing[0].name} has no weights.pt to "
+            f"compute others with; {missing[0].config.command} --force makes it"
         )
     return _computed(image, layer, runs, teacher, data)
 
