@@ -14,13 +14,15 @@ book, on a page of their own, or with ``one_page: true`` on the same.
 """
 
 import dataclasses
+import difflib
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sastc.config import SCALES, ConfigError, RunConfig, check_name
+from sastc.config import SCALES, ConfigError, RunConfig, check_name, parse_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,50 +49,100 @@ class Experiment:
         return tuple({t.identity: t for r in self.runs if (t := r.teacher_config())}.values())
 
 
-def load_experiment(path: str | Path, scale: str = "quick", changes: dict[str, Any] | None = None) -> Experiment:
+def check_choice(what: str, name: Any, names: Collection[str], otherwise: str = "") -> None:
+    """Raise a :class:`ConfigError` with close matches, or `otherwise`, or all `names`, unless `name` is one of them."""
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else otherwise
+        raise ConfigError(f"unknown {what} {name!r}: {hint or 'must be one of ' + ', '.join(sorted(names))}")
+
+
+def load_experiment(
+    path: str | Path, scale: str = "quick", changes: dict[str, Any] | None = None, *, readers: tuple[Path, ...] = ()
+) -> Experiment:
     """Read an experiment file for one scale; `changes` are settings that override the file's.
+
+    `readers` are the files whose ``of`` led to this one.
 
     Raises
     ------
     ConfigError
-        The file is not of the form above, or a setting is not valid; the message names file and entry.
+        There is no such scale, the file is not of the form above, or a setting is not valid; the message names file and
+        entry.
     """
     path = Path(path)
+    check_choice("scale", scale, SCALES)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    known = {"title", "notebook", "of", "of_record", "one_page", *SCALES}
-    if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
-        raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
+    content = _checked(path, content)
     runs: dict[str, RunConfig] = {}
-    for number, entry in enumerate(content.get(scale) or [], 1):
+    for number, entry in enumerate(content.get(scale, []), 1):
         try:
-            for config in expand({"scale": scale, **entry, **(changes or {})}):
+            grid = {"scale": scale, **entry, **(changes or {})}
+            if grid["scale"] != scale:
+                raise ConfigError(f"scale={grid['scale']!r}: must be that of the block, {scale}")
+            for config in expand(grid):
                 runs.setdefault(config.identity, config)
-        except (ConfigError, TypeError, AttributeError) as error:
+        except ConfigError as error:
             raise ConfigError(f"{path}: {scale}, entry {number}: {error}") from None
-    for other in content.get("of") or []:
-        for config in load_experiment(path.with_name(f"{other}.yaml"), scale, changes).runs:
+    for name in content.get("of", []):
+        other = path.parent / f"{name}.yaml"
+        if other in (*readers, path):
+            raise ConfigError(f"{path}: of={content['of']!r}: {name} itself reads the runs of this file")
+        for config in load_experiment(other, scale, changes, readers=(*readers, path)).runs:
             runs.setdefault(config.identity, config)
-    needs_runs = not content.keys().isdisjoint({"of", *SCALES})
-    of_record = tuple(content.get("of_record") or ())
-    if set(of_record) - set(SCALES):
-        raise ConfigError(f"{path}: of_record={list(of_record)!r}: must be made of {', '.join(SCALES)}")
-    if not isinstance(one_page := content.get("one_page", False), bool):
-        raise ConfigError(f"{path}: one_page={one_page!r}: must be true or false")
     return Experiment(
-        path.stem, content["title"], content["notebook"], scale, tuple(runs.values()), needs_runs, of_record, one_page
+        path.stem,
+        content["title"],
+        content["notebook"],
+        scale,
+        tuple(runs.values()),
+        needs_runs=not content.keys().isdisjoint({"of", *SCALES}),
+        of_record=tuple(content.get("of_record", [])),
+        one_page=content.get("one_page", False),
     )
 
 
+def _checked(path: Path, content: Any) -> dict[str, Any]:
+    """The content of a file, with a list for every scale left empty, or a ConfigError if it has another form."""
+    lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
+    known = {"title", "notebook", "one_page", *lists}
+    if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
+        raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
+    content = {name: [] if value is None and name in lists else value for name, value in content.items()}
+    for name, value in content.items():
+        kind = bool if name == "one_page" else dict if name in SCALES else str
+        items = value if name in lists else [value]
+        if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+            raise ConfigError(f"{path}: {name}={value!r}: must be {'a list of ' * (name in lists)}{words[kind]}")
+    if not set(of_record := content.get("of_record", [])) <= set(SCALES):
+        raise ConfigError(f"{path}: of_record={of_record!r}: must be made of {', '.join(SCALES)}")
+    return content
+
+
 def expand(entry: dict[str, Any]) -> list[RunConfig]:
-    """All configs of one grid; lists are the axes (a list of lists for a field that is a list itself)."""
-    for name in entry:
-        check_name(name)
+    """All configs of one grid; lists are the axes (a list of lists for a field that is a list itself).
+
+    Text is read as on the command line: YAML takes ``1e-3`` for text.
+
+    Raises
+    ------
+    ConfigError
+        An axis is empty, or a setting is not valid.
+    """
     axes = []
     for name, value in entry.items():
-        is_axis = isinstance(value, list) and (name != "milestones" or isinstance(value[0], list))
-        values = value if is_axis else [value]
-        axes.append([(name, tuple(v) if isinstance(v, list) else v) for v in values])
+        check_name(name)
+        is_axis = isinstance(value, list) and (name != "milestones" or any(isinstance(v, list) for v in value))
+        if is_axis and not value:
+            raise ConfigError(f"{name}=[]: must have at least one value")
+        axes.append([(name, _read(name, v)) for v in (value if is_axis else [value])])
     return [RunConfig.from_dict(dict(choice)) for choice in itertools.product(*axes)]
+
+
+def _read(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_arguments([f"{name}={value}"])[name]
+    return tuple(value) if isinstance(value, list) else value

@@ -214,6 +214,49 @@ def test_experiment_errors_name_file_and_entry(tmp_path):
         load_experiment(file)
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("quick: 5", "quick=5: must be a list of {setting: value, ...}"),
+        ("quick: {student: vgg11}", "quick={'student': 'vgg11'}: must be a list of {setting: value, ...}"),
+        ("quick: [vgg11]", "quick=['vgg11']: must be a list of {setting: value, ...}"),
+        ("of: table2", "of='table2': must be a list of text"),
+        ("of: [own]", "of=['own']: own itself reads the runs of this file"),
+        ("of: [other]", "of=['own']: own itself reads the runs of this file"),
+        ("of_record: [huge]", "of_record=['huge']: must be made of quick, slim, paper"),
+        ("one_page: 1", "one_page=1: must be true or false"),
+        ("title: 5", "title=5: must be text"),
+        ("notebook:", "notebook=None: must be text"),
+        ("quick: [{seed: 1}, {method: []}]", "quick, entry 2: method=[]: must have at least one value"),
+        ("quick: [{scale: slim}]", "quick, entry 1: scale='slim': must be that of the block, quick"),
+        ("quick: [{learning_rate: fast}]", "quick, entry 1: learning_rate='fast': must be a number"),
+    ],
+)
+def test_mistakes_in_an_experiment_are_named_before_work_starts(tmp_path, lines, words):
+    (tmp_path / "other.yaml").write_text("title: x\nnotebook: table2\nof: [own]\n")
+    form = {"title": "title: x", "notebook": "notebook: table2"} | {lines.partition(":")[0]: lines}
+    (tmp_path / "own.yaml").write_text("\n".join(form.values()))
+    with pytest.raises(ConfigError) as error:
+        load_experiment(tmp_path / "own.yaml")
+    assert words in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_settings_of_an_experiment_are_read_as_on_the_command_line(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("title: x\nnotebook: x\nquick: [{learning_rate: [1e-3, 0.5], milestones: []}]\nslim:\n")
+    runs = load_experiment(file).runs
+    assert list(runs) == [
+        RunConfig.from_arguments([f"learning_rate={rate}", "milestones=[]"]) for rate in ("1e-3", "0.5")
+    ]
+    assert [run.learning_rate for run in runs] == [0.001, 0.5]
+    assert not load_experiment(file, "slim").runs
+    with pytest.raises(ConfigError, match="unknown scale 'sliim': did you mean slim"):
+        load_experiment(file, "sliim")
+    with pytest.raises(ConfigError, match="scale='slim': must be that of the block, quick"):
+        load_experiment(file, changes={"scale": "slim"})
+
+
 def test_choices_are_those_of_the_code_that_uses_them():
     """config.py imports nothing that is slow, so it repeats the names; here they are held together."""
     from sastc import calibration, data, losses, models, neurons, stm
