@@ -1,5 +1,6 @@
 """papermill, the workflow, the book and a browser, all for real, in a copy of the project with small experiments."""
 
+import contextlib
 import html
 import json
 import os
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 import yaml
 from browsing import closed_context, served, violations
@@ -190,6 +192,72 @@ def test_parameters_are_checked_before_anything_runs(project, arguments, words):
     assert code == 2
     assert words in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "table2", "epochss=1"], "unknown field 'epochss': did you mean epochs?"),
+        (["--only", "table2", "epochs=-1"], "epochs=-1: must be an integer >= 1"),
+        (["--only", "epochs=1"], "--only: expected a name before epochs=1"),
+        (["--only", "atention"], "unknown experiment 'atention': did you mean attention?"),
+        (["--target", "table2", "tabel3"], "unknown target 'tabel3': did you mean table3"),
+        (["--target", "x"], "unknown target 'x': they are named as below results/notebooks"),
+        (["--scale", "slim", "--only", "table3"], "table3 has no runs at scale slim"),
+        (["--scale", "huge"], "--scale: invalid choice: 'huge'"),
+        (["--cores", "0"], "--cores: 0: must be at least 1"),
+        (["--gpus", "-1"], "--gpus: -1: must be at least 0"),
+    ],
+)
+def test_the_launcher_checks_its_words_before_anything_runs(project, arguments, words):
+    code, output = project.run("workflow/launch.py", *arguments)
+    assert code == 2
+    assert words in output
+    assert "Traceback" not in output
+
+
+def test_settings_may_stand_anywhere_on_the_launchers_command_line(project):
+    changes = dict(batch_size=8, epochs=3, timesteps=4)
+    batch_size, epochs, timesteps = (f"{name}={value}" for name, value in changes.items())
+    command = [batch_size, "--only", "attention", epochs, "--dry-run", timesteps]
+    code, output = project.run("workflow/launch.py", *command)
+    assert code == 0, output
+    experiment = load_experiment(project.root / "experiments/attention.yaml", "quick", changes)
+    assert all(config.name.replace("-", "_") in output for config in experiment.runs)
+    assert "attention" in output
+
+
+def test_an_experiment_without_its_notebook_is_named(project):
+    path = project.root / "experiments/own.yaml"
+    path.write_text("title: x\nnotebook: nosuch\n")
+    try:
+        code, output = project.run("workflow/launch.py", "--only", "own")
+    finally:
+        path.unlink()
+    assert code == 2
+    assert "experiments/own.yaml: notebook='nosuch': is not below notebooks/" in output
+
+
+def test_sigterm_stops_all_that_the_launcher_has_started(project, tmp_path):
+    def started():
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SASTC_WORKFLOW") == str(project.root):
+                    found.append(" ".join(process.cmdline()))
+        return found
+
+    process = project.start("workflow/launch.py", "--only", "attention", "--no-book", "--results", str(tmp_path))
+    deadline = time.monotonic() + 120
+    while not all(any(word in command for command in started()) for word in ("snakemake", "--serve")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output
+    assert not started()
 
 
 def test_recovered_workflow_made_everything_once(project, site):

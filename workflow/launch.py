@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ import psutil
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from sastc.config import ConfigError, parse_arguments
+from sastc.config import SCALES, ConfigError, parse_arguments
+from sastc.experiments import check_choice
 from sastc.records import Run, run_path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -115,7 +117,8 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
             now, _ = progress(jobs, *folders)
             bar.update(now - bar.n)
             ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
-            bar.set_postfix_str(f" {ready} of {len(jobs)} ready" + ("; building the book" * (ready == len(jobs))))
+            book = "; building the book" * (ready == len(jobs) and options.book and not options.target)
+            bar.set_postfix_str(f" {ready} of {len(jobs)} ready{book}")
 
 
 def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: float, log: Path) -> None:
@@ -147,11 +150,12 @@ def rerun_command(options: argparse.Namespace, job: Job) -> str:
 
 def main() -> int:
     """Run from the terminal; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, stop what was started
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", nargs="*", metavar="key=value", help="change settings of all runs")
-    parser.add_argument("--scale", default="quick", help="quick, slim or paper (default: %(default)s)")
-    parser.add_argument("--only", nargs="*", default=[], metavar="EXPERIMENT", help="names below experiments/")
-    parser.add_argument("--target", nargs="*", default=[], metavar="NOTEBOOK", help="make just these notebooks")
+    parser.add_argument("--scale", choices=SCALES, default="quick", help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT", help="names below experiments/")
+    parser.add_argument("--target", nargs="+", default=[], metavar="NOTEBOOK", help="make just these notebooks")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="default: all (%(default)s)")
     parser.add_argument("--gpus", type=int, default=None, help="default: all that torch sees")
     parser.add_argument(
@@ -162,7 +166,17 @@ def main() -> int:
     parser.add_argument("--no-book", dest="book", action="store_false", help="do not build the book")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--verbose", action="store_true", help="with --dry-run, also say what each job asks for")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
+    for option in ("only", "target"):  # which take the settings that follow them, too
+        words = getattr(options, option)
+        options.settings += [word for word in words if "=" in word]
+        setattr(options, option, names := [word for word in words if "=" not in word])
+        if words and not names:
+            parser.error(f"argument --{option}: expected a name before {words[0]}")
+    if options.cores < 1:
+        parser.error(f"argument --cores: {options.cores}: must be at least 1")
+    if options.gpus is not None and options.gpus < 0:
+        parser.error(f"argument --gpus: {options.gpus}: must be at least 0")
     options.notebooks = "results/notebooks"
     whole = (options.scale == "quick" and not options.only) or (ROOT / SITE).exists()
     options.book = options.book and whole  # its contents list all quick pages: without them there is no book to build
@@ -175,9 +189,9 @@ def main() -> int:
             n: list(v) if isinstance(v, tuple) else v for n, v in parse_arguments(options.settings).items()
         }
         jobs = make_plan(options.scale, options.changes, tuple(options.only), options.results, options.data)
-        unknown = [name for name in options.target if name not in {job.name for job in jobs.values()}]
-        if unknown:
-            raise ConfigError(f"--target {unknown[0]}: no such notebook; they are named as below {options.notebooks}")
+        names = [job.name for job in jobs.values()]
+        for name in options.target:
+            check_choice("target", name, names, f"they are named as below {options.notebooks}")
         lock.acquire(timeout=0)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sastc.config import SCALES, RunConfig
-from sastc.experiments import load_experiment
+from sastc.config import SCALES, ConfigError, RunConfig
+from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of
 from sastc.records import Run, run_path
 
@@ -42,15 +42,25 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
     The runs of `scale` are trained. The quick plan also has the pages that an experiment names as `of_record`: what is
     complete below `results` at another scale is shown, and nothing of it is trained. With `one_page` there is one page
     for all.
+
+    Raises
+    ------
+    ConfigError
+        A file of experiments is wrong, or one that `only` names is missing or has nothing to do at this scale.
     """
+    files = {path.stem: path for path in sorted((ROOT / "experiments").glob("*.yaml"))}
+    for name in only:
+        check_choice("experiment", name, files)
     jobs: dict[str, Job] = {}
     paths = {"results": results, "data": data}
     others = [other for other in SCALES if other != scale] if scale == "quick" and not changes else []
     for shown in (scale, *others):
-        for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        for path in files.values():
             if only and path.stem not in only:
                 continue
             experiment = load_experiment(path, shown, changes)
+            if not (ROOT / "notebooks" / f"{experiment.notebook}.ipynb").exists():
+                raise ConfigError(f"{path}: notebook={experiment.notebook!r}: is not below notebooks/")
             if shown != scale and shown not in experiment.of_record:
                 continue
             runs = [*experiment.teachers, *experiment.runs]
@@ -72,6 +82,9 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 place = f" ({data_name(runs[0], results)}, {shown})" if shown != "quick" and runs else ""
                 title = experiment.title + place
                 jobs[name] = Job(experiment.notebook, name, title, parameters, needs)
+    for name in only:
+        if not any(job.parameters.get("experiment") == name for job in jobs.values()):
+            raise ConfigError(f"{name} has no runs at scale {scale}: experiments/{name}.yaml lists none")
     return jobs
 
 
