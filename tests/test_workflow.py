@@ -4,11 +4,13 @@ import contextlib
 import html
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -141,20 +143,27 @@ def site(project):
     return project.root / "results/site/_build/html"
 
 
-def test_papermill_itself_stops_at_a_misspelt_parameter(project, tmp_path):
+@pytest.mark.parametrize(
+    ("notebook", "name", "value", "words"),
+    [
+        ("combination", "timestep", "3", "unknown field 'timestep': did you mean timesteps"),
+        ("teacher", "method", "kd", "method='kd': this notebook trains a teacher"),
+    ],
+)
+def test_papermill_itself_stops_at_a_wrong_parameter(project, tmp_path, notebook, name, value, words):
     base = [
         "-m",
         "papermill",
-        "notebooks/combination.ipynb",
+        f"notebooks/{notebook}.ipynb",
         str(tmp_path / "out.ipynb"),
         "-k",
         "python3",
         "--cwd",
         ".",
     ]
-    code, output = project.run(*base, "-p", "timestep", "3")
+    code, output = project.run(*base, "-p", name, value)
     assert code != 0
-    assert "unknown field 'timestep': did you mean timesteps" in output
+    assert words in output
     assert not list((project.root / "results").rglob("*timestep*"))
 
 
@@ -180,11 +189,29 @@ def test_papermill_itself_takes_every_field(project, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["combination", "timestep=3"], "unknown field 'timestep'"),
+        (["combination", "timestep=3"], "unknown parameter 'timestep': did you mean timesteps?"),
+        (["combination", "timesteps"], "'timesteps': must be key=value"),
         (["combination", "method=sastk"], "method='sastk': must be one of"),
+        (["combination", "--parameters", '{"data": 5}'], "data=5: must be text, as 'data' is"),
         (["teacher", "--parameters", '{"beta2": 1}'], "unknown parameter 'beta2'"),
-        (["table2", "--parameters", '{"scal": 1}'], "unknown parameter 'scal': must be one of changes, data"),
-        (["table9"], "no notebook 'table9': must be one of attention, batchsize"),
+        (["teacher", "method=kd"], "method='kd': this notebook trains a teacher"),
+        (["table2", "--parameters", '{"scal": 1}'], "unknown parameter 'scal': did you mean scale?"),
+        (["table2", "chanegs=3"], "unknown parameter 'chanegs': did you mean changes?"),
+        (
+            ["table2", "epochs=3"],
+            "unknown parameter 'epochs': must be one of changes, data, experiment, results, scale",
+        ),
+        (
+            ["table2", "changes={epochss: 3}"],
+            "table2.yaml: quick, entry 1: unknown field 'epochss': did you mean epochs?",
+        ),
+        (["table2", "changes=3"], "changes=3: must be {setting: value, ...}, as {} is"),
+        (["table2", "scale=huge"], "unknown scale 'huge'"),
+        (["table2", "experiment=tabel2"], "unknown experiment 'tabel2': did you mean table2"),
+        (["imagenet", "scale=slim"], "scale='slim': experiments/table3.yaml lists no runs at this scale"),
+        (["sam", "image=abc"], "image='abc': must be an integer, as -1 is"),
+        (["cost", "share=true"], "share=True: must be a number, as 0.4 is"),
+        (["tabel2"], "unknown notebook 'tabel2': did you mean table2"),
     ],
 )
 def test_parameters_are_checked_before_anything_runs(project, arguments, words):
@@ -258,6 +285,28 @@ def test_sigterm_stops_all_that_the_launcher_has_started(project, tmp_path):
     assert process.returncode == 130
     assert "the same command goes on from here" in output
     assert not started()
+
+
+def test_one_notebook_by_hand_shows_progress_and_where_it_is(project):
+    source, output = project.root / "notebooks/own.ipynb", project.root / "own.ipynb"
+    cells = [nbformat.v4.new_code_cell("count = 1.5\nlayer = ''\nwhere = max('ab')", metadata={"tags": ["parameters"]})]
+    cells.append(nbformat.v4.new_code_cell("print(count, repr(layer), where)"))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 80))
+    command = [sys.executable, "workflow/execute.py", "own", "count=2", "--output", str(output), "layer=4", "where=c"]
+    try:
+        subprocess.run(command, cwd=project.root, env=project.environment, stderr=end, stdout=end, check=True)
+        shown = os.read(terminal, 100_000).decode()
+        printed = nbformat.read(output, as_version=4).cells[-1].outputs[0].text
+    finally:
+        source.unlink()
+        output.unlink(missing_ok=True)
+    assert printed == "2 '4' c\n"
+    assert "Executing: 100%" in shown
+    assert str(output) in shown
+    assert "WARNING" not in shown
 
 
 def test_recovered_workflow_made_everything_once(project, site):

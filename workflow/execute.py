@@ -6,6 +6,7 @@ kept under results/notebooks; one that fails is kept with its traceback under re
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import sys
@@ -15,30 +16,48 @@ from typing import Any
 import nbformat
 
 from sastc.config import ConfigError, RunConfig, parse_arguments
+from sastc.experiments import check_choice, load_experiment
 
 ROOT = Path(__file__).parents[1]
+WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "{setting: value, ...}"}
 
 
-def notebook_parameters(notebook: nbformat.NotebookNode) -> set[str]:
-    """Names assigned in the cell tagged ``parameters``."""
+def notebook_parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Names assigned in the cell tagged ``parameters``, with their values; None for one that is computed."""
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            targets = (t for s in ast.parse(cell.source).body if isinstance(s, ast.Assign) for t in s.targets)
-            return {t.id for t in targets if isinstance(t, ast.Name)}
+            assigned = [s for s in ast.parse(cell.source).body if isinstance(s, ast.Assign)]
+            return {t.id: _literal(s.value) for s in assigned for t in s.targets if isinstance(t, ast.Name)}
     raise ConfigError("the notebook has no cell tagged 'parameters'")
+
+
+def _literal(node: ast.expr) -> Any:
+    with contextlib.suppress(ValueError):
+        return ast.literal_eval(node)
 
 
 def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
     """Raise a ConfigError on a parameter that the notebook does not have, or whose value it would refuse."""
-    known = notebook_parameters(notebook)
-    trains = {"student", "teacher", "dataset"} & known  # these notebooks take every field of RunConfig
+    own = notebook_parameters(notebook)
+    trains = {"student", "teacher", "dataset"} & set(own)  # these notebooks take every field of RunConfig
     fields = set(RunConfig.fields()) if trains else set()
-    for name in parameters:
-        if name not in known | fields:
-            raise ConfigError(f"unknown parameter {name!r}: must be one of {', '.join(sorted(known | fields))}")
+    for name, value in parameters.items():
+        check_choice("parameter", name, {*own, *fields})
+        kind = type(own.get(name))
+        if name not in fields and kind in WORDS and type(value) not in (kind, int if kind is float else kind):
+            raise ConfigError(f"{name}={value!r}: must be {WORDS[kind]}, as {own[name]!r} is")
     if trains:
         values = {n: tuple(v) if isinstance(v, list) else v for n, v in parameters.items() if n in fields}
-        RunConfig.from_dict(values | ({"method": "teacher"} if "method" not in known else {}))
+        if "method" not in own and values.setdefault("method", "teacher") != "teacher":
+            raise ConfigError(f"method={values['method']!r}: this notebook trains a teacher; combination, a student")
+        RunConfig.from_dict(values)
+    elif "experiment" in own:
+        values = own | parameters
+        files = {path.stem: path for path in (ROOT / "experiments").glob("*.yaml")}
+        check_choice("experiment", values["experiment"], files)
+        plan = load_experiment(files[values["experiment"]], values["scale"], values["changes"])
+        if plan.needs_runs and not plan.runs:
+            raise ConfigError(f"scale={plan.scale!r}: experiments/{plan.name}.yaml lists no runs at this scale")
 
 
 def execute(source: Path, output: Path, parameters: dict[str, Any], title: str | None = None, **engine: Any) -> None:
@@ -71,7 +90,8 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
             parameters,
             kernel_name="python3",
             cwd=str(ROOT),
-            progress_bar=False,
+            progress_bar=sys.stderr.isatty(),
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # its warning that the loopback is not encrypted alarms
             **engine,
         )
     except papermill.PapermillExecutionError:
@@ -92,17 +112,18 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
     parser.add_argument("--output", type=Path, help="default: results/notebooks/own/<notebook>.ipynb")
     parser.add_argument("--parameters", type=json.loads, default={}, help="parameters as JSON")
     parser.add_argument("--title", help="heading of the executed notebook")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     source = ROOT / "notebooks" / f"{options.notebook}.ipynb"
     output = options.output or ROOT / "results" / "notebooks" / "own" / source.name
     try:
-        if not source.exists():
-            names = ", ".join(sorted(p.stem for p in source.parent.glob("*.ipynb")))
-            raise ConfigError(f"no notebook {options.notebook!r}: must be one of {names}")
+        check_choice("notebook", options.notebook, [path.stem for path in source.parent.glob("*.ipynb")])
         own = notebook_parameters(nbformat.read(source, as_version=4))
-        given = parse_arguments(options.settings, own)
+        texts = dict(setting.partition("=")[::2] for setting in options.settings)
+        given = parse_arguments(options.settings, texts)  # execute checks the names
         settings = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
+        settings |= {n: texts[n] for n in settings if isinstance(own.get(n), str)}
         execute(source, output, options.parameters | settings, options.title, **engine)
+        print(output)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)
         return 2

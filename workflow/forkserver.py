@@ -100,7 +100,7 @@ class ForkedKernel:
         os.setpgid(0, 0)  # an interrupt is sent to the whole group
         file = os.read(read, 4096).decode()
         if file:
-            sys.argv = ["ipykernel_launcher", "--IPKernelApp.quiet=True", "-f", file]
+            sys.argv = ["ipykernel_launcher", "--IPKernelApp.quiet=True", "--IPKernelApp.log_level=ERROR", "-f", file]
             from ipykernel.kernelapp import launch_new_instance
 
             launch_new_instance()
