@@ -194,6 +194,7 @@ def test_papermill_itself_takes_every_field(project, tmp_path):
         (["combination", "method=sastk"], "method='sastk': must be one of"),
         (["combination", "--parameters", '{"data": 5}'], "data=5: must be text, as 'data' is"),
         (["teacher", "--parameters", '{"beta2": 1}'], "unknown parameter 'beta2'"),
+        (["combination", "device=foo"], "device='foo': must be auto, cpu, cuda or cuda:N"),
         (["teacher", "method=kd"], "method='kd': this notebook trains a teacher"),
         (["table2", "--parameters", '{"scal": 1}'], "unknown parameter 'scal': did you mean scale?"),
         (["table2", "chanegs=3"], "unknown parameter 'chanegs': did you mean changes?"),

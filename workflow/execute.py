@@ -51,6 +51,13 @@ def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
         if "method" not in own and values.setdefault("method", "teacher") != "teacher":
             raise ConfigError(f"method={values['method']!r}: this notebook trains a teacher; combination, a student")
         RunConfig.from_dict(values)
+        if "device" in parameters:
+            from sastc.distributed import RunError, chosen_device  # which takes seconds, for torch
+
+            try:
+                chosen_device(parameters["device"])
+            except RunError as error:
+                raise ConfigError(error) from None
     elif "experiment" in own:
         values = own | parameters
         files = {path.stem: path for path in (ROOT / "experiments").glob("*.yaml")}
