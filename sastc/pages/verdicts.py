@@ -398,9 +398,10 @@ def verdicts_table(found: Sequence[Claim]) -> str:
     rows = pd.DataFrame(dict(claim=c.words, paper=c.paper, place=i) for i, c in enumerate(found))
     sources = {c.source for c in found if c.source}
     columns = {
-        "claim": "claim",
+        "claim, and the paper's evidence": lambda r: (
+            f'{html.escape(r.claim)}<br><span class="seeds">{html.escape(r.paper)}</span>'  # a column less, so that ours is in sight
+        ),
         "verdict": lambda r: said(found[r.place]),
-        "the paper's evidence": "paper",
         "ours": lambda r: ours(found[r.place], len(sources) > 1) + _link(found[r.place].page),
     }
     every = [
