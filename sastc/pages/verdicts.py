@@ -398,9 +398,7 @@ def verdicts_table(found: Sequence[Claim]) -> str:
     rows = pd.DataFrame(dict(claim=c.words, paper=c.paper, place=i) for i, c in enumerate(found))
     sources = {c.source for c in found if c.source}
     columns = {  # few enough that ours is in sight
-        "claim, and the paper's evidence": lambda r: (
-            f'{html.escape(r.claim)}<br><span class="seeds">{html.escape(r.paper)}</span>'
-        ),
+        "claim": lambda r: f'{html.escape(r.claim)}<br><span class="seeds">{html.escape(r.paper)}</span>',
         "verdict": lambda r: said(found[r.place]),
         "ours": lambda r: ours(found[r.place], len(sources) > 1) + _link(found[r.place].page),
     }
@@ -417,7 +415,7 @@ def verdicts_table(found: Sequence[Claim]) -> str:
         for c in found
         for one in (c.comparisons or [Comparison("not run", np.nan, np.nan, 0)])
     ]
-    caption = "Claims of the paper; a positive difference is on the claim's side."
+    caption = "Claims of the paper, its evidence below each; a positive difference is on the claim's side."
     caption += f" Ours: {html.escape(*sources)}." if len(sources) == 1 else ""
     return table(rows, caption, "verdicts", columns, csv=pd.DataFrame(every))
 
