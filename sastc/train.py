@@ -563,9 +563,8 @@ class _Training:
         for x, y, _ in self._test_batches(self.test_share):
             with self._autocast():
                 predicted = self.model.logits_by_step(x).float().argmax(-1)  # (T, B)
-                predicted[-1] = self.model(x).argmax(
-                    -1
-                )  # what the accuracy counts: in bf16 rounding may tell them apart
+                # what the accuracy counts: in bf16 rounding may tell the two apart
+                predicted[-1] = self.model(x).argmax(-1)
             correct = correct + (predicted == y).sum(-1)
             confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
         confusion, correct = distributed.total(confusion), distributed.total(correct)
