@@ -45,15 +45,23 @@ def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool
     Tensor
         Same shape, type and device.
     """
+    return _moved(images, _views(len(images), generator, padding).to(images.device), padding, flip, wrap)
+
+
+def _views(batch: int, generator: torch.Generator, padding: int) -> Tensor:
+    """Top and left of every crop, and whether it is mirrored: (3, B)."""
+    places = torch.randint(2 * padding + 1, (2, batch), generator=generator)
+    return torch.cat([places, torch.randint(2, (1, batch), generator=generator)])
+
+
+def _moved(images: Tensor, views: Tensor, padding: int, flip: bool, wrap: bool) -> Tensor:
     shape, images = images.shape, images.flatten(1, -3)
-    batch, _, height, width = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, batch), generator=generator).to(images.device)
-    mirrored = torch.randint(2, (batch, 1, 1, 1), generator=generator).bool().to(images.device)
+    (batch, _, height, width), (top, left, mirrored) = images.shape, views
     if padding:
         padded = F.pad(images, (padding,) * 4, "circular" if wrap else "constant")
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         images = windows[torch.arange(batch, device=images.device), :, top, left]  # (B, C, H, W)
-    return (torch.where(mirrored, images.flip(-1), images) if flip else images).view(shape)
+    return (torch.where(mirrored.bool().view(-1, 1, 1, 1), images.flip(-1), images) if flip else images).view(shape)
 
 
 def normalise(
@@ -155,7 +163,8 @@ def epoch_batches(
     order = shuffled(len(part), seed, epoch if reshuffle else 0) if train else torch.arange(len(part))
     batches = order[:size].split(batch_size)
     generators = (_generator(seed, epoch, step) for step in range(len(batches))) if train else None
-    return _batches(dataset, part.to(device), batches, generators, torch.device(device), dtype, rank, world_size)
+    mine = slice(rank, None, world_size)
+    return _batches(dataset, part.to(device), batches, generators, torch.device(device), dtype, mine)
 
 
 def shuffled(size: int, seed: int, epoch: int) -> Tensor:
@@ -181,35 +190,30 @@ def _batches(
     generators: Iterator[torch.Generator] | None,
     device: torch.device,
     dtype: torch.dtype,
-    rank: int,
-    world_size: int,
+    mine: slice,
 ) -> Iterator[Batch]:
     mean, std = (torch.tensor(value, device=device) for value in (dataset.mean, dataset.std))
-    mine = slice(rank, None, world_size)
-    shares = (indices[mine].to(device) for indices in batches)
+    # Sent once an epoch: with every copy to a GPU this process may wait until the GPU has done what it was given.
+    sizes = [len(indices) for indices in batches]
+    sent = torch.cat(batches).to(device).split(sizes)
     if isinstance(part.images, LazyImages):
-        images = _decoded(part.images, batches, generators, mine)
-    else:
+        images = (_sent(pixels, device) for pixels in _decoded(part.images, batches, generators, mine))
+    elif generators is None:
+        images = (part.images[indices[mine]] for indices in sent)
+    else:  # whole batches, so that the draws do not depend on the number of ranks
         how = (dataset.crop_padding, dataset.flip, dataset.wrap)
-        images = _resident(part.images, batches, generators, mine, how)
-    for index, pixels in zip(shares, images, strict=True):
+        draws = [_views(size, generator, how[0]) for size, generator in zip(sizes, generators, strict=True)]
+        views = torch.cat(draws, 1).to(device).split(sizes, 1)
+        images = (_moved(part.images[i], view, *how)[mine] for i, view in zip(sent, views, strict=True))
+    for indices, pixels in zip(sent, images, strict=True):
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()  # networks want time first
-        yield normalise(pixels.to(device), mean, std, dtype), part.labels[index], index
+        yield normalise(pixels, mean, std, dtype), part.labels[indices[mine]], indices[mine]
 
 
-def _resident(
-    images: Tensor,
-    batches: Sequence[Tensor],
-    generators: Iterator[torch.Generator] | None,
-    mine: slice,
-    how: tuple[int, bool, bool],
-) -> Iterator[Tensor]:
-    for indices in batches:
-        if generators is None:
-            yield images[indices[mine].to(images.device)]
-        else:  # the whole batch, so that the draws do not depend on the number of ranks
-            yield augment(images[indices.to(images.device)], next(generators), *how)[mine]
+def _sent(pixels: Tensor, device: torch.device) -> Tensor:
+    """The same on the device; a GPU fetches it while this process goes on."""
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
 
 
 def _decoded(
