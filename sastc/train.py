@@ -70,8 +70,8 @@ def run(
         Run again, from the first epoch, even if a result is recorded. The new one takes its place when it is complete.
     compiler : str, optional
         Compile the student's steps with this backend of ``torch.compile``; "inductor" replays them as CUDA graphs on a
-        GPU. Their numbers differ by rounding, which flips spikes, and the provenance says so. By default neurons alone
-        are compiled, which changes nothing.
+        single GPU that accumulates no gradients. Their numbers differ by rounding, which flips spikes, and the
+        provenance says so. By default neurons alone are compiled, which changes nothing.
 
     Raises
     ------
@@ -232,7 +232,10 @@ class _Training:
 
     def compile(self, backend: str) -> None:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
-        options = {"mode": "reduce-overhead"} if backend == "inductor" and self.device.type == "cuda" else {}
+        # a replayed graph writes its gradients where the last replay's are: there must be no need of those any more
+        alone = self.config.accumulate == 1 and distributed.size() == 1
+        replays = backend == "inductor" and self.device.type == "cuda" and alone
+        options = {"mode": "reduce-overhead"} if replays else {}
         self.compiler = backend
         self.faster = torch.compile(self.trained, backend=backend, dynamic=False, **options)
 
