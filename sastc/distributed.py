@@ -132,7 +132,7 @@ def gather(x: Tensor, dim: int, instances: int) -> Tensor:
 
 def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (n - 1) of all elements in all processes, without gradient."""
-    count = total(torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device))
+    count = total(torch.full((), float(x.numel()), dtype=torch.float64, device=x.device))
     mean = total(x.sum(dtype=torch.float64)) / count
     variance = total((x - mean).square().sum(dtype=torch.float64)) / (count - 1)
     return mean.to(x.dtype), variance.sqrt().to(x.dtype)

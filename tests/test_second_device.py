@@ -96,7 +96,16 @@ def test_an_interrupted_run_goes_on_there(tiny, tmp_path, monkeypatch):
     equal(here, there)
 
 
-@pytest.mark.parametrize("changes", [{}, dict(method="feature_kd"), dict(dataset="digits_dvs", student="vggsnn")])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(target_norm="layer", accumulate=2),
+        dict(variant="released", attention="cka", sim_norm="row_l2"),
+        dict(method="feature_kd", reduction="sum", surrogate="sigmoid"),
+        dict(dataset="digits_dvs", student="vggsnn", stm_distance="euclidean"),
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
 def test_nothing_is_copied_between_the_steps_of_an_epoch(tiny, tmp_path, changes):
     """Each copy makes the host wait for the device, and then the device for the host."""
 
@@ -116,7 +125,7 @@ def test_nothing_is_copied_between_the_steps_of_an_epoch(tiny, tmp_path, changes
         return found
 
     found = copied(4)
-    assert len(found) == 4
+    assert len(found) == 4 * changes.get("accumulate", 1)
     assert found[0]["from the host"] > 0  # labels, order and crops of the epoch
     assert found[0]["to the host"] == 0
     assert all(copies == found[0] for copies in found)
