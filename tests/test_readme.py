@@ -11,7 +11,9 @@ from sastc.experiments import load_experiment
 from sastc.labels import LABELS
 from sastc.pages import controls
 from sastc.pages.parts import difference, frame
+from sastc.pages.verdicts import widening
 
+PAIRS = (("vgg11", "resnet19"), ("resnet18", "wrn28_4"))
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,26 +24,35 @@ def text():
 
 @pytest.fixture(scope="module")
 def runs():
+    """Of each pair at T=2."""
     runs = report.collect(load_experiment(ROOT / "experiments/table2.yaml", "slim"), ROOT / "results")
-    return runs[(runs.student == "vgg11") & (runs.teacher == "resnet19") & (runs.timesteps == 2)]
+    runs = runs[runs.timesteps == 2]
+    return [runs[(runs.student == student) & (runs.teacher == teacher)] for student, teacher in PAIRS]
 
 
 @pytest.mark.parametrize("method", ["baseline", "kd", "feature_kd", "sastc"])
 def test_table(text, runs, method):
-    found = runs[runs.method == method].accuracy
-    paper = report.paper_accuracy(RunConfig(dataset="cifar10", student="vgg11", teacher="resnet19", method=method))
-    assert f"| {LABELS[method]} | {found.mean():.2f} ± {found.std():.2f} | {paper:.2f} |" in text
-    assert f"over {len(found)} seeds" in text
+    cells = [LABELS[method]]
+    for (student, teacher), of_pair in zip(PAIRS, runs, strict=True):
+        found = of_pair[of_pair.method == method].accuracy
+        assert f"over {len(found)} seeds" in text
+        paper = report.paper_accuracy(RunConfig(dataset="cifar10", student=student, teacher=teacher, method=method))
+        cells += [f"{found.mean():.2f} ± {found.std():.2f}", f"{paper:.2f}"]
+    assert f"| {' | '.join(cells)} |" in text
 
 
 @pytest.mark.parametrize("other", ["baseline", "kd", "feature_kd"])
 def test_differences(text, runs, other):
-    mean, half, _ = report.paired_difference(runs, "sastc", other)
-    words = f"{mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f}"
-    assert words in text.replace("95 % interval ", "")
+    found = [report.paired_difference(of_pair, "sastc", other) for of_pair in runs]
+    words = "; ".join(f"{mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f}" for mean, half, _ in found)
+    assert words in text.replace("95 % interval ", "").replace("VGG-11 +", "+").replace("ResNet-18 +", "+")
+    if other == "feature_kd":
+        mean, half, n = found[1]
+        assert half < mean < half * widening(n, 6)
+        assert "widened for these six comparisons it holds zero" in text
 
 
-def test_controls(text, runs):
+def test_controls(text):
     found = frame(load_experiment(ROOT / "experiments/controls.yaml", "slim"), ROOT / "results")
     found = found.assign(control=controls.names(found))
     mean, half, n = difference(found, "accuracy", "control", "learned", "uniform")
