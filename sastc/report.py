@@ -281,6 +281,13 @@ def differences_table(runs: pd.DataFrame) -> str:
     return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
 
 
+def _judged(runs: pd.DataFrame, first: RunConfig) -> list[tuple[str, str, int]]:
+    """Student, teacher and T of the first config, and of all others whose SASTC has two seeds or more."""
+    done = runs[runs.complete & (runs.method == "sastc") & (runs.dataset == first.dataset)]
+    seeds = done.groupby(["student", "teacher", "timesteps"], sort=False).seed.nunique()
+    return list(dict.fromkeys([(first.student, first.teacher, first.timesteps), *seeds[seeds > 1].index]))
+
+
 def held_up(runs: pd.DataFrame) -> str:
     """A sentence: what the intervals of one student, teacher and T allow to say of SASTC against each other method."""
     phrases = {
@@ -294,7 +301,7 @@ def held_up(runs: pd.DataFrame) -> str:
     told = []
     for other, name in names.items():
         mean, half, n = paired_difference(runs, "sastc", other)
-        interval = f", 95 % interval {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
+        interval = f", {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
         told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
@@ -315,7 +322,11 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
         if n
         else f"{pair} is not run."
     )
-    values["held_up"] = held_up(rows)
+    values["held_up"] = " ".join(
+        f"{LABELS[student]} & {LABELS[teacher]}, T={steps}: "
+        + held_up(_same_pair(runs, first.dataset, student, teacher, steps))
+        for student, teacher, steps in _judged(runs, first)
+    )
     values["size"] = ", ".join(size(experiment)[:3]) or "the paper's size"
     cells = []
     for method in METHODS:

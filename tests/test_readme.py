@@ -3,15 +3,18 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sastc import report
+from sastc.attention import attention_bounds
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
 from sastc.pages import controls
 from sastc.pages.parts import difference, frame
 from sastc.pages.verdicts import widening
+from sastc.records import Run
 
 PAIRS = (("vgg11", "resnet19"), ("resnet18", "wrn28_4"))
 ROOT = Path(__file__).parents[1]
@@ -50,6 +53,15 @@ def test_differences(text, runs, other):
         mean, half, n = found[1]
         assert half < mean < half * widening(n, 6)
         assert "widened for these six comparisons it holds zero" in text
+
+
+def test_attention(text, runs):
+    assert "In each of these runs the attention of every student layer sits at its bound on the teacher layer" in text
+    for name in pd.concat(runs).query("method == 'sastc'").run:
+        measures = Run(ROOT / "results/slim" / name).measures
+        attention, distance = measures["attention"][-1], measures["distance"][-1]
+        assert (attention.argmax(-1) == distance.argmin(-1)).all()
+        assert (attention.max(-1) > 0.99 * attention_bounds(attention.shape[-1])[1]).all()
 
 
 def test_controls(text):

@@ -219,10 +219,24 @@ def test_spread_by_hand():
 def test_held_up_says_what_intervals_allow():
     runs = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
     sentence = report.held_up(runs)
-    assert sentence.startswith("SASTC is better than the baseline (+3.90 points, 95 % interval +2.63 to +5.17), ")
-    assert "not distinguishable from KD (+0.00 points, 95 % interval −12.71 to +12.71)" in sentence
+    assert sentence.startswith("SASTC is better than the baseline (+3.90 points, +2.63 to +5.17), ")
+    assert "not distinguishable from KD (+0.00 points, −12.71 to +12.71)" in sentence
     assert sentence.endswith(", and not compared with feature KD.")
     assert "not to be judged from one seed against KD (−1.00 points)" in report.held_up(runs[runs.seed == 0])
+
+
+def test_the_front_page_names_every_pair_of_several_seeds(tmp_path):
+    first = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
+    second = table(baseline=[90.0, 90.2], sastc=[80.0, 80.2]).assign(student="resnet18")
+    once = table(sastc=[70.0]).assign(student="wrn16_2")
+    experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
+    told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)["held_up"]
+    assert told.startswith(
+        "VGG-11 & ResNet-19, T=2: SASTC is better than the baseline (+3.90 points, +2.63 to +5.17), "
+    )
+    assert "ResNet-18 & ResNet-19, T=2: SASTC is worse than the baseline (−10.00 points, −10.00 to −10.00), " in told
+    assert "WRN-16-2" not in told
+    assert report.headlines(once, experiment, tmp_path)["held_up"].startswith("VGG-11 & ResNet-19, T=2: SASTC is not ")
 
 
 def test_collect_shows_what_is_not_run(tmp_path):
