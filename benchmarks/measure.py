@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from sastc.records import restart_peak_memory
+
 Run = Callable[[], Any]
 
 
@@ -89,7 +91,7 @@ def release() -> None:
 def peak_bytes(run: Run, device: torch.device) -> int | None:
     """Highest memory allocated on the device while `run` runs.
 
-    On the CPU: above what was allocated before, by the profiler's record of the allocator of tensors; work space of the
+    Above what was allocated before. On the CPU by the profiler's record of the allocator of tensors; work space of the
     libraries for convolutions and matrix products is not in it.
     """
     if device.type != "cuda":
@@ -98,10 +100,10 @@ def peak_bytes(run: Run, device: torch.device) -> int | None:
         events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
         events.sort(key=lambda event: event.start_ns())
         return max(accumulate((event.nbytes() for event in events), initial=0))
-    torch.cuda.reset_peak_memory_stats(device)
+    before = restart_peak_memory(device)
     run()
     synchronise(device)
-    return torch.cuda.max_memory_allocated(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def count_flops(run: Run) -> int:

@@ -34,6 +34,7 @@ def call_cases(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def _case(settings: Settings, shape: tuple[int, ...], layout: str, precision: str) -> Iterator[dict[str, Any]]:
     device, dtype, timesteps = settings.device, DTYPES[precision], shape[0]
+    torch._dynamo.reset()  # torch compiles one function eight times at most, and the compiled plain loop is one for all
     x, grad = (_draw(shape, layout, dtype, device, seed) for seed in (0, 1))
     library = LIF()
     found = {"plain": (PlainLIF(), ""), "library": (library, "")} | _others(settings, shape, precision)

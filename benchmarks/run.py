@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> Path:
     from sastc.records import provenance, write_json
 
     device = torch.device(options.device)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in the matrix product of the peak
     chosen = settings.tiny(device) if options.tiny else settings.default(device, options.repeats, options.full)
     chosen.peers = peers.installed()
     makers: dict[str, Callable[[settings.Settings], Iterator[dict[str, Any]]]] = {

@@ -166,7 +166,7 @@ def feature_distance(
     size, target_size = student.shape[-2:], target.shape[-2:]
     # paper: the student always takes the target's size  released: the larger of both is pooled
     if size[0] > target_size[0] or size[1] > target_size[1]:
-        pool = F.adaptive_max_pool2d if resize_student == "max" else F.adaptive_avg_pool2d
+        pool = _max_pool if resize_student == "max" else F.adaptive_avg_pool2d
         student = pool(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
     elif size != target_size and small_student == "upsample_student":
         student = F.interpolate(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
@@ -175,6 +175,13 @@ def feature_distance(
     projected = projector(student)
     dtype = torch.promote_types(projected.dtype, torch.float32)
     return (projected.to(dtype) - target).square().mean((-3, -2, -1))
+
+
+def _max_pool(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive max-pooling. A GPU does it for one memory layout alone and adds up gradients in any order."""
+    ratio = [have // want for have, want in zip(x.shape[-2:], size, strict=True)]
+    whole = all(have == r * want for have, r, want in zip(x.shape[-2:], ratio, size, strict=True))
+    return F.max_pool2d(x, ratio) if whole else F.adaptive_max_pool2d(x, size)
 
 
 class LayerDistances(nn.Module):

@@ -18,6 +18,7 @@
 import contextlib
 import dataclasses
 import datetime
+import gc
 import hashlib
 import io
 import json
@@ -294,8 +295,20 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "device_type": device.type,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
         "threads": threads,
     }
+
+
+def restart_peak_memory(device: Any) -> int:
+    """Count a GPU's peak memory from now on, freed of what nobody reaches; returns the bytes in use, 0 on the CPU."""
+    if device.type != "cuda":
+        return 0
+    import torch
+
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 def peak_memory_bytes(device: Any) -> int:

@@ -94,6 +94,7 @@ def _run(
         return recorded.complete and not force and ((folder / "weights.pt").exists() or not needs_weights)
 
     with distributed.processes(options["device"]) as device, contextlib.ExitStack() as stack:
+        stack.enter_context(_convolutions(tf32=config.precision == "tf32"))
         if distributed.once(done):
             return recorded
         distributed.once(lambda: stack.enter_context(_locked(folder)))
@@ -108,6 +109,17 @@ def _run(
         training.run(_teacher(config, **options | {"device": device}), from_start=force)
         distributed.once(lambda: records.take_over(folder))
         return recorded
+
+
+@contextlib.contextmanager
+def _convolutions(tf32: bool) -> Iterator[None]:
+    """Whether a GPU's convolutions round float32 to 10 bits of mantissa, which is torch's default, inside the block."""
+    was = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = was
 
 
 @contextlib.contextmanager
@@ -178,6 +190,7 @@ class _Training:
         self, config: RunConfig, folder: Path, data: str | Path | Dataset, device: torch.device, progress: bool
     ):
         self.config, self.folder, self.device = config, folder, device
+        self.others = records.restart_peak_memory(device)  # the student's, while its teacher is trained
         self.writes = distributed.rank() == 0
         self.progress = progress and self.writes
         self.dataset = data if isinstance(data, Dataset) else _dataset(config, data)
@@ -232,6 +245,8 @@ class _Training:
 
     def compile(self, backend: str) -> None:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
+        if self.config.checkpoint != "none":
+            raise RunError(f"compiler={backend!r}: must be left out with checkpoint={self.config.checkpoint}")
         # a replayed graph writes its gradients where the last replay's are: there must be no need of those any more
         alone = self.config.accumulate == 1 and distributed.size() == 1
         replays = backend == "inductor" and self.device.type == "cuda" and alone
@@ -269,8 +284,7 @@ class _Training:
         if teacher:
             state = distributed.once(lambda: torch.load(teacher.weights, map_location="cpu", weights_only=True))
             self.teacher.load_state_dict(state)
-        if self.device.type == "cuda":  # the teacher's training, in the same process, does not count
-            torch.cuda.reset_peak_memory_stats(self.device)
+        records.restart_peak_memory(self.device)  # the teacher's training, in the same process, does not count
         if from_start and self.writes:
             records.remove_checkpoints(folder)
         first = self._resume()
@@ -296,7 +310,7 @@ class _Training:
                 bar.set_postfix_str(f"loss {row['train_loss']:.3g}, test {row['test_accuracy']:.2f} %")
                 if self.writes:
                     self._checkpoint()
-        peak = records.peak_memory_bytes(self.device)  # of the training, not of what is measured afterwards
+        peak = records.peak_memory_bytes(self.device) - self.others  # before what is measured at the end
         self._measure_at_the_end()
         if self.writes:
             self._finish(best, peak)
@@ -588,7 +602,10 @@ class _Training:
         seconds = pd.DataFrame(self.history).reindex(columns=names).mean().to_dict()
         self._write_records()
         buffer = io.BytesIO()
-        torch.save(self.model.state_dict(), buffer)
+        weights = self.model.state_dict()
+        for name, weight in weights.items():
+            weights[name] = weight.cpu()  # a file for every machine, and the same bytes from every device
+        torch.save(weights, buffer)
         records.write(self.folder / "weights.pt", buffer.getvalue())
         metrics = {
             "accuracy": last["test_accuracy"] if config.headline == "last" else best,

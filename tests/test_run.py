@@ -723,13 +723,26 @@ def test_compiled_steps_are_the_same_up_to_rounding(tiny, tmp_path):
         assert found[name] == pytest.approx(expected[name], rel=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_steps_as_cuda_graphs(tiny, tmp_path, precision):
-    config = tiny(method="sastc", precision=precision)
-    plain = sastc.run(config, results=tmp_path / "a", progress=False, device="cuda")
-    graphs = sastc.run(config, results=tmp_path / "b", progress=False, device="cuda", compiler="inductor")
-    assert graphs.history.train_loss.iloc[0] == pytest.approx(plain.history.train_loss.iloc[0], rel=0.05)
+def test_what_is_recomputed_is_not_compiled(tiny, tmp_path):
+    with pytest.raises(RunError, match=r"^compiler='aot_eager': must be left out with checkpoint=blocks$"):
+        sastc.run(tiny(checkpoint="blocks"), results=tmp_path, progress=False, compiler="aot_eager")
+    assert not list(tmp_path.rglob("weights.pt"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_convolutions_are_in_tf32_where_that_is_asked_for(tiny, tmp_path, monkeypatch, precision):
+    during, epoch = set(), _Training._epoch
+
+    def watched(self, *arguments):
+        during.add(torch.backends.cudnn.allow_tf32)
+        return epoch(self, *arguments)
+
+    monkeypatch.setattr(_Training, "_epoch", watched)
+    for before in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+        sastc.run(tiny(precision=precision), results=tmp_path / str(before), progress=False)
+        assert torch.backends.cudnn.allow_tf32 == before
+    assert during == {precision == "tf32"}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
