@@ -69,5 +69,15 @@ def test_controls(text):
     found = found.assign(control=controls.names(found))
     mean, half, n = difference(found, "accuracy", "control", "learned", "uniform")
     assert f"{mean:.2f} points more than uniform weights ({n} seeds, {mean - half:+.2f} to {mean + half:+.2f})" in text
-    mean, _, n = difference(found, "accuracy", "control", "learned", "cka")
-    assert (n, f"in the one seed tried, {-mean:.2f} less than weights from CKA" in text) == (1, True)
+    assert "cannot be told from untrained weights, random weights or weights from CKA" in text
+    for other in ("untrained", "random", "cka"):
+        mean, half, n = difference(found, "accuracy", "control", "learned", other)
+        assert (n, abs(mean) < half) == (3, True)
+
+
+def test_precision(text):
+    found = frame(load_experiment(ROOT / "experiments/precision.yaml", "slim"), ROOT / "results")
+    found = found[found.precision == "fp32"]
+    differences = [report.paired_difference(found, "sastc", other) for other in ("baseline", "kd")]
+    words = [f"({mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f})" for mean, half, _ in differences]
+    assert f"in fp32 VGG-11 gains over the baseline {words[0]} and KD {words[1]} too" in text
