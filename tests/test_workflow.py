@@ -528,6 +528,33 @@ def test_source_notebooks_hold_no_outputs(request):
         assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1, path.name
 
 
+def test_trainings_side_by_side_take_different_gpus(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "workflow")
+    import forkserver
+
+    monkeypatch.setattr(forkserver, "LOCKS", tmp_path)
+    monkeypatch.setenv(forkserver.GPUS, "cuda:0,cuda:1")
+    with forkserver.free_gpu() as first, forkserver.free_gpu() as second, forkserver.free_gpu() as third:
+        assert (first, second, third) == (["device=cuda:0"], ["device=cuda:1"], [])
+    with forkserver.free_gpu() as again:
+        assert again == ["device=cuda:0"]
+    monkeypatch.delenv(forkserver.GPUS)
+    with forkserver.free_gpu() as none:
+        assert none == []
+
+
+def test_a_training_is_told_its_gpu(project, tmp_path):
+    """With a CPU in its place."""
+    output, environment = tmp_path / "own.ipynb", project.environment | {"SASTC_GPUS": "cpu"}
+    command = [sys.executable, "workflow/forkserver.py", "combination", "--output", str(output), "method=baseline"]
+    command += [*TINY_SETTINGS, f"results={tmp_path}"]
+    for more, told in (([], False), (["--gpu"], True)):
+        subprocess.run([*command, *more], cwd=project.root, env=environment, check=True)
+        cells = nbformat.read(output, as_version=4).cells
+        (given,) = [c.source for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
+        assert ('device = "cpu"' in given) == told
+
+
 def test_dry_run_on_a_cluster_asks_for_a_gpu_for_every_training(project):
     """The profile for Slurm, as far as it goes without a cluster."""
     pytest.importorskip("snakemake_executor_plugin_slurm")

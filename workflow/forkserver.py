@@ -6,6 +6,7 @@ there is no server (started by hand, or on another machine of a cluster) this do
 """
 
 import array
+import contextlib
 import importlib
 import json
 import os
@@ -14,9 +15,12 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 SERVER = "SASTC_FORKSERVER"  # environment variable with the server's socket
+GPUS = "SASTC_GPUS"  # and one with the GPU of each training that may run at a time: cuda:0,cuda:1
+LOCKS = Path(__file__).parents[1] / "results" / ".workflow"
 # None of these starts a thread or touches a GPU, which forks would not survive. The inline backend of matplotlib is not
 # among them: it looks for its kernel when it is imported.
 PRELOADED = (
@@ -36,6 +40,26 @@ def ask(address: str, arguments: list[str]) -> int | None:
         connection.sendmsg([json.dumps(arguments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, terminal)])
         status = connection.recv(8)  # nothing, if the process was killed
         return int(status) if status else 1
+
+
+@contextlib.contextmanager
+def free_gpu() -> Iterator[list[str]]:
+    """A setting that names a GPU which no other training of this checkout has; none where there is no choice."""
+    from filelock import FileLock, Timeout
+
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    for slot, device in enumerate(filter(None, os.environ.get(GPUS, "").split(","))):
+        lock = FileLock(LOCKS / f"gpu-{slot}.lock")  # goes with the process, however it ends
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield [f"device={device}"]
+        finally:
+            lock.release()
+        return
+    yield []
 
 
 def serve(address: str) -> None:
@@ -160,11 +184,13 @@ def main() -> int:
     """Serve, or execute one notebook."""
     if sys.argv[1:2] == ["--serve"]:
         serve(os.environ[SERVER])
-    address = os.environ.get(SERVER)
-    status = ask(address, sys.argv[1:]) if address else None
-    if status is None:
-        return subprocess.call([sys.executable, str(Path(__file__).with_name("execute.py")), *sys.argv[1:]])
-    return status
+    address, arguments = os.environ.get(SERVER), [a for a in sys.argv[1:] if a != "--gpu"]
+    with free_gpu() if "--gpu" in sys.argv else contextlib.nullcontext([]) as gpu:
+        status = ask(address, arguments + gpu) if address else None
+        if status is None:
+            execute = str(Path(__file__).with_name("execute.py"))
+            return subprocess.call([sys.executable, execute, *arguments, *gpu])
+        return status
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from sastc.experiments import check_choice
 from sastc.records import Run, run_path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from forkserver import SERVER
+from forkserver import GPUS, SERVER
 from plan import Job, make_plan, progress
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +115,8 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=3)  # to look costs a moment of a core
             now, _ = progress(jobs, *folders)
+            if now < bar.n:  # a page is deleted before it is drawn anew
+                bar.initial = bar.n = now
             bar.update(now - bar.n)
             ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
             book = "; building the book" * (ready == len(jobs) and options.book and not options.target)
@@ -201,10 +203,13 @@ def main() -> int:
         return 2
     if options.gpus is None and options.profile:
         options.gpus = 1  # a training asks for a GPU, wherever it will run
-    elif options.gpus is None:
+    else:
         import torch
 
-        options.gpus = torch.cuda.device_count()
+        count = torch.cuda.device_count()
+        options.gpus = count if options.gpus is None else options.gpus
+        if count > 1:  # where there is one, torch takes it by itself
+            os.environ[GPUS] = ",".join(f"cuda:{slot % count}" for slot in range(options.gpus))
     if count := stop_leftovers():
         print(f"stopped {count} processes that an interrupted run had left")
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
