@@ -126,7 +126,7 @@ def _convolutions(tf32: bool) -> Iterator[None]:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. The operating system frees it when the process ends, however it ends."""
     records.write(folder / ".writable", "")  # a full disk or a read-only folder shows before any work starts
-    (folder / ".writable").unlink()
+    (folder / ".writable").unlink(missing_ok=True)  # another process may try at the same moment
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -633,6 +633,18 @@ def test_folder_of_a_refused_run_belongs_to_who_holds_its_lock(tmp_path):
         pass
 
 
+def test_two_processes_may_try_a_folder_at_the_same_moment(tmp_path, monkeypatch):
+    write = records.write
+
+    def removed_by_the_other(path, content):
+        write(path, content)
+        path.unlink()
+
+    monkeypatch.setattr(records, "write", removed_by_the_other)
+    with _locked(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock").exists()
+
+
 def test_settings_may_stand_around_options(tmp_path, capsys):
     refused = ["--results", str(tmp_path), "train", "dataset=cifar10", "--data", str(tmp_path / "nothing"), "seed=1"]
     assert main(refused) == 2
