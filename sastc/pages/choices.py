@@ -54,7 +54,7 @@ def methods_table(runs: pd.DataFrame, field: str) -> str:
             return "–"
         mean, half, n = (found.loc[name, f"{value}_{part}"] for part in ("mean", "half", "n"))
         judged = f" ({report.judge(mean, half, int(n))})" if value == "accuracy" else ""
-        return interval(mean, half, int(n)) + judged
+        return interval(mean, half, int(n), 3 if value == "stm" else 2) + judged
 
     columns = {
         "method": lambda r: LABELS[r.method],
