@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
-from sastc.calibration import LayerDistances, SelfAttentiveCalibration, similarity
+from sastc.calibration import LayerDistances, SelfAttentiveCalibration, _max_pool, similarity
 
 # 4x4 on 3x3 pools with overlapping cells, 4x4 on 2x2 pools evenly, 2x2 on 4x4 and 3x3 is the small student
 STUDENTS = [(2, 4, 4), (3, 2, 2)]
@@ -761,3 +762,15 @@ def test_calibration_is_not_cast(dtype):
     student, teacher = ([f.to(dtype) for f in side] for side in features())
     with pytest.raises(ValueError, match=rf"weights={dtype}: must be torch.float32.*autocast"):
         build().to(dtype)(student, teacher)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 2), (1, 1), (3, 5)])  # the last has windows that overlap
+def test_max_pooling_is_adaptive_to_the_last_bit(size):
+    """Spikes are full of ties, where the gradient goes to one of the equals."""
+    spikes = (torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.6).float()
+    leaves = [spikes.clone().requires_grad_() for _ in range(2)]
+    pooled = _max_pool(leaves[0], size), F.adaptive_max_pool2d(leaves[1], size)
+    assert torch.equal(*pooled)
+    for each in pooled:
+        (each * torch.arange(each.numel()).view_as(each)).sum().backward()
+    assert torch.equal(leaves[0].grad, leaves[1].grad)

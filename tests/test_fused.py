@@ -198,3 +198,9 @@ def test_mistakes_of_the_caller_are_raised(monkeypatch):
 def test_every_surrogate_was_compared():
     cases = test_compiled_is_eager_to_the_last_bit.pytestmark[0].args[1]
     assert {options.get("surrogate", "triangle") for _, _, options, _ in cases} == set(SURROGATES)
+
+
+def test_this_version_of_torch_has_all_options_for_gpus():
+    from torch._inductor import config
+
+    assert fused.GPU_OPTIONS.keys() <= config.get_config_copy().keys()
