@@ -3,6 +3,7 @@
 import base64
 import html
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,7 @@ from sastc.records import Run, run_path
 
 ROOT = Path(__file__).parents[1]
 PAIR = ("dataset", "student", "teacher", "timesteps")
+_NAMES = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
 FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
 
 
@@ -297,51 +299,62 @@ def held_up(runs: pd.DataFrame) -> str:
         "better": "better than",
         "worse": "worse than",
     }
-    names = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
     told = []
-    for other, name in names.items():
+    for other, name in _NAMES.items():
         mean, half, n = paired_difference(runs, "sastc", other)
         interval = f", {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
         told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
 
-def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str | int]:
-    """Numbers and sentences of the front page, by name."""
+def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str]:
+    """What the front page says of the results, by name: sentences, and ``results_short``, an HTML table."""
     first = experiment.runs[0]
-    rows = _same_pair(runs, first.dataset, first.student, first.teacher, first.timesteps)
-    values: dict[str, str | int] = {}
-    teacher = Run(run_path(first.replace(method="kd").teacher_config(), results))
-    values["teacher_accuracy"] = f"{teacher.metrics['accuracy']:.2f}" if teacher.complete else "–"
-    mean, half, n = paired_difference(rows, "sastc", "kd")
-    pair = f"{LABELS[first.student]} & {LABELS[first.teacher]} at T={first.timesteps}"
-    interval = f", 95 % interval {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
-    values["verdict"] = (
-        f"For {pair}, SASTC minus KD is {_signed(mean)} percentage points over {n} seeds{interval}: "
-        f"{judge(mean, half, n)}."
-        if n
-        else f"{pair} is not run."
-    )
-    values["held_up"] = " ".join(
-        f"{LABELS[student]} & {LABELS[teacher]}, T={steps}: "
-        + held_up(_same_pair(runs, first.dataset, student, teacher, steps))
-        for student, teacher, steps in _judged(runs, first)
-    )
-    values["size"] = ", ".join(size(experiment)[:3]) or "the paper's size"
-    cells = []
+    judged = {key: _same_pair(runs, first.dataset, *key) for key in _judged(runs, first)}
+    shown = {key: of_pair for key, of_pair in judged.items() if key[-1] == first.timesteps}
+    heads = ['<th scope="col">method</th>']
+    for (student, teacher, _), of_pair in shown.items():
+        seeds = " to ".join(sorted({str(n) for n in of_pair[of_pair.complete].groupby("method").seed.nunique()}))
+        name = f"{LABELS[student]} &amp;<br>{LABELS[teacher]}"
+        heads.append(f'<th scope="col">{name} <span class="seeds">n={seeds or 0}</span></th>')
+    rows = []
     for method in METHODS:
-        chosen = rows[rows.method == method]
-        config = first.replace(method=method)
-        value = cell(chosen, paper_accuracy(config, "cifar10"), "runs/combination/{}.html")
-        cells.append(f'<tr><th scope="row">{LABELS[method]}</th><td>{value}</td></tr>')
-    head = '<th scope="col">method</th><th scope="col">test accuracy (%)</th>'
+        cells = [f'<th scope="row">{LABELS[method]}</th>']
+        for (student, teacher, _), of_pair in shown.items():
+            printed = paper_accuracy(first.replace(student=student, teacher=teacher, method=method), "cifar10")
+            paper = f'<span class="paper">paper {printed:.2f}</span>' if printed is not None else ""
+            value = mean_sd(of_pair[of_pair.complete & (of_pair.method == method)].accuracy)
+            cells.append(f'<td><span class="ours">{value}</span>{paper}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
     recorded = Run(run_path(first, results))
     data = recorded.provenance["data"]["name"] if recorded.complete else LABELS[first.dataset]
     caption = (
-        f"{pair}: {data}, {first.scale} scale; ± standard deviation over seeds; the paper's values are CIFAR-10's."
+        f"Test accuracy (%) at T={first.timesteps}, mean ± standard deviation over n seeds: {data}, "
+        f"{first.scale} scale. The paper's values are CIFAR-10's."
     )
-    values["results_short"] = _table(caption, head, cells)
-    return values | {"n_runs": int(runs.complete.sum()), "n_combinations": len(_pairs(runs))}
+    return {
+        "held_up": held_up_in(list(judged.values())),
+        "size": ", ".join(size(experiment)[:3]) or "the paper's size",
+        "results_short": _table(caption, "".join(heads), rows),
+    }
+
+
+def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
+    """The same of several pairs: in how many SASTC is better than each other method, and by how much."""
+    if len(pairs) == 1:
+        return held_up(pairs[0])
+    phrases = {"better": "better than {} in {}", "worse": "worse than {} in {}"}
+    phrases |= {"not distinguishable": "not distinguishable from {} in {}"}
+    told = []
+    for other, name in _NAMES.items():
+        found = [f for rows in pairs if (f := paired_difference(rows, "sastc", other))[2] > 1]
+        words = Counter(judge(*f) for f in found)
+        if found:
+            said = [phrases[w].format("it" if i else name, n) for i, (w, n) in enumerate(words.most_common())]
+            means = [mean for mean, _, _ in found]
+            told.append(f"{' and '.join(said)} ({_signed(min(means))} to {_signed(max(means))} points)")
+    compared = "; ".join(told) or "not compared with another method"
+    return f"In {len(pairs)} combinations of networks and T, each with several seeds, SASTC is {compared}."
 
 
 # Attention

@@ -150,6 +150,35 @@ def test_a_field_is_compared_in_every_method(tmp_path):
     assert page.count("seed <a") == 4
 
 
+def test_gains_are_between_runs_of_the_same_settings(tmp_path):
+    accuracies = {"kd": {"": [80.0, 82.0], "gamma": [85.0, 85.0], "released": [70.0, 71.0]}}
+    accuracies["sastc"] = {"": [81.0, 85.0], "gamma": [80.0, 80.0], "released": [90.0, math.nan]}
+    settings = {"": {}, "gamma": {"gamma": 0.3}, "released": {"variant": "released"}}
+    configs = []
+    for method, of_method in accuracies.items():
+        for name, values in of_method.items():
+            for seed, accuracy in enumerate(values):
+                configs.append(RunConfig(method=method, seed=seed, **settings[name]))
+                if not math.isnan(accuracy):
+                    record(tmp_path, configs[-1], accuracy=accuracy, stm=1.0)
+    runs = parts.frame(plan(*configs), tmp_path)
+    found = choices.gains(runs).set_index("switch")
+    assert list(found.index) == ["as preset", "gamma = 0.3", "variant = released"]
+    assert list(found.kd_mean) == [2.0, -5.0, 20.0]
+    assert list(found.kd_n) == [2, 2, 1]
+    assert list(found.baseline_n) == [0, 0, 0]
+    assert found.kd_half.iloc[0] == pytest.approx(12.706205, abs=1e-5)  # differences 1 and 3: deviation √2, t(0.975, 1)
+    preset, gamma, released = choices.verdict_of_each(runs)
+    assert "not compared with the baseline, not distinguishable from KD (+2.00 points, −10.71 to +14.71)" in preset
+    assert "worse than KD (−5.00 points" in gamma
+    assert "not to be judged from one seed against KD (+20.00 points)" in released
+    first, second = choices.changed(plan(*configs))
+    assert first == "gamma = 0.3 (was 1.0)"
+    assert second.startswith("<em>variant = released</em>: ")
+    assert "reshuffle = false (was true)" in second
+    assert "partial_batch = keep (was drop)" in second  # KD's; SASTC drops it in both
+
+
 # Attention
 
 

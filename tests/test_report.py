@@ -225,18 +225,27 @@ def test_held_up_says_what_intervals_allow():
     assert "not to be judged from one seed against KD (−1.00 points)" in report.held_up(runs[runs.seed == 0])
 
 
-def test_the_front_page_names_every_pair_of_several_seeds(tmp_path):
+def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
     first = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
-    second = table(baseline=[90.0, 90.2], sastc=[80.0, 80.2]).assign(student="resnet18")
+    second = table(baseline=[90.0, 90.2], kd=[80.1, 80.2], sastc=[80.0, 80.2]).assign(student="resnet18")
+    second = pd.concat([second, second.assign(timesteps=3)])
     once = table(sastc=[70.0]).assign(student="wrn16_2")
     experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
-    told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)["held_up"]
-    assert told.startswith(
-        "VGG-11 & ResNet-19, T=2: SASTC is better than the baseline (+3.90 points, +2.63 to +5.17), "
+    told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
+    assert told["held_up"] == (
+        "In 3 combinations of networks and T, each with several seeds, SASTC is worse than the baseline in 2 and "
+        "better than it in 1 (−10.00 to +3.90 points); not distinguishable from KD in 3 (−0.05 to +0.00 points)."
     )
-    assert "ResNet-18 & ResNet-19, T=2: SASTC is worse than the baseline (−10.00 points, −10.00 to −10.00), " in told
-    assert "WRN-16-2" not in told
-    assert report.headlines(once, experiment, tmp_path)["held_up"].startswith("VGG-11 & ResNet-19, T=2: SASTC is not ")
+    page = told["results_short"]
+    assert (
+        0 < page.index('VGG-11 &amp;<br>ResNet-19 <span class="seeds">n=2') < page.index("ResNet-18 &amp;<br>ResNet-19")
+    )
+    assert "WRN-16-2" not in page
+    assert '<span class="ours">90.10 ± 0.14</span><span class="paper">paper 92.48</span>' in page
+    assert "T=3" not in page
+    assert page.count('<span class="ours">–</span>') == 2  # feature KD
+    told = report.headlines(once, experiment, tmp_path)["held_up"]
+    assert told.startswith("SASTC is not compared with the baseline")
 
 
 def test_collect_shows_what_is_not_run(tmp_path):
@@ -245,7 +254,7 @@ def test_collect_shows_what_is_not_run(tmp_path):
     assert not runs.complete.any()
     assert runs.accuracy.isna().all()
     assert runs.command[0] == "python -m sastc train method=kd"
-    assert report.headlines(runs, experiment, tmp_path)["n_runs"] == 0
+    assert "not compared with KD" in report.headlines(runs, experiment, tmp_path)["held_up"]
     assert "1 not run" in report.footer(report.runs_of(experiment, tmp_path), "make book")
     assert report.one_of_each(experiment, tmp_path) == []
 

@@ -7,8 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sastc import figures, report
+from sastc.config import METHODS, RunConfig
+from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages.parts import difference, interval, run_links, table, text
+from sastc.pages.parts import difference, interval, run_links, switch, table, text
 
 BASE = "as preset"
 # Settings after which the mismatch score is of other layers or other quantities, so that its change says nothing.
@@ -40,6 +42,41 @@ def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("
         switches = {first: ""} | {other: f"{LABELS[method]}, {other}" for other in others}
         rows.append(effects(same.assign(switch=same[field].map(switches)), values))
     return pd.concat(rows, ignore_index=True)
+
+
+def gains(runs: pd.DataFrame) -> pd.DataFrame:
+    """SASTC less every other method with the same settings, a row a switch: ``<method>_mean``, ``_half``, ``_n``.
+
+    `runs` is :func:`sastc.pages.parts.frame` of an experiment whose switches are run with every method.
+    """
+    rows = []
+    for name, same in runs.groupby("switch", sort=False):
+        row: dict[str, object] = {"switch": name or BASE}
+        for other in (m for m in METHODS if m != "sastc"):
+            found = report.paired_difference(same, "sastc", other)
+            row |= {f"{other}_{part}": v for part, v in zip(("mean", "half", "n"), found, strict=True)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def changed(plan: Experiment) -> list[str]:
+    """A line a switch: every setting of a run that it changes, with what that was."""
+    first: dict[str, RunConfig] = {}
+    lines: dict[str, dict[str, None]] = {}
+    for config in plan.runs:
+        base = first.setdefault(config.method, config)
+        if name := switch(config, base):
+            was, now = base.to_dict(relevant=True), config.to_dict(relevant=True)
+            fields = [f for f in now if f not in ("seed", "variant") and now[f] != was[f]]
+            lines.setdefault(name, {}).update({f"{f} = {_word(now[f])} (was {_word(was[f])})": None for f in fields})
+    return [(f"<em>{text(name)}</em>: " if len(f) > 1 else "") + text(", ".join(f)) for name, f in lines.items()]
+
+
+def verdict_of_each(runs: pd.DataFrame) -> list[str]:
+    """A sentence a switch: what its intervals allow to say of SASTC against each other method."""
+    return [
+        f"<em>{text(name or BASE)}</em>: {report.held_up(same)}" for name, same in runs.groupby("switch", sort=False)
+    ]
 
 
 def methods_table(runs: pd.DataFrame, field: str) -> str:
@@ -110,8 +147,12 @@ def effects_table(runs: pd.DataFrame) -> str:
 
 def _preset(runs: pd.DataFrame, name: str) -> str:
     """What the first setting has where a switch has something else."""
-    value = runs.iloc[0][name]
-    return f"{name} = {str(value).lower() if isinstance(value, bool | np.bool_) else value}"
+    return f"{name} = {_word(runs.iloc[0][name])}"
+
+
+def _word(value: object) -> str:
+    """A setting's value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:

@@ -118,13 +118,14 @@ def bullets(sentences: Sequence[str]) -> str:
 def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """One row a run of an experiment: every field of its config, its final numbers, its folder and command.
 
-    `switch` says what its settings change beside the experiment's first run, '' for nothing but the seed.
+    `switch` says what its settings change beside its method's first run, '' for nothing but the seed.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    first: dict[str, RunConfig] = {}
     for config in plan.runs:
         run = Run(run_path(config, results))
         row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if run.complete else {})
-        row |= {"switch": switch(config, plan.runs[0]), "run": run.name, "path": run.path}
+        row |= {"switch": switch(config, first.setdefault(config.method, config)), "run": run.name, "path": run.path}
         rows.append(row | {"complete": run.complete, "command": config.command})
     return pd.DataFrame(rows)
 
