@@ -154,10 +154,14 @@ def size(experiment: Experiment) -> list[str]:
 
     ours: dict[str, set] = {}
     papers: dict[str, set] = {}
+    scaled = {name for config in experiment.runs for name in config.scaled}
     for config in experiment.runs:
-        for name, (here, there) in config.scaled.items():
+        for name in scaled & config.to_dict(relevant=True).keys():
+            here, there = config.scaled.get(name, (getattr(config, name),) * 2)
             ours.setdefault(name, set()).add(here)
             papers.setdefault(name, set()).add(there)
+    if "train_subset" in ours:
+        ours["train_subset"] = {n or SIZES[experiment.runs[0].dataset][0] for n in ours["train_subset"]}
     images = _span({SIZES[config.dataset][0] for config in experiment.runs}, "{:,}".format)
     words = []
     if "width" in ours:

@@ -177,6 +177,10 @@ def test_slim_says_what_it_is(tmp_path):
     assert "6 to 12 epochs" in note
     assert "β = 3 to 30 instead of 1300" in note
     assert "All seeds of a pair share one teacher and one subset" in note
+    some = (slim(), slim(gamma=0.3), slim(train_subset=0))
+    note = report.scale_note(Experiment("x", "x", "x", "slim", some), tmp_path)
+    assert "10,000 to 50,000 of 50,000 training images" in note
+    assert "γ = 0.3 to 1 instead of 0.3" in note
     others = (slim(), slim(seed=1, teacher_seed=1))
     assert "All seeds" not in report.scale_note(Experiment("x", "x", "x", "slim", others), tmp_path)
     held_out = Experiment("x", "x", "x", "slim", (slim(validation=0.2),))
