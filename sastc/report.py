@@ -19,7 +19,7 @@ from sastc.closing import facts_list as _facts
 from sastc.closing import footer as footer
 from sastc.closing import rerun_box as rerun_box
 from sastc.closing import runs_of as runs_of
-from sastc.config import METHODS, RunConfig
+from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run, run_path
@@ -146,10 +146,7 @@ def run_summary(run: Run) -> str:
 
 
 def size(experiment: Experiment) -> list[str]:
-    """What the experiment's runs change of the paper's scale, in words; settings of which several are run, as a range.
-
-    The first are the channels, the training images and the epochs.
-    """
+    """What the experiment's runs change of the paper's scale, in words; several values of a setting as a range."""
     from sastc.sizing import SIZES
 
     ours: dict[str, set] = {}
@@ -210,7 +207,17 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
             text += 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.'
     else:
         text = f"Scale: {experiment.scale}."
-    return f'<p class="scale-note">{text}</p>'
+    return f'<p class="scale-note">{" ".join([text.strip(), *networks(experiment)])}</p>'
+
+
+def networks(experiment: Experiment) -> list[str]:
+    """A sentence that names the networks and time steps, unless they are so many that the tables do it better."""
+    steps: dict[str, set[int]] = {}
+    for config in experiment.runs:
+        if config.method in DISTIL:  # a baseline belongs to every teacher
+            steps.setdefault(f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}", set()).add(config.timesteps)
+    named = [f"{pair} at T = {', '.join(map(str, sorted(of_pair)))}" for pair, of_pair in steps.items()]
+    return [f"Student &amp; teacher: {'; '.join(named)}."] if 0 < len(named) <= 3 else []
 
 
 # Statistics
@@ -334,11 +341,11 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     data = recorded.provenance["data"]["name"] if recorded.complete else LABELS[first.dataset]
     caption = (
         f"Test accuracy (%) at T={first.timesteps}, mean ± standard deviation over n seeds: {data}, "
-        f"{first.scale} scale. The paper's values are CIFAR-10's."
+        f"{first.scale} scale. The paper's values are CIFAR-10's, its feature KD is another than ours."
     )
     return {
         "held_up": held_up_in(list(judged.values())),
-        "size": ", ".join(size(experiment)[:3]) or "the paper's size",
+        "size": ", ".join(size(experiment)) or "the paper's size",
         "results_short": _table(caption, "".join(heads), rows),
     }
 
@@ -367,8 +374,8 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
 def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate.
 
-    With `question` they answer whether attention finds meaning, where the counts leave no doubt, and end with how much
-    the weights differ between images and time steps.
+    With `question` they begin with the answer, where the counts leave no doubt, and end with how much the weights
+    differ between images and time steps.
     """
     cells = easiest = at_bound = 0
     favourites: dict[str, int] = {}
@@ -383,28 +390,30 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
         easiest += int((best == distance.argmin(-1)).sum())
         at_bound += int((attention.max(-1) >= high - near).sum())
         bounds.add(high)
-        images.append(measures["attention_instance"][-1].std(0).mean())  # of (P, T, S, A)
-        steps.append(attention.std(0).mean())
+        images.append(spread(measures["attention_instance"][-1]))  # of (P, T, S, A)
+        steps.append(spread(attention))
         for layer in measures["teacher_layers"][best.ravel()]:
             favourites[str(layer)] = favourites.get(str(layer), 0) + 1
     if not cells:
         return "No SASTC run is recorded."
     layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
+    if len(favourites) == 1:
+        layers = f"always {layers.split()[0]}"
     bound = f"the largest weight the formula allows ({_span(bounds, '{:.2f}'.format)} of 1)"
-    spreads = [np.format_float_positional(np.mean(s), 1, fractional=False, trim="-") for s in (images, steps)]
-    hardly = "hardly differed" if np.mean(images + steps) < 0.01 else "differed"
-    spread = f" The weights {hardly} between images or time steps (standard deviations {spreads[0]} and {spreads[1]})."
-    spread = spread if question else ""
+    known = {name: np.nanmean(s) for name, s in (("images", images), ("time steps", steps)) if np.isfinite(s).any()}
+    hardly = "hardly differed" if all(v < 0.01 for v in known.values()) else "differed"
+    sizes = " and ".join(np.format_float_positional(v, 1, fractional=False, trim="-") for v in known.values())
+    differ = f" The weights {hardly} between {' or '.join(known)} (standard deviation {sizes})." if question else ""
     where = f"In all {len(runs)} SASTC runs" if len(runs) > 1 else "In the one SASTC run"
     if easiest == at_bound == cells:
         return (
-            f"{'No, not here. ' * question}{where}, for every student layer and time step ({cells} cases), attention "
-            f"gave {bound} to the teacher layer that is easiest to imitate ({layers}).{spread}"
+            f"{'The easy way. ' * question}{where}, for every student layer and time step ({cells} cases), attention "
+            f"gave {bound} to the teacher layer that is easiest to imitate ({layers}).{differ}"
         )
     return (
         f"{where} there are {cells} cases, one for each student layer and time step. In {at_bound} of them attention "
         f"gave {bound}, to within 1 %; in {easiest} the highest weight lies on the teacher layer with the lowest "
-        f"distance, the easiest to imitate. The layers with the highest weight: {layers}.{spread}"
+        f"distance, the easiest to imitate. The layers with the highest weight: {layers}.{differ}"
     )
 
 

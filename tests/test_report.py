@@ -137,8 +137,8 @@ def test_ease_or_meaning_counts_cells():
         "In 1 of them attention gave the largest weight the formula allows (0.79 of 1), to within 1 %; in 1 the" in text
     )
     assert "stage1 in 1, stage2 in 1" in text
-    steps = np.abs(attention[0] - attention[1]).mean() / 2
-    assert f"weights differed between images or time steps (standard deviations 0 and {steps:.1f})" in text
+    steps = np.abs(attention[0] - attention[1]).mean() / math.sqrt(2)
+    assert f"The weights differed between time steps (standard deviation {steps:.1f})" in text  # of one image, no more
 
 
 def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
@@ -148,14 +148,14 @@ def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
     distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
     runs = [Recorded(attention, distance)] * 2
     text = report.ease_or_meaning(runs, question=True)
-    assert text.startswith("No, not here. In all 2 SASTC runs, for every student layer and time step (4 cases), ")
+    assert text.startswith("The easy way. In all 2 SASTC runs, for every student layer and time step (4 cases), ")
     assert "gave the largest weight the formula allows (0.79 of 1) to the teacher layer that is easiest" in text
-    assert "The weights hardly differed between images or time steps" in text
+    assert "(always stage1). The weights hardly differed between time steps" in text
     plain = report.ease_or_meaning(runs)
     assert plain.startswith("In all 2")
     assert "hardly" not in plain
     doubtful = report.ease_or_meaning([*runs, Recorded(attention[..., ::-1], distance)], question=True)
-    assert not doubtful.startswith("No")
+    assert doubtful.startswith("In all 3")
     assert "in 4 the highest" in doubtful
 
 
@@ -172,6 +172,13 @@ def test_slim_says_what_it_is(tmp_path):
     assert "β = 10 instead of 1300, γ = 1 instead of 0.3; tested on all test images." in note
     assert "All seeds" not in note
     assert "JPEG" not in note
+    assert note.endswith("tested on all test images. Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2.</p>")
+    others = (slim(timesteps=7), slim(), slim(method="baseline", timesteps=4), slim(student="resnet18"))
+    assert report.networks(Experiment("x", "x", "x", "slim", others)) == [
+        "Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2, 7; ResNet-18 &amp; ResNet-19 at T = 2."
+    ]
+    students = ("vgg11", "vgg13", "resnet18", "resnet34")
+    assert report.networks(Experiment("x", "x", "x", "slim", tuple(slim(student=s) for s in students))) == []
     runs = (slim(), slim(seed=1, beta=3.0), slim(seed=2, beta=30.0, epochs=6))
     note = report.scale_note(Experiment("x", "x", "x", "slim", runs), tmp_path)
     assert "6 to 12 epochs" in note

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import io
+import json
 import math
 import re
 
@@ -183,11 +184,28 @@ def test_few_steps_against_many():
     both = pd.concat([few, many]).assign(teacher="resnet19")
     (found,) = verdicts.across_steps(both, "energy_uj", -1, ["kd"])
     assert (found.mean, found.n) == (5.0, 2)
+    assert found.what == "KD at T=7 − SASTC at T=2, VGG-11 & ResNet-19", "the difference that is shown"
+    (other_way,) = verdicts.across_steps(both, "energy_uj", 1, ["kd"])
+    assert (other_way.what[:11], other_way.mean) == ("SASTC at T=", -5.0)
     assert verdicts.across_steps(both, "energy_uj", -1)[0].n == 0, "there is no baseline"
     other = both.assign(teacher="wrn28_4", energy_uj=both.energy_uj + both.timesteps)
     base = many.assign(method="baseline", teacher="")
     found = verdicts.across_steps(pd.concat([both, other, base]), "energy_uj", -1, ["kd", "baseline"])
     assert [(c.mean, c.n) for c in found] == [(5.0, 2), (10.0, 2), (5.0, 2), (3.0, 2)], "each with its own teacher"
+
+
+def test_seconds_are_the_cpus_where_it_trains(tmp_path):
+    for name, (device, history) in dict(
+        a=("cpu", dict(train_seconds=[9.0, 9.0], train_cpu_seconds=[1.0, 2.0])),
+        b=("cuda", dict(train_seconds=[3.0, 5.0], train_cpu_seconds=[1.0, 2.0])),
+        c=("cpu", dict(train_seconds=[9.0, 9.0])),  # of an older version
+    ).items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "provenance.json").write_text(json.dumps(dict(device_type=device)))
+        pd.DataFrame(history).to_csv(tmp_path / name / "history.csv", index=False)
+    runs = pd.DataFrame(dict(path=[tmp_path / name for name in "abc"]))
+    assert list(verdicts._seconds(runs).seconds[:2]) == [1.5, 4.0]
+    assert math.isnan(verdicts._seconds(runs).seconds[2])
 
 
 def test_every_claim_has_the_papers_evidence_and_no_verdict_without_runs(tmp_path):

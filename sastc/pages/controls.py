@@ -14,7 +14,7 @@ from sastc.pages.parts import interval, run_links, signed, table, text
 from sastc.records import Run
 
 LEARNED = "learned"
-REPLACED = ("uniform", "random", "untrained", "cka")  # what stands in for the learned weights
+REPLACED = {"uniform": "uniform ones", "random": "random ones", "untrained": "untrained ones", "cka": "those from CKA"}
 
 
 def names(runs: pd.DataFrame) -> pd.Series:
@@ -217,7 +217,8 @@ def _judged(values: pd.Series, chance: float) -> tuple[str, str]:
     if n > 1 and np.isnan(half):
         return share, "in every run, which gives no interval"
     says = report.judge(mean, half, n)
-    return share, {"better": "more than chance", "worse": "less than chance"}.get(says, says)
+    words = {"better": "more than chance", "worse": "less than chance"}
+    return share, words.get(says, f"{says} from chance" if says == "not distinguishable" else says)
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
@@ -250,14 +251,18 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
         if row.Index in REPLACED and row.accuracy_n:
             width = f" ± {row.accuracy_half:.2f}" if row.accuracy_n > 1 else ""
+            name = row.Index.replace("cka", "CKA")
             out.append(
-                f"Accuracy with {row.Index} weights less that with learned ones: {signed(row.accuracy_mean)}{width} "
-                f"points (n={int(row.accuracy_n)}: {says})."
+                f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)}{width} points "
+                f"(n={int(row.accuracy_n)}: {says})."
             )
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
     told = [f"{v:.2g} between {name}" for name, v in spreads.items()]
-    out.append(f"The standard deviation of a learned weight is {', '.join(told[:-1])} and {told[-1]}.")
+    low, high = attention_bounds(round(1 / chance))
+    tiny = f" Its bounds are {low:.2f} and {high:.2f}: it is the same for every image, step and seed."
+    same = tiny if max(spreads.values()) < 0.01 * (high - low) else ""
+    out.append(f"The standard deviation of a learned weight is {', '.join(told[:-1])} and {told[-1]}.{same}")
     return out
 
 
@@ -272,12 +277,12 @@ def answer(runs: pd.DataFrame) -> str:
     always = (learned.easiest == 1).all()
     settles = "always settles on the easiest layer" if always else f"is on the easiest layer in {easy}"
     told, once, missing = [], [], []
-    for row in changes_of_accuracy(runs).reindex(REPLACED).fillna({"accuracy_n": 0}).itertuples():
+    for row in changes_of_accuracy(runs).reindex(list(REPLACED)).fillna({"accuracy_n": 0}).itertuples():
         gain, half, n = -row.accuracy_mean, row.accuracy_half, int(row.accuracy_n)
         if n > 1:
             side = "above" if gain > 0 else "below"
             judged = ": not distinguishable" if abs(gain) <= half else ""
-            told.append(f"{abs(gain):.2f} ± {half:.2f} points {side} {row.Index} ones ({n} seeds{judged})")
+            told.append(f"{abs(gain):.2f} ± {half:.2f} points {side} {REPLACED[row.Index]} ({n} seeds{judged})")
         else:
             (once if n else missing).append(f"{row.Index} {signed(gain)}" if n else row.Index)
     out = [f"Attention {settles}; it is on the one most alike by CKA in {like}; chance is {100 * chance:.0f} %."]

@@ -95,6 +95,11 @@ def place(plan: Experiment, results: str | Path = "results") -> str:
     return f"Ours: {' and '.join(names)}, {plan.scale} scale." if names else "Ours: not run."
 
 
+def page_name(name: str, scale: str) -> str:
+    """An experiment's page at one scale, as the workflow names it."""
+    return name if scale == "quick" else f"{name}_{scale}"
+
+
 def run_link(name: str, words: Any) -> str:
     """Link from a page of results to the page of a run."""
     folder = "teacher" if "-teacher-" in name else "combination"
