@@ -5,6 +5,7 @@ import gc
 import platform
 import statistics
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any
@@ -62,21 +63,31 @@ def summary(seconds: list[float], reference: list[float] | None = None) -> dict[
 
 
 def kept_bytes(run: Run, parameters: list[Tensor] | None = None) -> int:
-    """Bytes of all different storages that autograd keeps for the backward pass of `run`; parameters not counted."""
+    """Bytes of all different storages that autograd keeps for the backward pass of `run`; parameters not counted.
+
+    What belongs to no result of `run`, such as a neuron's reset after the last step, is freed before and not counted.
+    """
     known = {p.untyped_storage().data_ptr() for p in parameters or []}
-    storages: dict[int, Any] = {}
+    kept: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            storages[storage.data_ptr()] = storage  # held, so that no address is used twice
-        return tensor.detach()  # an operation that keeps its own result would otherwise keep itself alive
+    def pack(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor.detach())  # an operation that keeps its own result would otherwise keep itself alive
+        kept.add(saved)
+        return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
         result = run()
-    total = sum(storage.nbytes() for storage in storages.values())
+    storages = [saved.tensor.untyped_storage() for saved in kept]
+    total = sum({s.data_ptr(): s.nbytes() for s in storages if s.data_ptr() not in known}.values())
     del result
     return total
+
+
+class _Saved:
+    """A tensor for as long as autograd keeps it."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
 
 
 def release() -> None:

@@ -68,7 +68,7 @@ class PlainCalibration(nn.Module):
         super().__init__()
 
         def mlp() -> nn.Module:
-            hidden, out = max(1, batch_size // 2), max(1, batch_size // 4)
+            hidden, out = max(1, batch_size // 2), max(2, batch_size // 4)
             return nn.Sequential(nn.Linear(batch_size, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
         def projector(inputs: int, outputs: int) -> nn.Module:

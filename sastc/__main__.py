@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.settings += left
     try:
         globals()[f"_{options.command}"](options)
+    except BrokenPipeError:  # not a mistake: see the end of this file
+        raise
     except (ConfigError, records.RunError, ValueError, OSError) as error:
         process = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
         print(f"{process}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -92,7 +94,7 @@ def _compare(options: argparse.Namespace) -> None:
     for name in ("last_accuracy", "best_accuracy", "stm", "epochs", "parameters", "train_seconds_per_epoch",
                  "inference_seconds", "peak_memory_bytes"):  # fmt: skip
         if any(name in m for m in metrics):
-            rows[name] = [m.get(name, "-") for m in metrics]
+            rows["epochs_done" if name == "epochs" else name] = [m.get(name, "-") for m in metrics]
     width = max(map(len, rows), default=0)
     for name, values in rows.items():
         print(f"{name:<{width}}", *(f"{_text(v):>16}" for v in values))

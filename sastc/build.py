@@ -9,7 +9,8 @@ from torch import nn
 from sastc.config import RunConfig
 from sastc.data import Dataset, load_dataset
 from sastc.models import create_model
-from sastc.records import Run, RunError
+from sastc.models.layers import check
+from sastc.records import Run, RunError, find_run
 
 # Fields that decide what both networks look like.
 SHAPE = ("width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps")
@@ -38,11 +39,16 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
 def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
     """The trained network of a finished run, in evaluation mode.
 
-    `role` is "student" or "teacher"; by default what the run trained. Raises RunError where ``weights.pt`` is
-    missing or not the recorded one.
+    `role` is "student" or "teacher"; by default what the run trained. The teacher of a student's run lies in a run of
+    its own in the same folder. Raises RunError where ``weights.pt`` is missing or not the recorded one.
     """
     config = run.config
-    model = build_model(config, dataset(config, data), role or ("teacher" if config.method == "teacher" else "student"))
+    trained = "teacher" if config.method == "teacher" else "student"
+    allowed = (trained, "teacher") if config.teacher else (trained,)
+    check("role", role, role is None or role in allowed, f"one of {', '.join(dict.fromkeys(allowed))} for this run")
+    if role == "teacher" and trained == "student":
+        return load_model(find_run(run.provenance["teacher"]["run"], run.path.parent.parent), data=data)
+    model = build_model(config, dataset(config, data), trained)
     model.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
     return model.eval()
 

@@ -6,6 +6,7 @@ features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``. A teacher t
 """
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import NamedTuple
@@ -70,7 +71,7 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
         first = int(named)  # names count layers from one, numbers from zero
         try:
             given = [pair.split("-") for pair in pairs.split(",")] if named else pairs
-            chosen = [tuple(int(i) - first for i in pair) for pair in given]
+            chosen = [tuple((int(i) if named else operator.index(i)) - first for i in pair) for pair in given]
         except (TypeError, ValueError):
             chosen = []
         valid = bool(chosen) and all(len(p) == 2 and 0 <= p[0] < students and 0 <= p[1] < teachers for p in chosen)
@@ -113,6 +114,12 @@ def check_features(
         raise ValueError(f"student_features, teacher_features: batches of {sorted(batches)} instances, must be equal")
 
 
+def _like(module: nn.Module, features: Iterable[Tensor]) -> list[Tensor]:
+    """The maps in the type of the module's weights, such as spikes that are booleans; under autocast as they are."""
+    weight = next(module.parameters(), None)
+    return [f if weight is None or torch.is_autocast_enabled(f.device.type) else f.to(weight.dtype) for f in features]
+
+
 class Projector(nn.Module):
     """Eq. 2: brings one student map to one teacher map's channels and size, by a 3×3 and a 1×1 convolution.
 
@@ -130,6 +137,12 @@ class Projector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``."""
+        values = x[0, :, 0].numel() * (len(x) if self.bn == "folded" else 1)
+        if values == 1 and self.training and isinstance(self.norm, nn.BatchNorm2d):
+            raise ValueError(
+                f"projector_bn={self.bn!r}: one instance with a map of one pixel has no variance; leave out a last "
+                "batch of one, or take 'folded' (with T > 1) or 'none'"
+            )
         h = self.conv3(x.flatten(0, 1))
         h = torch.cat([self.norm(step) for step in h.chunk(len(x))]) if self.bn == "per_step" else self.norm(h)
         return self.conv1(F.relu(h)).unflatten(0, x.shape[:2])
@@ -238,6 +251,7 @@ class LayerDistances(nn.Module):
 
         With `instances`, the size of the batch over all processes, `target_norm` is over all of them.
         """
+        student_features, teacher_features = _like(self, student_features), _like(self, teacher_features)
         check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
         targets = [f.detach() for f in teacher_features]
         if self.target_norm == "layer":
@@ -353,7 +367,9 @@ class SelfAttentiveCalibration(nn.Module):
             "score_scale", score_scale, isinstance(score_scale, Real) and math.isfinite(score_scale), "a finite number"
         )
         hidden = max(1, batch_size // 2) if hidden is None else hidden
-        embedding = max(1, batch_size // 4) if embedding is None else embedding
+        # a quarter, but of length one a single number is 1 or -1 and learns nothing
+        embedding = max(2 if qk_norm else 1, batch_size // 4) if embedding is None else embedding
+        check("embedding", embedding, embedding > 1 or not qk_norm, "at least 2 with qk_norm=True")
         self.student_shapes = _layer_shapes("student_shapes", student_shapes)
         self.teacher_shapes = _layer_shapes("teacher_shapes", teacher_shapes)
         self.batch_size, self.qk_norm, self.score_scale = batch_size, qk_norm, score_scale
@@ -402,6 +418,7 @@ class SelfAttentiveCalibration(nn.Module):
             Shapes that differ from those given at construction, a batch larger than `batch_size`, or weights of less
             than float32: a calibration is not cast, its networks may run under ``torch.autocast``.
         """
+        student_features, teacher_features = _like(self, student_features), _like(self, teacher_features)
         self._check(student_features, teacher_features, instances)
         targets = [f.detach() for f in teacher_features]
         if wanted(self):
@@ -420,6 +437,7 @@ class SelfAttentiveCalibration(nn.Module):
 
         See :func:`similarity` for `instances`.
         """
+        student_features, teacher_features = list(student_features), list(teacher_features)
         check_features(student_features, teacher_features)
         students = torch.stack([similarity(f, instances) for f in student_features], 1)
         return students, torch.stack([similarity(f, instances) for f in teacher_features], -3)
@@ -445,7 +463,8 @@ class SelfAttentiveCalibration(nn.Module):
             cka = linear_cka(*square)
             low, high = cka.amin(-1, keepdim=True), cka.amax(-1, keepdim=True)
             scores = 2 * (cka - low) / (high - low).clamp_min(1e-12) - 1
-        return (self.score_scale * scores).softmax(-1).unsqueeze(1).expand(-1, batch, -1, -1)
+        scores = (self.score_scale * scores).to(student_similarity.dtype)
+        return scores.softmax(-1).unsqueeze(1).expand(-1, batch, -1, -1)
 
     def _attend(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
         if self.detach_sim:

@@ -52,7 +52,7 @@ def _scaled(runs: Sequence[Run]) -> str:
 def rerun_box(run: Run, notebook: str) -> str:
     """HTML box with the commands that make a run's page again, ready to be changed."""
     settings = run.config.arguments
-    checked = f"python workflow/execute.py {' '.join([notebook, *settings])}"
+    checked = f"python workflow/execute.py {shlex.join([notebook, *settings])}"
     words = "Run this notebook again, with other values if you like", "or with every parameter checked before it starts"
     return _box(dict(zip(words, (_papermill(notebook, settings), checked), strict=True)), "../../")
 

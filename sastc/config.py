@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
@@ -358,14 +359,20 @@ class RunConfig:
     def from_notebook(cls, namespace: dict[str, Any], also: tuple[str, ...] = ()) -> "RunConfig":
         """A config from a notebook's ``globals()``: every plain variable is a field, or named in `also`, or an error.
 
-        papermill only warns of a parameter that the notebook does not have; here a misspelt name stops the notebook.
+        papermill only warns of a parameter that the notebook does not have; here a misspelt name stops the notebook,
+        and so do settings that a file of parameters holds one level too deep.
         """
-        plain = (str, int, float, bool, list, tuple, type(None))
+        plain = (str, int, float, bool, list, tuple, dict, type(None))
         values = {
             name: value
             for name, value in namespace.items()
-            if not name.startswith("_") and name not in ("In", "Out", *also) and isinstance(value, plain)
+            if not name.startswith("_")
+            and not name.isupper()
+            and name not in ("In", "Out", *also)
+            and isinstance(value, plain)
         }
+        for name in values:
+            check_name(name, also)
         return cls.from_dict({n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
 
     def replace(self, **changes) -> "RunConfig":
@@ -486,7 +493,7 @@ class RunConfig:
     @property
     def command(self) -> str:
         """Command that makes this run."""
-        return " ".join(["python -m sastc train", *self.arguments])
+        return shlex.join(["python", "-m", "sastc", "train", *self.arguments])
 
     def learning_rate_at(self, epoch: int) -> float:
         """Learning rate of a zero-based epoch: a drop at each milestone, rounded to whole epochs."""
@@ -499,9 +506,9 @@ class RunConfig:
         return self.beta * (0.01, 0.1, 1.0)[3 * epoch // self.epochs] if thirds else self.beta
 
 
-def check_name(name: str) -> None:
-    """Raise a :class:`ConfigError` that names close matches unless `name` is a field."""
-    names = list(RunConfig.fields())
+def check_name(name: str, also: Collection[str] = ()) -> None:
+    """Raise a :class:`ConfigError` that names close matches unless `name` is a field, or in `also`."""
+    names = [*RunConfig.fields(), *also]
     if name not in names:
         close = difflib.get_close_matches(str(name), names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"must be one of {', '.join(names)}"

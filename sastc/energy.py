@@ -208,7 +208,10 @@ class _Counter:
         self.sums: dict[tuple[str, str, str], Counter[str]] = {}
         self.seen: dict[tuple[str, str, str], Counter[str]] = {}  # in one batch
         self.hooks = [module.register_forward_hook(_fired) for module in spiking]
-        self.hooks += [module.register_forward_pre_hook(partial(self._add, name)) for name, module in layers.items()]
+        self.hooks += [
+            module.register_forward_pre_hook(partial(self._add, name), with_kwargs=True)
+            for name, module in layers.items()
+        ]
 
     def remove(self) -> None:
         for hook in self.hooks:
@@ -230,8 +233,9 @@ class _Counter:
             sums = self.sums.setdefault(key, Counter())
             sums.update({name: repeat * value // share for name, value in seen.items()})
 
-    def _add(self, name: str, layer: nn.Conv2d | nn.Linear, args: tuple[Tensor]) -> None:
-        kind, x = getattr(args[0], "kind", None) or "analog", args[0].as_subclass(Tensor)
+    def _add(self, name: str, layer: nn.Conv2d | nn.Linear, args: tuple, kwargs: dict) -> None:
+        given = args[0] if args else kwargs["input"]
+        kind, x = getattr(given, "kind", None) or "analog", given.as_subclass(Tensor)
         if isinstance(layer, nn.Linear):
             x = x[..., None, None]  # a convolution of one pixel
         fan_out, positions = _fan_out(layer, x)
@@ -269,7 +273,8 @@ def _fan_out(layer: nn.Conv2d | nn.Linear, x: Tensor) -> tuple[Tensor, int]:
     """Connections that an input of (..., C, H, W) has, by its pixel (H, W), and the number of output pixels."""
     if isinstance(layer, nn.Linear):
         return torch.full((1, 1), layer.out_features, device=x.device), 1
-    window = dict(kernel_size=layer.kernel_size, dilation=layer.dilation, padding=layer.padding, stride=layer.stride)
+    padding = 0 if layer.padding == "valid" else layer.padding
+    window = dict(kernel_size=layer.kernel_size, dilation=layer.dilation, padding=padding, stride=layer.stride)
     windows = F.unfold(torch.ones(1, 1, *x.shape[-2:], device=x.device), **window)
     covered = F.fold(windows, x.shape[-2:], **window)[0, 0].long()  # number of windows that a pixel takes part in
     return covered * (layer.out_channels // layer.groups), windows.shape[-1]

@@ -1,7 +1,7 @@
 """Temporal Fisher information (Appendix 1, Eq. 1): how much the weights matter for what is known after t steps."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,13 @@ LABELS = ("true", "sampled", "expected")
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; afterwards every module has its own mode again."""
     modes = {module: module.training for module in model.modules()}
+    compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in modes)
+    # code compiled before would not run the hooks that measure
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     model.eval()
     try:
-        yield
+        with eager:
+            yield
     finally:
         for module, training in modes.items():
             module.training = training
@@ -100,6 +104,7 @@ def squared_gradients(
             p = torch.cat([model.logits_by_step(part).softmax(-1) for part in x.split(int(chunk), dim)], 1)
         steps, batch, classes = p.shape
         if labels == "true":
+            check("y", y.dtype, not y.is_floating_point(), "integers")
             check("y", y.unique().tolist(), bool(((y >= 0) & (y < classes)).all()), f"in 0 ... {classes - 1}")
             choice = y.to(p.device).expand(steps, batch).unsqueeze(-1)
         elif labels == "sampled":
@@ -107,7 +112,8 @@ def squared_gradients(
             choice = torch.multinomial(p.flatten(0, 1), 1, generator=generator).unflatten(0, (steps, batch))
         else:
             choice = torch.arange(classes, device=p.device).expand_as(p)
-        norms = vmap(_squared_norms(model, dim), (dim, 1), 1, chunk_size=chunk)(x, choice)  # (T, B, 1 or N)
+        with torch.autocast(x.device.type, enabled=False):  # batch norms under vmap take one type alone
+            norms = vmap(_squared_norms(model, dim), (dim, 1), 1, chunk_size=chunk)(x, choice)  # (T, B, 1 or N)
     return (norms * p).sum(-1) if labels == "expected" else norms.squeeze(-1)
 
 

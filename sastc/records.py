@@ -26,6 +26,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -77,6 +78,9 @@ class Run:
 
     path: Path
 
+    def __post_init__(self):
+        object.__setattr__(self, "path", Path(self.path))
+
     @property
     def name(self) -> str:
         """Folder name."""
@@ -95,6 +99,14 @@ class Run:
             return RunConfig.from_dict(values)
         except ConfigError as error:
             raise RunError(f"{self.path / 'config.json'} is not of this version of sastc: {error}") from None
+
+    @property
+    def command(self) -> str:
+        """Command that makes this run where it is."""
+        config, root = self.config, self.path.parent.parent
+        elsewhere = self.path.parent.name == config.scale and root != Path("results")
+        where = ["--results", str(root)] if elsewhere else []
+        return shlex.join(["python", "-m", "sastc", *where, "train", *config.arguments])
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -127,8 +139,10 @@ class Run:
         RunError
             There is none, or it holds other weights than the recorded ones.
         """
-        path = self.path / "weights.pt"
-        make = f"{self.config.command} --force"
+        path, command = self.path / "weights.pt", self.command
+        if not self.complete:
+            raise RunError(f"{self.path} is not finished: {command} goes on with it")
+        make = f"{command} --force"
         if not path.exists():
             raise RunError(f"{self.path} has no weights.pt: weights are not kept in git; make them with {make}")
         found, recorded = sha256(path), self.metrics["weights_sha256"]
@@ -156,7 +170,11 @@ def _undamaged(path: Path) -> Iterator[Path]:
     try:
         yield path
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is damaged: make the run again with train --force ({error})") from None
+        again = f"delete {path.parent}, and make the run again"
+        if path.name != "config.json":
+            with contextlib.suppress(RunError):
+                again = f"make the run again with {Run(path.parent).command} --force"
+        raise RunError(f"{path} is damaged: {again} ({error})") from None
 
 
 def run_path(config: RunConfig, results: str | Path) -> Path:

@@ -110,7 +110,7 @@ def class_activation_map(
 
     def cut(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         maps.append(output.detach().requires_grad_())  # the gradient's path starts here and meets no weight before it
-        return maps[-1]
+        return maps[-1].clone()  # which what follows may overwrite
 
     hook = _find(model, layer).register_forward_hook(cut)
     with evaluation_mode(model), torch.enable_grad():

@@ -197,9 +197,11 @@ class _Training:
         self.keep_last = config.partial_batch == "keep"
         self.batches = num_batches(self.dataset, "train", config.batch_size, drop_last=not self.keep_last)
         if self.batches == 0:
+            teacher = config.method == "teacher"
+            way = "for a teacher of all images, subset_teacher=full" if teacher else "or partial_batch=keep"
             raise RunError(
-                f"batch_size={config.batch_size}: the training split has {len(self.dataset.train)} images; "
-                "must be at most that, or partial_batch=keep"
+                f"batch_size={config.batch_size} of {config.name}: the training split has {len(self.dataset.train)} "
+                f"images; must be at most that, {way}"
             )
         images = len(self.dataset.train)
         if config.fisher_samples > images:

@@ -104,10 +104,25 @@ def test_measuring_a_case_again_keeps_the_others(record, tmp_path):
     again["measured"]["lif"] = record["measured"]["lif"] | {"commit": "another"}
     assert "<li>lif: " in report.facts(again)
     assert "commit another" in report.facts(again)
+    faster = {name: 2 * rate for name, rate in record["peak_flops"].items()}  # of the later session, without lif
+    rate = f"fp32 {record['peak_flops']['fp32'] / 1e9:,.0f} GFLOP/s"
+    assert report.facts(record | {"peak_flops": faster}).count(f"peak (the best matrix product then): {rate}") == 1
+    assert "to be measured again" not in report.facts(record)
+    wrong = [row | {"kept_bytes": row["peak_bytes"] + 1} for row in record["cases"] if row["case"] == "kd_step"]
+    assert "to be measured again" in report.facts(record | {"cases": wrong})
     before = {name: value for name, value in record.items() if name != "measured"}  # as records once were
     assert report.measured(before) == dict.fromkeys(CASES, record["measured"]["lif"])
     with pytest.raises(SystemExit, match="--out"):
         report.keep(again | {"settings": record["settings"] | {"width": 3}}, file, ["lif"])
+
+
+def test_rows_of_one_size_have_one_memory_floor(record, tmp_path):
+    rows = [row for row in record["cases"] if "floor_seconds" in row]
+    file = tmp_path / "cpu.json"
+    file.write_text(json.dumps(record), encoding="utf-8")
+    loaded = [row for row in report.load([file])[0]["cases"] if "floor_seconds" in row]
+    for row, read in zip(rows, loaded, strict=True):
+        assert read["floor_seconds"] == min(r["floor_seconds"] for r in rows if r["input_bytes"] == row["input_bytes"])
 
 
 def test_targets_are_computed_from_the_record(record):
@@ -119,13 +134,16 @@ def test_targets_are_computed_from_the_record(record):
     rows = [dict(implementation=name, case="lif", timesteps=2, layout="contiguous", precision="fp32") for name in
             ("plain", "library", "handwritten")]  # fmt: skip
     for row, median, kept in zip(rows, (9.0, 1.0, 0.9), (40, 10, 10), strict=True):
-        row |= dict(median=median, ratio=9.0 / median, kept_bytes=kept)
+        row |= dict(median=median, ratio=9.0 / median, kept_bytes=kept, floor_seconds=0.5)
     steps = [
         dict(case="kd_step", student="vgg11", timesteps=2, precision="fp32", median=1.0, convolution_share=0.8)
         | dict(implementation=name, width=width, ratio=ratio)
         for name, width, ratio in [("plain", 1, 1), ("library", 1, 1.1), ("library", 1, 1.2), ("library", 0.1, 9)]
     ]
     found = {t.what: t for t in targets.targets({"cases": rows + steps})}
+    assert found["LIF forward and backward, fp32: speed-up, the least over T and layouts"].reason.endswith(
+        "2.00 times the time that memory needs at least, the plain loop 18.00 times"
+    )
     values = [(t.found, t.met) for t in found.values() if t.found is not None]
     assert values == [(9.0, True), (0.9, False), (0.25, True), (1.2, True)]
     assert "1.25 times as fast" in next(t.reason for t in found.values() if "KD step" in t.what and "fp32" in t.what)
@@ -231,8 +249,10 @@ def test_kept_bytes_counts_each_storage_once():
     x = torch.randn(1000, requires_grad=True)
     assert measure.kept_bytes(lambda: (x.exp() * x).sin()) == 3 * 4000  # exp(x), x, and the product
     assert measure.kept_bytes(lambda: (x.exp() * x).sin(), [x]) == 2 * 4000
+    assert measure.kept_bytes(lambda: [x.sin() * x, x.exp()][-1]) == 4000  # what belongs to no result is freed
     library = LIF()
     currents = torch.randn(4, 5, 6, requires_grad=True)
+    assert measure.kept_bytes(lambda: PlainLIF()(currents)) == (3 * 4 - 2) * 30 * 4  # the last reset is freed
     assert measure.kept_bytes(lambda: library(currents)) <= currents.numel() * 4
 
 

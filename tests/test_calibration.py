@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sastc.calibration import LayerDistances, SelfAttentiveCalibration, _max_pool, similarity
+from sastc.losses import sastc_loss
 
 # 4x4 on 3x3 pools with overlapping cells, 4x4 on 2x2 pools evenly, 2x2 on 4x4 and 3x3 is the small student
 STUDENTS = [(2, 4, 4), (3, 2, 2)]
@@ -774,3 +775,46 @@ def test_max_pooling_is_adaptive_to_the_last_bit(size):
     for each in pooled:
         (each * torch.arange(each.numel()).view_as(each)).sum().backward()
     assert torch.equal(leaves[0].grad, leaves[1].grad)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 7, 8])
+def test_attention_of_a_small_batch_learns(batch):
+    """Queries and keys of one number would be 1 or -1, without a gradient."""
+    torch.manual_seed(0)
+    module = SelfAttentiveCalibration(STUDENTS, TEACHERS, batch)
+    student, teacher = ([f.float() for f in side] for side in features(batch=batch))
+    sastc_loss(*module(student, teacher)[:2]).backward()
+    size = sum(p.grad.abs().sum() for p in (*module.query.parameters(), *module.key.parameters()))
+    assert size > 1e-3
+    with pytest.raises(ValueError, match="embedding=1: must be at least 2 with qk_norm=True"):
+        SelfAttentiveCalibration(STUDENTS, TEACHERS, batch, embedding=1)
+
+
+def test_features_may_come_once_and_in_any_type():
+    module, (student, teacher) = build().float(), features()
+    expected = module([f.float() for f in student], [f.float() for f in teacher])
+    spikes = [(f > f.mean()) for f in student]
+    again = module((f.float() for f in student), dict(enumerate(f.float() for f in teacher)).values())
+    torch.testing.assert_close(again.attention, expected.attention)
+    for dtype in (torch.bool, torch.int64, torch.float64, torch.float16):
+        found, same = (module([f.to(t) for f in spikes], [f.float() for f in teacher]) for t in (dtype, torch.float32))
+        torch.testing.assert_close(found.distances, same.distances)
+
+
+def test_one_instance_of_one_pixel_is_an_error_that_names_the_way_out():
+    shapes = [(4, 1, 1)], [(3, 1, 1)]
+    maps = [torch.rand(2, 1, 4, 1, 1)], [torch.rand(1, 3, 1, 1)]
+    with pytest.raises(
+        ValueError, match=r"projector_bn='per_step': one instance with a map of one pixel has no variance"
+    ):
+        SelfAttentiveCalibration(*shapes, 8)(*maps)
+    for bn in ("folded", "none"):
+        assert SelfAttentiveCalibration(*shapes, 8, projector_bn=bn)(*maps).distances.isfinite().all()
+    assert SelfAttentiveCalibration(*shapes, 8).eval()(*maps).distances.isfinite().all()
+
+
+def test_weights_from_cka_have_the_features_type():
+    module, (student, teacher) = build(attention="cka").float(), features()
+    assert module([f.float() for f in student], [f.float() for f in teacher]).attention.dtype == torch.float32
+    with pytest.raises(ValueError, match="pairs="):
+        LayerDistances(STUDENTS, TEACHERS, [(0.7, 0)])

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 
@@ -300,3 +301,17 @@ def test_modules_are_attributes_of_the_package():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "(0.11920292202211755, 0.8807970779778824) sastc.data\n"
     assert "module 'sastc' has no attribute 'nothing'" in done.stderr
+
+
+def test_commands_can_be_pasted():
+    config = RunConfig(milestones=(0.5, 0.75), teacher_run="a b", train_fraction=0.1)
+    words = shlex.split(config.command)
+    assert words[:4] == ["python", "-m", "sastc", "train"]
+    assert RunConfig.from_arguments(words[4:]) == config
+
+
+def test_from_notebook_refuses_settings_a_level_too_deep():
+    with pytest.raises(ConfigError, match="unknown field 'settings'"):
+        RunConfig.from_notebook({"settings": {"epochs": 1}, "LABELS": {"kd": "KD"}})
+    with pytest.raises(ConfigError, match="unknown field 'result': did you mean results"):
+        RunConfig.from_notebook({"result": "x"}, also=("results", "data"))

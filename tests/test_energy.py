@@ -482,3 +482,18 @@ def test_bad_values_are_named(bad, words):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are checked below)
         count_energy(**{"model": nn.Conv2d(3, 1, 3), "x": images()} | bad)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+class Named(nn.Sequential):
+    """Calls its layer by the argument's name."""
+
+    def forward(self, x):
+        return self[0](input=x)
+
+
+def test_layers_called_by_name_and_valid_borders():
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 8, 8)
+    plain, valid = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, padding="valid")
+    for model in (nn.Sequential(plain), nn.Sequential(valid), Named(plain)):
+        assert count_energy(model, x).macs == 4 * 3 * 9 * 36

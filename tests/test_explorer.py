@@ -662,3 +662,21 @@ def test_a_long_run_names_the_nearest_epoch_that_is_kept(open_page, tmp_path):
     assert_drawn(page, run.measures["attention_instance"][near - 1, 2].mean(0))
     distance = float(re.search(r"distance ([\d.]+)", cells(page)[2][0][3])[1])
     assert distance == pytest.approx(run.measures["distance"][near - 1].mean(0)[0, 0], rel=0.006)
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(tmp_path):
+    good, bad = record(tmp_path), record(tmp_path, seed=1)
+    (bad.path / "config.json").write_text("")
+    with pytest.warns(UserWarning, match=r"left out: .*config.json is damaged"):
+        explorer = explore(tmp_path)
+    assert [run.name for run in explorer.runs] == [good.name]
+    with pytest.raises(RunError, match=r"config.json is damaged"):
+        explore(bad.path)
+
+
+def test_a_page_of_no_budget_and_a_history_cut_short(tmp_path):
+    run = record(tmp_path)
+    assert data_of(explore(run.path).to_html(1000))["runs"][0]["epochs"] == E
+    text = (run.path / "history.csv").read_text()
+    (run.path / "history.csv").write_text(text[: text.rindex(",") + 1])
+    assert len(data_of(explore(run.path).to_html())["runs"][0]["accuracy"]) == E - 1

@@ -155,3 +155,12 @@ def test_bad_values_are_named(bad, words):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are checked below)
         fisher_trace(**{"model": small("vgg11"), "x": images(4), "y": LABELS} | bad)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_under_autocast_and_compiled():
+    net, x = small("vgg11", timesteps=2).float(), images(3).float()
+    expected = fisher_trace(net, x, LABELS[:3])
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(fisher_trace(net, x, LABELS[:3]), expected, rtol=0.1, atol=0)
+    with pytest.raises(ValueError, match=r"y=torch.float32: must be integers"):
+        fisher_trace(net, x, LABELS[:3].float())

@@ -316,16 +316,22 @@ def test_energy_sums_layers_and_compares_at_equal_steps(tmp_path):
     gain = energy.differences(counted).set_index("other").loc["kd"]
     assert gain.n == 2
     assert gain["mean"] == pytest.approx(100 * ((2 / 1 - 1) + (2.1 / 1.1 - 1)) / 2)
-    assert energy.layer_figure(counted, 2) is not None
+    top, _ = energy.layer_figure(counted, 2).axes
+    assert not top.patches, "a bar on a logarithmic axis has no meaningful length"
+    assert [list(line.get_ydata()) for line in top.lines] == [[12000, 3000], [4000, 1000], [8000, 2000]]
+    assert [line.get_marker() for line in top.lines] == ["s", "o", "D"]
     assert energy.layer_figure(counted, 7) is None
-    page = energy.layer_table(counted, 2)
+    page = energy.layer_table(counted, 2, "Ours: here.")
+    assert "sums over the steps. Ours: here. Download" in page
     data = downloaded(page)
     assert data.method.tolist() == ["baseline", "kd", "sastc"] * 2, "layer by layer"
     assert data.energy_nj.tolist() == [12000, 4000, 8000, 3000, 1000, 2000]
     assert "<td>20.00</td>" in page, "the rate in percent"
-    assert energy.layer_table(counted, 7) == ""
+    assert energy.layer_table(counted, 7, "Ours: here.") == ""
+    assert "over seeds. Ours: here. Download" in energy.differences_table(counted, "Ours: here.")
     assert "10.5 % to 30.5 %" in energy.sentences(counted)[0]
-    page = energy.ours_table(counted)
+    page = energy.ours_table(counted, "Ours: here.")
+    assert "the teacher is ResNet-19. Ours: here. Download" in page
     assert "teacher/digits-resnet19-teacher" in page
 
 
@@ -361,7 +367,7 @@ def test_older_records_without_memory_show_a_dash(tmp_path):
     times = runtime.ours(plan(old, new), tmp_path)
     cells = [re.findall("<td>(.*?)</td>", row) for row in runtime.ours_table(times).split("<tr>")[2:]]
     assert [row[1] for row in cells] == ["KD", "SASTC"]
-    assert [(row[4], row[5]) for row in cells] == [("–", "–"), ("0.25", "700")]
+    assert [(row[3], row[6], row[7]) for row in cells] == [("–", "–", "–"), ("–", "0.25", "700")]
     assert "here: 700 to 700 MiB. The paper's text says 0.8 to 1.2 GB" in " ".join(runtime.sentences(times))
 
 
@@ -391,7 +397,15 @@ def test_ratios_pair_seeds_and_prefer_the_cpus_own_seconds(tmp_path):
         columns = dict(epoch=[1, 2]) | (dict(train_cpu_seconds=[cpu - 0.5, cpu + 0.5]) if cpu else {})
         pd.DataFrame(columns).to_csv(run.path / "history.csv", index=False)
     row = runtime.relative(runtime.ours(plan(*configs), tmp_path)).set_index("method").loc["sastc"]
-    assert (row.over_kd, row.lowest, row.highest, row.on_cpu, row.n) == (2.5, 2.5, 2.5, 1, 1)
+    assert (row.over_kd, row.lowest, row.highest, row.on_cpu, row.n, row.left_out) == (2.5, 2.5, 2.5, 1, 1, 1)
+    times = runtime.ours(plan(*configs), tmp_path)
+    cells = [re.findall("<td>(.*?)</td>", row)[3:6] for row in runtime.ours_table(times).split("<tr>")[2:]]
+    assert cells == [
+        ['1.00 <span class="seeds">seed 0</span>', "", "2.00"],
+        ['2.50 <span class="seeds">seed 0</span>', "2.50 (2.50–2.50)", "19.00"],
+    ], "CPU seconds are seed 0's, wall-clock seconds those of both"
+    said = runtime.sentences(times)[1]
+    assert "compared with KD's: 1 by CPU seconds; 1 left out, in which a run has wall-clock seconds alone" in said
     wall_only = plan(*(c for c in configs if c.seed == 1), RunConfig(seed=2), RunConfig(method="kd", seed=3))
     record(tmp_path, RunConfig(seed=2), train_seconds_per_epoch=100.0)
     record(tmp_path, RunConfig(method="kd", seed=3), train_seconds_per_epoch=1.0)
@@ -401,7 +415,8 @@ def test_ratios_pair_seeds_and_prefer_the_cpus_own_seconds(tmp_path):
     assert (
         "takes 4.00 times KD's (median of 1 case; 4.00 to 4.00 over single seeds) here" in runtime.sentences(times)[1]
     )
-    assert "Of our ratios 0 of 1 are of CPU seconds." in runtime.sentences(times)[1]
+    assert runtime.sentences(times)[1].endswith("Each seed is compared with KD's: 1 by wall-clock seconds.")
+    assert "longer than KD's in 33 of 39 cases; the others are at T = 7." in runtime.sentences(times)[2]
 
 
 # Fisher information
@@ -420,8 +435,28 @@ def test_fisher_summary_and_differences(tmp_path):
     assert list(rows.one_step) == [2, 2, 2, 2]
     (row,) = fisher.log_differences(values).itertuples()
     assert (row.other, row.mean, row.n) == ("kd", -1.0, 2)
-    assert "divided by KD's is 0.10 (n=2: lower)" in " ".join(fisher.sentences(values))
+    told = " ".join(fisher.sentences(values))
+    assert "divided by KD's is 0.10 (0.10 to 0.10; n=2: lower)" in told
+    falls = "KD falls (× 0.10; highest after epoch 1); SASTC falls (× 0.01; highest after epoch 1)"
+    assert f"From the first epoch to the last of 2: {falls}." in told
+    assert "Between the 2 seeds of one method the last trace differs by a factor of up to 1.00." in fisher.spread(
+        values
+    )
+    assert "all T steps. Ours: here. Download" in fisher.summary_table(values, "Ours: here.")
     assert len(fisher.panels(values).axes) == 2
+
+
+def test_fisher_traces_that_rise_and_seeds_that_differ(tmp_path):
+    configs = [RunConfig(method="kd", seed=s, fisher_samples=8) for s in (0, 1)]
+    for config, trace in zip(configs, ([10.0, 40.0, 20.0], [10.0, 8.0, 5.0]), strict=True):
+        record(tmp_path, config, {"fisher": np.array([trace]).T})
+    values = fisher.traces(plan(*configs), tmp_path)
+    assert "KD rises in 1 of 2 runs (× 0.50 to 2.00; highest after epoch 1 to 2)." in " ".join(fisher.sentences(values))
+    assert fisher.spread(values).endswith("a factor of up to 4.00.")
+    one = values[values.seed == 0]
+    assert "KD rises (× 2.00; highest after epoch 2)." in " ".join(fisher.sentences(one))
+    assert fisher.spread(one).startswith("At most one seed")
+    assert fisher.spread(values[:0]).startswith("At most one seed")
 
 
 # Spike activation maps
@@ -470,6 +505,8 @@ def test_likeness_is_a_correlation_with_the_teachers_map(tmp_path):
     assert values["baseline"] == pytest.approx(-1.0)
     assert np.isnan(sam.correlation(maps[0] * 0, maps[0].sum(0)))
     assert sam.sentences(sam.likeness(experiment, tmp_path))[0].startswith("Most alike")
+    page = sam.likeness_table(sam.likeness(experiment, tmp_path), "Ours: here.")
+    assert "over recorded images. Ours: here. Download" in page
 
 
 def test_maps_of_other_images_are_computed_from_weights(tmp_path, tiny):

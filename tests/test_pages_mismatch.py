@@ -116,8 +116,25 @@ def test_curves_and_sentences(recorded):
     assert list(line.get_ydata()) == pytest.approx(list(curve))
     lines = mismatch.sentences(runs)
     assert lines[0].startswith("VGG-11 & ResNet-19, T=2, CIFAR-10: ")
-    assert "n=2" in lines[1]
+    assert lines[1].startswith("SASTC's score less that of another method, ± half the 95 % interval: Baseline ")
+    scores = {m: rows.sort_values("seed").stm.to_numpy() for m, rows in runs[runs.complete].groupby("method")}
+    gap = scores["sastc"] - scores["kd"]
+    half = 12.706205 * np.std(gap, ddof=1) / math.sqrt(2)  # t(0.975, 1)
+    assert f"KD {gap.mean():+.4f} ± {half:.4f} (n=2, ".replace("-", "−") in lines[1]
     assert "ResNet-18 & WRN-28-4, T=2, CIFAR-10 is not run." in lines
+
+
+def test_the_pairs_that_are_run_are_named(recorded, plan, tmp_path):
+    told = mismatch.pairs_run(mismatch.collect(*recorded))
+    assert told == "Pairs that are run: VGG-11 & ResNet-19, T=2, CIFAR-10. 0 of Table 5's 3 are among them."
+    quick = plan("stm")
+    for config in quick.runs[:4]:
+        write_json(run_path(config, tmp_path) / "config.json", config.to_dict())
+        write_json(run_path(config, tmp_path) / "metrics.json", {"accuracy": 50.0, "stm": 1.0})
+    told = mismatch.pairs_run(mismatch.collect(quick, tmp_path))
+    assert told == "Pairs that are run: VGG-11 & ResNet-32x4, T=3, Digits. 1 of Table 5's 3 are among them."
+    nothing = mismatch.pairs_run(mismatch.collect(quick, tmp_path / "none"))
+    assert nothing == "Pairs that are run: none. 0 of Table 5's 3 are among them."
 
 
 @pytest.mark.parametrize("scale", ["quick", "paper"])

@@ -60,6 +60,10 @@ SWEEPS = [
 @pytest.mark.parametrize("scale", ["quick", "slim", "paper"])
 def test_every_cell_of_the_paper_has_a_run_or_a_command(plan, tmp_path, name, sweep, scale):
     panels = sweeps.collect(sweep, plan(name, scale), tmp_path)
+    columns = ["method", "value"]
+    held = pd.concat([panel.paper for panel in panels])[columns].drop_duplicates()
+    printed = sweeps.published(sweep)[columns].drop_duplicates()
+    assert sorted(map(str, held.to_numpy())) == sorted(map(str, printed.to_numpy()))
     for panel in panels:
         for cell in panel.paper.itertuples():
             rows, printed = sweeps._cell(panel, cell.method, cell.value)
@@ -89,10 +93,14 @@ def test_noise_table_puts_every_number_in_its_place(plan, record):
     assert sorted(rows.accuracy.dropna()) == [87.0, 87.125, 87.25]
     rows, _ = sweeps._cell(same, "sastc", 0.0)
     assert sorted(rows.accuracy) == [90.0, 90.125, 90.25, 90.375, 90.5], "without noise both teachers are one"
+    rows, printed = sweeps._cell(same, "teacher", 0.5)
+    assert list(rows.accuracy.dropna()) == [48.0], "trained on the same labels"
+    assert printed == 64.27
+    for value in (0.0, 0.1, 0.5):
+        rows, printed = sweeps._cell(clean, "teacher", value)
+        assert list(rows.accuracy) == [50.0], "the clean teacher at every share"
+        assert np.isnan(printed), "which the paper's row is not of"
     for panel in (clean, same):
-        rows, printed = sweeps._cell(panel, "teacher", 0.5)
-        assert list(rows.accuracy.dropna()) == [48.0], "trained on the same labels in both panels"
-        assert printed == 64.27
         rows, _ = sweeps._cell(panel, "baseline", 0.2)
         assert sorted(rows.accuracy.dropna()) == [59.2, 59.325, 59.45]
     page = sweeps.table(sweeps.NOISE, same)
@@ -121,19 +129,22 @@ def test_differences_pair_seeds_and_stand_beside_the_papers(plan, record):
     assert (row.n, row.judgement) == (3, "better")
     assert row.paper == pytest.approx(73.87 - 70.80)
     assert (gaps[gaps.value == 0.1].n == 0).all(), "not run"
+    gaps = sweeps.differences(sweeps.NOISE, sweeps.collect(sweeps.NOISE, noise, results)[1])
     assert gaps[(gaps.value == 0.1) & (gaps.other == "teacher")].paper.iloc[0] == pytest.approx(75.49 - 76.51)
 
 
 def test_sentences_count_and_claim_no_more(plan, record):
     noise = plan("table7")
     results = record((*noise.runs, *noise.teachers), lambda c: point(c) - 100 * (c.method == "sastc") * c.label_noise)
-    panel = sweeps.collect(sweeps.NOISE, noise, results)[0]
+    panel, same = sweeps.collect(sweeps.NOISE, noise, results)
     lines = sweeps.sentences(sweeps.NOISE, panel)
     told = "SASTC's mean is above the other students here at 1 of 3 values, in the paper at 6 of 6 values."
     assert lines[0] == f"{panel.title}: {told}"
-    assert lines[1] == "SASTC's mean is above the teacher here at 1 of 2 values, in the paper at 4 of 6 values."
-    assert "11 of 11 differences rest on one seed" in lines[2]
+    assert lines[1] == "SASTC's mean is above the teacher here at 2 of 3 values."
+    assert "12 of 12 differences rest on one seed" in lines[2]
     assert "better" not in lines[2]
+    lines = sweeps.sentences(sweeps.NOISE, same)
+    assert lines[1] == "SASTC's mean is above the teacher here at 1 of 2 values, in the paper at 4 of 6 values."
 
 
 def test_a_value_where_a_method_is_missing_is_not_counted(plan, record):
@@ -181,6 +192,10 @@ def test_curves_draw_means_deviations_and_the_paper(plan, record):
     assert np.ptp(top) == pytest.approx(2 * 0.125), "± the standard deviation"
     printed = {c.get_label(): c for c in figure.axes[2].containers}["Baseline"]
     assert list(printed[0].get_ydata())[-1] == 54.48
+    teachers = [{c.get_label(): c for c in axis.containers}["Teacher (ANN)"][0].get_ydata() for axis in figure.axes]
+    assert set(teachers[0]) == {50.0}, "clean"
+    assert list(teachers[1]) == pytest.approx([50.0, 49.2, 48.0])
+    assert list(teachers[2])[-1] == 64.27
 
 
 def test_pages_stand_without_a_single_run(plan, tmp_path):

@@ -237,3 +237,27 @@ def test_every_heatmap_has_its_own_scale():
     assert (low == 0).all()
     assert high.tolist() == [[1, 1], [0, 1], [1, 1]]  # a constant map shows nothing
     torch.testing.assert_close(heatmap(maps[2], 32), ours[2])
+
+
+def test_what_follows_a_layer_may_work_in_place():
+    torch.manual_seed(0)
+    convolution, rest = torch.nn.Conv2d(3, 4, 3), [torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5)]
+    x = torch.rand(2, 3, 8, 8)
+    maps = [
+        class_activation_map(torch.nn.Sequential(convolution, torch.nn.ReLU(inplace=inplace), *rest), x, layer="0")
+        for inplace in (False, True)
+    ]
+    torch.testing.assert_close(*maps)
+
+
+def test_compiled_networks_are_measured():
+    """Code compiled before a hook was there would not run it."""
+    net, x = small("vgg11", timesteps=2), images(2)
+    compiled = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        compiled.eval()(x)
+    layer = next(name for name, module in net.named_modules() if isinstance(module, LIF))
+    torch.testing.assert_close(
+        spike_activation_map(compiled, x, layer=f"_orig_mod.{layer}"), spike_activation_map(net, x, layer=layer)
+    )
+    assert sastc.count_energy(compiled, x, timesteps=2).macs == sastc.count_energy(net, x).macs

@@ -127,6 +127,8 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
         own = notebook_parameters(nbformat.read(source, as_version=4))
         texts = dict(setting.partition("=")[::2] for setting in options.settings)
         given = parse_arguments(options.settings, texts)  # execute checks the names
+        if not isinstance(options.parameters, dict):
+            raise ConfigError(f"--parameters={json.dumps(options.parameters)}: must be a JSON object")
         settings = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
         settings |= {n: texts[n] for n in settings if isinstance(own.get(n), str)}
         execute(source, output, options.parameters | settings, options.title, **engine)

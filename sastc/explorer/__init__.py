@@ -7,6 +7,7 @@ script, its style and its data, and asks no host for anything. :mod:`sastc.explo
 import contextlib
 import html
 import threading
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -131,13 +132,27 @@ def find_sastc_runs(paths: Sequence[Source]) -> list[Run]:
         path = given.path if isinstance(given, Run) else Path(given)
         if not path.is_dir():
             raise RunError(f"paths={str(path)!r}: must be the folder of a run, or a folder of runs; there is none")
-        found = [run for run in list_runs(path) if run.config.method == "sastc"]
+        found = _readable(list_runs(path), alone=(path / "config.json").is_file())
         if not found:
             raise RunError(f"paths={str(path)!r}: must hold a SASTC run; only those record attention")
         runs |= {run.path.resolve(): run for run in found}
     if not runs:
         raise RunError("paths=[]: must name at least one run")
     return list(runs.values())
+
+
+def _readable(runs: Sequence[Run], alone: bool) -> list[Run]:
+    """Those that are SASTC's; one that cannot be read is an error if it is asked for `alone`, else a warning."""
+    found = []
+    for run in runs:
+        try:
+            if run.config.method == "sastc":
+                found.append(run)
+        except RunError as error:
+            if alone:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=4)
+    return found
 
 
 @cache

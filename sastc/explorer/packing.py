@@ -42,16 +42,16 @@ BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0
 def pack_page(runs: Sequence[Run], budget: int) -> str:
     """JSON of all runs in about `budget` bytes; each run has as many as leave enough for the others."""
     share = 2 * budget
-    while share > 10_000:
+    while True:
         share //= 2
         table: dict[str, int] = {}
         packed = [pack_run(run, share) for run in runs]
         for array in (array for run in packed for array in run["arrays"].values()):
             array["data"] = table.setdefault(array["data"], len(table))
         page = {"format": 2, "runs": packed, "data": list(table)}
-        if len(text := json.dumps(page, separators=(",", ":"), allow_nan=False)) < 1.1 * budget:
-            break
-    return text
+        text = json.dumps(page, separators=(",", ":"), allow_nan=False)
+        if len(text) < 1.1 * budget or share <= 10_000:
+            return text
 
 
 def pack_run(run: Run, budget: int) -> dict[str, Any]:
@@ -165,6 +165,6 @@ def _similarities(measures: dict[str, np.ndarray], budget: int) -> dict[str, Any
 def _accuracy(run: Run) -> list[float]:
     """Test accuracy of every epoch so far, in percent; none where the history is missing."""
     try:
-        return [round(float(v), 2) for v in run.history["test_accuracy"]]
+        return [round(float(v), 2) for v in run.history["test_accuracy"] if math.isfinite(v)]
     except (FileNotFoundError, RunError, KeyError):
         return []

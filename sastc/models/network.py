@@ -144,6 +144,8 @@ class Network(nn.Module):
         if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
             allowed = f"(B, {self.in_channels}, H, W) or (T, B, {self.in_channels}, H, W)"
             raise ValueError(f"x has shape {tuple(x.shape)}: {self.name} takes {allowed}")
+        if not x.is_floating_point():
+            raise ValueError(f"x has dtype {x.dtype}: {self.name} takes floating-point images, normalised")
         if x.dim() == 5 and self._mean_frame:
             x = x.mean(0)
         taps = {}

@@ -22,7 +22,9 @@ IMAGENET = dict(dataset="imagenet", teacher="resnet34", method="sastc", timestep
 PLANS = (
     dict(student="resnet18", checkpoint="none"),
     dict(student="resnet18", checkpoint="blocks"),
+    dict(student="resnet18", checkpoint="blocks", accumulate=4),
     dict(student="resnet18", checkpoint="blocks", precision="bf16", memory_format="channels_last"),
+    dict(student="resnet34", checkpoint="none"),
     dict(student="resnet34", checkpoint="blocks"),
 )
 

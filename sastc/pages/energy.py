@@ -62,8 +62,8 @@ def summary(counted: pd.DataFrame) -> pd.DataFrame:
     return mean.assign(**over).reset_index(drop=True)
 
 
-def ours_table(counted: pd.DataFrame) -> str:
-    """HTML table of our counts; every seed links to its run."""
+def ours_table(counted: pd.DataFrame, place: str) -> str:
+    """HTML table of our counts; every seed links to its run. `place` is :func:`sastc.pages.parts.place`."""
     rows = summary(counted)
 
     def seeds(row) -> str:
@@ -87,10 +87,8 @@ def ours_table(counted: pd.DataFrame) -> str:
         "seeds": seeds,
     }
     taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
-    caption = (
-        "Ours: operations and energy of one test image, mean over the seeds, and energy relative to KD's at equal T; "
-    )
-    caption += f"the teacher is {taught}."
+    caption = "Operations and energy of one test image, mean over the seeds, and energy relative to KD's at equal T; "
+    caption += f"the teacher is {taught}. {place}"
     return table(rows, caption, "energy-ours", columns)
 
 
@@ -122,7 +120,7 @@ def _of_each_method(counted: pd.DataFrame, timesteps: int, seed: int) -> pd.Data
 
 
 def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure | None:
-    """Energy and input rate of every layer at one T: bars a method on top, rates below; ``None`` without a run."""
+    """Energy (top) and input rate of every layer at one T, a mark a method; ``None`` without a run."""
     plt = figures.plt
     chosen = _of_each_method(counted, timesteps, seed)
     methods = list(chosen.index)
@@ -131,11 +129,12 @@ def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure
     drawing, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7.0, 4.6))
     for i, method in enumerate(methods):
         rows = layers(chosen.path[method])
-        x, look = np.arange(len(rows)), dict(color=figures.COLOURS[method], label=LABELS[method])
+        look = dict(color=figures.COLOURS[method], marker=figures.MARKERS[method], label=LABELS[method])
+        x = np.arange(len(rows))
         place = x + 0.8 * ((i + 0.5) / len(methods) - 0.5)
-        top.bar(place, rows.energy_nj, 0.8 / len(methods), **look)
         rates = rows.input_rate.where(rows.input == "spikes")
-        bottom.plot(place, 100 * rates, linestyle="none", marker=figures.MARKERS[method], clip_on=False, **look)
+        for axis, values in ((top, rows.energy_nj), (bottom, 100 * rates)):
+            axis.plot(place, values, linestyle="none", clip_on=False, **look)
     top.set_yscale("log")
     top.set(ylabel="energy (nJ)")
     bottom.set(ylabel="input spikes per\nneuron and step (%)", xlabel="layer, in the order of computation")
@@ -146,7 +145,7 @@ def layer_figure(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> Figure
     return drawing
 
 
-def layer_table(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> str:
+def layer_table(counted: pd.DataFrame, timesteps: int, place: str, seed: int = 0) -> str:
     """HTML table of what :func:`layer_figure` draws, folded: operations, rate and energy of every layer."""
     chosen = _of_each_method(counted, timesteps, seed)
     if chosen.empty:
@@ -162,7 +161,8 @@ def layer_table(counted: pd.DataFrame, timesteps: int, seed: int = 0) -> str:
         "energy<br>(nJ)": "energy_nj",
         "at 77 fJ<br>(nJ)": "special_energy_nj",
     }
-    caption = f"Operations and energy of every layer, T={timesteps}, seed {seed}: one test image, sums over the steps."
+    caption = f"Operations and energy of every layer, T={timesteps}, seed {seed}: one test image, sums over the steps. "
+    caption += place
     numbers = table(rows.sort_index(kind="stable"), caption, "energy-layers", columns)
     return f"<details><summary>The numbers of every layer</summary>{numbers}</details>"
 
@@ -191,7 +191,7 @@ def differences(counted: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["student", "timesteps", "other", "mean", "half", "n"])
 
 
-def differences_table(counted: pd.DataFrame) -> str:
+def differences_table(counted: pd.DataFrame, place: str) -> str:
     """HTML table of :func:`differences`."""
     columns = {
         "student": lambda r: LABELS[r.student],
@@ -199,7 +199,8 @@ def differences_table(counted: pd.DataFrame) -> str:
         "SASTC beside": lambda r: LABELS[r.other],
         "difference (%)": lambda r: interval(r.mean, r.half, r.n, 1),
     }
-    caption = "Energy of SASTC's networks less another method's, in percent of the other's; 95 % intervals over seeds."
+    caption = "Energy of SASTC's networks less another method's, in percent of the other's; 95 % intervals over seeds. "
+    caption += place
     return table(differences(counted), caption, "energy-differences", columns)
 
 

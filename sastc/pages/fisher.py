@@ -53,20 +53,23 @@ def panels(values: pd.DataFrame) -> Figure:
 
 
 def summary(values: pd.DataFrame) -> pd.DataFrame:
-    """For every method and seed: the trace with all steps after the first and the last epoch, and their ratio."""
+    """For every method and seed: the trace with all steps after the first and the last epoch, and their ratio.
+
+    `highest` is the epoch after which it is highest.
+    """
     last_step = values[values.t == values.groupby("run").t.transform("max")]
     rows = []
     for (method, seed, run), chosen in last_step.groupby(["method", "seed", "run"]):
         line = chosen.sort_values("epoch").trace.to_numpy()
         late = values[(values.run == run) & (values.epoch == values.epoch.max()) & (values.t == 1)].trace.sum()
         rows.append(dict(method=method, seed=seed, run=run, first=line[0], last=line[-1], change=line[-1] / line[0],
-                         one_step=late))  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["method", "seed", "run", "first", "last", "change", "one_step"])
+                         highest=int(line.argmax()) + 1, one_step=late))  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["method", "seed", "run", "first", "last", "change", "highest", "one_step"])
     return frame.sort_values("method", key=lambda c: c.map(METHODS.index), kind="stable").reset_index(drop=True)
 
 
-def summary_table(values: pd.DataFrame) -> str:
-    """HTML table of :func:`summary`, a row a run."""
+def summary_table(values: pd.DataFrame, place: str) -> str:
+    """HTML table of :func:`summary`, a row a run; `place` is :func:`sastc.pages.parts.place`."""
     columns = {
         "method": lambda r: LABELS[r.method],
         "after the first epoch": lambda r: f"{r.first:.3g}",
@@ -75,7 +78,7 @@ def summary_table(values: pd.DataFrame) -> str:
         "with one step only, last epoch": lambda r: f"{r.one_step:.3g}",
         "run": lambda r: run_links(pd.DataFrame([r])),
     }
-    caption = "Trace of the empirical Fisher information with all T steps."
+    caption = f"Trace of the empirical Fisher information with all T steps. {place}"
     return table(summary(values), caption, "fisher", columns)
 
 
@@ -104,8 +107,31 @@ def sentences(values: pd.DataFrame) -> list[str]:
     verdicts = {"better": "lower", "worse": "higher"}
     for row in log_differences(values).itertuples():
         says = report.judge(-row.mean, row.half, row.n)
+        width = f"{10 ** (row.mean - row.half):.2f} to {10 ** (row.mean + row.half):.2f}; " if row.n > 1 else ""
         out.append(
-            f"SASTC's trace divided by {LABELS[row.other]}'s is {10**row.mean:.2f} (n={row.n}: "
+            f"SASTC's trace divided by {LABELS[row.other]}'s is {10**row.mean:.2f} ({width}n={row.n}: "
             f"{verdicts.get(says, says)})."
         )
+    courses = summary(values).groupby("method", sort=False)
+    told = "; ".join(f"{LABELS[method]} {_course(rows)}" for method, rows in courses)
+    out.append(f"From the first epoch to the last of {values.epoch.max()}: {told}.")
+    out.append("The paper says that it decreases during training, fastest with SASTC.")
     return out
+
+
+def _course(rows: pd.DataFrame) -> str:
+    """Which way the trace of one method's runs goes, by what factor, and after which epoch it is highest."""
+    up, n = int((rows.change > 1).sum()), len(rows)
+    way = "rises" if up == n else "falls" if up == 0 else f"rises in {up} of {n} runs"
+    factor = report._span(rows.change.round(2), "{:.2f}".format)
+    return f"{way} (× {factor}; highest after epoch {report._span(rows.highest)})"
+
+
+def spread(values: pd.DataFrame) -> str:
+    """A sentence: by what factor the last trace differs between seeds."""
+    last = summary(values).groupby("method")["last"].agg(["min", "max", "size"])
+    several = last[last["size"] > 1]
+    if several.empty:
+        return "At most one seed of each method: how much seeds differ is not known, an order of them is no result."
+    n, most = report._span(several["size"]), (several["max"] / several["min"]).max()
+    return f"Between the {n} seeds of one method the last trace differs by a factor of up to {most:.2f}."

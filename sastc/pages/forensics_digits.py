@@ -73,7 +73,8 @@ def standard_error(percent: float | np.ndarray, images: int) -> float | np.ndarr
 def gains_beside_errors() -> pd.DataFrame:
     """Table 2's gains of SASTC beside what the number of test images lets one see in a single run.
 
-    Errors of two methods are added as if their test images were different; on the same images they are smaller.
+    Errors of two methods are added as if their test images were different; on the same images they are smaller. Sign
+    tests are one-sided: SASTC is above.
     """
     table, rows = wide(), []
     for other in ("baseline", "kd", "feature_kd"):
@@ -101,6 +102,7 @@ def gains_sentence() -> str:
         f"on {SHARD:,} images and {large:.2f} on {TEST_IMAGES:,}. Taken alone, SASTC's gain over KD is larger than "
         f"1.96 errors of a difference in {kd[f'beyond_1_96_errors_on_{SHARD}']:.0f} of {kd['cells']:.0f} cells on "
         f"{SHARD:,} images and in {kd[f'beyond_1_96_errors_on_{TEST_IMAGES}']:.0f} on {TEST_IMAGES:,}. Taken "
-        f"together they are not noise: SASTC is above KD in {kd['above']:.0f} of {kd['cells']:.0f} cells (sign test "
-        f"p = {kd['p_of_signs']:.0e}, were the cells independent; they share baselines, teachers and test images)."
+        f"together they are not noise: SASTC is above KD in {kd['above']:.0f} of {kd['cells']:.0f} cells (one-sided "
+        f"sign test p = {kd['p_of_signs']:.0e}, were the cells independent; they share baselines, teachers and test "
+        "images)."
     )

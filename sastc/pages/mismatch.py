@@ -74,6 +74,15 @@ def pairs(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(f"{LABELS[k[0]]} & {LABELS[k[1]]}, T={k[2]}, {LABELS[k[3]]}", rows) for k, rows in groups]
 
 
+def pairs_run(runs: pd.DataFrame) -> str:
+    """A sentence: the pairs of networks that are run, and how many of them are Table 5's."""
+    done = runs[runs.complete]
+    keys = ["student", "teacher", "timesteps"]
+    theirs, ours = (set(rows[keys].itertuples(index=False, name=None)) for rows in (printed(), done))
+    named = "; ".join(title for title, _ in pairs(done)) or "none"
+    return f"Pairs that are run: {named}. {len(theirs & ours)} of Table 5's {len(theirs)} are among them."
+
+
 def table(runs: pd.DataFrame) -> str:
     """Table 5 as HTML: our mean ± sd over seeds, n, the runs, and the paper's value."""
     theirs = printed().set_index(["student", "teacher", "timesteps", "method"]).stm_score
@@ -204,10 +213,12 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         told = f"{len(changed)} of {len(ranked) - 1} other readings change the order: {'; '.join(changed)}."
         order = ranked.order[0].replace("<", "&lt;")
         lines.append(f"{title}: {order}. {told if changed else 'No other reading changes the order.'}")
-        judged = []
+        judged, several = [], ""
         for other in METHODS[:-1]:
             mean, half, n = parts.difference(rows[rows.complete], "stm", "method", "sastc", other)
             words = {"better": "higher", "worse": "lower"}.get(verdict := report.judge(mean, half, n), verdict)
-            judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS + 1)} (n={n}, {words})")
-        lines.append(f"SASTC's score less that of {', '.join(judged)}.")
+            width = f" ± {half:.{DIGITS + 1}f}" if np.isfinite(half) else ""
+            several = ", ± half the 95 % interval" if width else several
+            judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS + 1)}{width} (n={n}, {words})")
+        lines.append(f"SASTC's score less that of another method{several}: {', '.join(judged)}.")
     return lines

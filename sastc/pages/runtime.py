@@ -48,9 +48,10 @@ def papers() -> pd.DataFrame:
 def relative(times: pd.DataFrame) -> pd.DataFrame:
     """Time of an epoch relative to KD's of the same student, teacher, T, seed and device: ``over_kd``.
 
-    A row is one student, teacher, T and method; ``over_kd`` is the median over its seeds, ``lowest`` and ``highest``
-    the range over `n` seeds. Ratios are of CPU seconds, which another load hardly changes, over the seeds of which both
-    runs recorded them (``on_cpu``); where there is none, of wall-clock seconds. A baseline stands beside each KD.
+    A row is one student, teacher, T, method and device; ``over_kd`` is the median over its seeds, ``lowest`` and
+    ``highest`` the range over `n` seeds. Ratios are of CPU seconds, which another load hardly changes, over the seeds
+    of which both runs recorded them (``on_cpu``), and `left_out` counts the others; where there is none, of wall-clock
+    seconds. A baseline stands beside each KD.
     """
     columns = [*KEYS, "method", "seed", "device", "cpu_seconds", SECONDS[0]]
     papers = dict(seed=0, device="", cpu_seconds=np.nan)  # which says nothing of these
@@ -62,43 +63,58 @@ def relative(times: pd.DataFrame) -> pd.DataFrame:
     both = pd.concat([base, taught], ignore_index=True)
     cpu = both.cpu_seconds / both.cpu_seconds_kd
     both = both.assign(ratio=cpu.fillna(both[SECONDS[0]] / both[f"{SECONDS[0]}_kd"]), cpu=cpu.notna())
-    case = [*KEYS, "method"]
-    both = both[both.cpu | ~both.groupby(case).cpu.transform("any")]
-    found = both.groupby(case, sort=False)
+    case = [*KEYS, "method", "device"]
+    both = both.assign(out=both.groupby(case).cpu.transform("any") & ~both.cpu)
+    found, left_out = both[~both.out].groupby(case, sort=False), both.groupby(case).out.sum().rename("left_out")
     ratios = found.ratio.agg(over_kd="median", lowest="min", highest="max")
-    return ratios.join(found.cpu.sum().rename("on_cpu")).join(found.size().rename("n")).reset_index()
+    return ratios.join([found.cpu.sum().rename("on_cpu"), found.size().rename("n"), left_out]).reset_index()
 
 
 def ours_table(times: pd.DataFrame) -> str:
     """HTML table of our times: a row for each student, teacher, T, method and device, seeds linked to their runs."""
     keys = [*KEYS, "method", "device", "train_images", "test_images"]
     groups = times.groupby(keys, sort=False)
-    rows = groups[[*SECONDS, MEMORY]].mean().join(groups.size().rename("n")).reset_index()
+    rows = groups[[*SECONDS, "cpu_seconds", MEMORY]].mean().join(groups.size().rename("n")).reset_index()
+    rows = rows.merge(relative(times).drop(columns="n"), on=[*KEYS, "method", "device"], how="left")
     order = [*METHODS]
     rows = rows.assign(taught_by=rows.teacher.where(rows.method != "baseline", ""))
     by = ["dataset", "student", "timesteps", "taught_by", "method"]
     rows = rows.sort_values(by, key=lambda c: c.map(order.index) if c.name == "method" else c)
 
-    def seeds(row) -> str:
-        return run_links(times[np.logical_and.reduce([times[k] == getattr(row, k) for k in keys])])
+    def of(row) -> pd.DataFrame:
+        return times[np.logical_and.reduce([times[k] == getattr(row, k) for k in keys])]
+
+    def cpu(row) -> str:
+        known = of(row).dropna(subset="cpu_seconds").seed
+        which = "" if len(known) in (0, row.n) else f' <span class="seeds">seed {" ".join(map(str, known))}</span>'
+        return text(row.cpu_seconds) + which
+
+    def over_kd(row) -> str:
+        if row.method in ("baseline", "kd"):  # a baseline has no teacher, so it has a ratio to each of several
+            return ""
+        return f"{text(row.over_kd)} ({text(row.lowest)}–{text(row.highest)})" if pd.notna(row.over_kd) else "–"
 
     columns = {
         "student &amp; teacher": lambda r: LABELS[r.student] + (f" &amp; {LABELS[r.taught_by]}" if r.taught_by else ""),
         "T": "timesteps",
         "method": lambda r: LABELS[r.method],
         "images,<br>train / test": lambda r: f"{r.train_images:,} / {r.test_images:,}",
-        "training<br>(s an epoch)": SECONDS[0],
-        "inference<br>(s)": SECONDS[1],
+        "training, CPU<br>(s an epoch)": cpu,
+        "time over KD's<br>(single seeds)": over_kd,
+        "training, wall clock<br>(s an epoch)": SECONDS[0],
+        "inference, wall clock<br>(s)": SECONDS[1],
         "peak memory<br>(MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
         "on": "device",
-        "runs": seeds,
+        "runs": lambda r: run_links(of(r)),
     }
     data = " and ".join(LABELS[d] for d in dict.fromkeys(rows.dataset))
     if rows.device.nunique() == 1:
         del columns["on"]
         data += f" on {rows.device.iloc[0]}"
     caption = (
-        f"Ours, {data}: means over all epochs and seeds; inference is of all test images. Training includes the "
+        f"Ours, {data}: means over all epochs and seeds; inference is of all test images. CPU seconds are those of all "
+        "threads, of the seeds beside them where not all runs recorded them. Time over KD's: median and range over the "
+        "seeds that have CPU seconds in both runs; where none has, of wall-clock seconds. Training includes the "
         "batches on which the mismatch score is measured, for which the baseline, too, calls the teacher. Memory is "
         "the most that torch's tensors took on a GPU; on a CPU it is the largest resident set of the whole process, "
         "Python and its libraries included. A dash: recorded before this was measured."
@@ -191,8 +207,15 @@ def sentences(times: pd.DataFrame) -> list[str]:
             else "–"
             for v, seeds in ((here, " over single seeds"), (there, ""))
         ]
-        cpu = f" Of our ratios {here.on_cpu.sum()} of {here.n.sum()} are of CPU seconds." if len(here) else ""
-        out.append(f"An epoch of {LABELS[method]} takes {told[0]} here, {told[1]} in the paper's appendix.{cpu}")
+        out.append(
+            f"An epoch of {LABELS[method]} takes {told[0]} here, {told[1]} in the paper's appendix.{_seeds(here)}"
+        )
+    longer = theirs[theirs.method == "sastc"].set_index("timesteps").over_kd > 1
+    steps = " and ".join(f"T = {t}" for t in sorted(set(longer.index[~longer])))
+    out.append(
+        f"By the paper's appendix an epoch of SASTC takes longer than KD's in {longer.sum()} of {len(longer)} cases"
+        + (f"; the others are at {steps}." if steps else ".")
+    )
     known = times.dropna(subset=MEMORY).groupby([*KEYS, "method"])[MEMORY].mean() / 2**20
     theirs = paper("running_time_memory").set_index("quantity").value
     if len(known):
@@ -206,6 +229,17 @@ def sentences(times: pd.DataFrame) -> list[str]:
         "their wall-clock seconds hold that load, CPU seconds hardly do, and older records have the former alone."
     )
     return out
+
+
+def _seeds(ratios: pd.DataFrame) -> str:
+    """Which of our runs a sentence counts: pairs of one seed, by the seconds that both recorded."""
+    if ratios.empty:
+        return ""
+    cpu, n, out = (int(ratios[name].sum()) for name in ("on_cpu", "n", "left_out"))
+    kinds = [f"{cpu} by CPU seconds"] * (cpu > 0) + [f"{n - cpu} by wall-clock seconds"] * (n > cpu)
+    said = f" Each seed is compared with KD's: {' and '.join(kinds)}"
+    rest = f"; {out} left out, in which a run has wall-clock seconds alone and other seeds of the case have both"
+    return f"{said}{rest * (out > 0)}."
 
 
 def benchmarks(folder: Path | None = None) -> pd.DataFrame:

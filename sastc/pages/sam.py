@@ -186,8 +186,11 @@ def likeness_of(runs: pd.DataFrame, layer: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "seed", "run", "images", "correlation", "complete"])
 
 
-def likeness_table(values: pd.DataFrame) -> str:
-    """HTML table: likeness to the teacher's map by method, and SASTC less each other method over seeds."""
+def likeness_table(values: pd.DataFrame, place: str) -> str:
+    """HTML table: likeness to the teacher's map by method, and SASTC less each other method over seeds.
+
+    `place` is :func:`sastc.pages.parts.place`.
+    """
     means = values.groupby("method").correlation.agg(["mean", "size"])
     rows = pd.DataFrame(
         [
@@ -202,7 +205,8 @@ def likeness_table(values: pd.DataFrame) -> str:
         "seeds": "seeds",
         "SASTC less this": lambda r: "–" if r.method == "sastc" else interval(r.mean, r.half, r.n),
     }
-    caption = "Correlation of the map summed over time with the teacher's class activation map, over recorded images."
+    caption = "Correlation of the map summed over time with the teacher's class activation map, over recorded images. "
+    caption += place
     return table(rows, caption, "sam-likeness", columns)
 
 

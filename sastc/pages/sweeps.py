@@ -93,7 +93,11 @@ def wanted(sweep: Sweep, plan: Experiment) -> Iterator[RunConfig]:
 
 
 def collect(sweep: Sweep, plan: Experiment, results: str | Path = "results") -> list[Panel]:
-    """The page's panels; every cell of the paper is in one, run or not."""
+    """The page's panels; every cell of the paper is in one, run or not.
+
+    Each has the teacher that taught its students: the one trained on the same data, which the paper's row is of, or the
+    same one at every value, which the paper has not.
+    """
     runs = grid.filled(plan, wanted(sweep, plan), results)
     runs = runs[runs.method.isin(sweep.methods)]
     applies = RunConfig.fields()[sweep.field].metadata["applies"]
@@ -114,8 +118,14 @@ def collect(sweep: Sweep, plan: Experiment, results: str | Path = "results") -> 
             if split:
                 alike = ~pair.method.isin(DISTIL) | (pair.value == sweep.neutral)
                 chosen = pair[alike | (pair[sweep.split_field] == split)]
+            paper = printed
+            if split and not split.startswith("same"):  # one teacher for all values
+                one = chosen[(chosen.method == "teacher") & (chosen.value == sweep.neutral)]
+                levels = sorted({*chosen.value.dropna(), *printed.value.dropna()})
+                chosen = pd.concat([chosen[chosen.method != "teacher"], *(one.assign(value=v) for v in levels)])
+                paper = printed[printed.method != "teacher"]
             words = f"{title}: {sweep.split[split]}" if split else title
-            panels.append(Panel(words, "_".join(filter(None, (student, teacher, split))), chosen, printed))
+            panels.append(Panel(words, "_".join(filter(None, (student, teacher, split))), chosen, paper))
     return panels
 
 
@@ -267,7 +277,7 @@ def optimum(panel: Panel) -> str:
 
 def curve(sweep: Sweep, panels: list[Panel]) -> Figure:
     """Accuracy against the setting: our panels, then the paper's; error bars are standard deviations over seeds."""
-    printed = panels[0].paper.dropna(subset="accuracy")
+    printed = published(sweep).dropna(subset="accuracy")
     columns = len(panels) + bool(len(printed))
     figure, axes = plt.subplots(1, columns, figsize=(min(max(4.6, 3.4 * columns), WIDTH), 3.5), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=False):
