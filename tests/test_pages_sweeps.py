@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sastc import report
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.pages import accuracy, grid, layer_pairs, literature, sweeps
-from sastc.records import run_path, write_json
+from sastc.records import Run, run_path, write_json
 
 
 @pytest.fixture
@@ -381,3 +382,22 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
     assert "above it stand SPIKE-NORM" in literature.sentences(runs)[2]
     assert "8 of our runs" in literature.sentences(runs)[3]
+
+
+def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
+    assert accuracy.trained_twice("slim", tmp_path) == ""
+    (tmp_path / "slim").mkdir()
+    twice = pd.DataFrame(dict(run=["a", "b", "c"], earlier=[50.0, 51.0, 52.0], accuracy=[51.0, 51.0, 50.0]))
+    twice.to_csv(tmp_path / "slim" / "trained_twice.csv", index=False)
+    told = accuracy.trained_twice("slim", tmp_path)
+    assert told.startswith("3 runs were trained twice")
+    assert "differ by −0.33 ± 1.53 points (mean and standard deviation, at most 2.00)" in told
+
+
+def test_the_recorded_ones_hold_the_accuracies_of_the_runs():
+    twice = pd.read_csv(report.ROOT / "results/slim/trained_twice.csv")
+    assert len(twice) == 18
+    for row in twice.itertuples():
+        run = Run(report.ROOT / "results/slim" / row.run)
+        assert run.metrics["accuracy"] == row.accuracy
+        assert run.provenance["commit"].startswith(row.commit)

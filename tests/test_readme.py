@@ -11,7 +11,7 @@ from sastc.attention import attention_bounds
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
-from sastc.pages import controls
+from sastc.pages import choices, controls
 from sastc.pages.parts import difference, frame
 from sastc.pages.verdicts import widening
 from sastc.records import Run
@@ -50,9 +50,11 @@ def test_differences(text, runs, other):
     words = "; ".join(f"{mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f}" for mean, half, _ in found)
     assert words in text.replace("95 % interval ", "").replace("VGG-11 +", "+").replace("ResNet-18 +", "+")
     if other == "feature_kd":
-        mean, half, n = found[1]
-        assert half < mean < half * widening(n, 6)
-        assert "widened for these six comparisons it holds zero" in text
+        (mean, half, n), (other_mean, other_half, _) = found
+        assert mean < -half * widening(n, 6)
+        assert "it is worse for VGG-11" in text
+        assert other_half < other_mean < other_half * widening(n, 6)
+        assert "the interval alone would say better, but widened for these six comparisons it holds zero" in text
 
 
 def test_attention(text, runs):
@@ -67,12 +69,20 @@ def test_attention(text, runs):
 def test_controls(text):
     found = frame(load_experiment(ROOT / "experiments/controls.yaml", "slim"), ROOT / "results")
     found = found.assign(control=controls.names(found))
-    mean, half, n = difference(found, "accuracy", "control", "learned", "uniform")
-    assert f"{mean:.2f} points more than uniform weights ({n} seeds, {mean - half:+.2f} to {mean + half:+.2f})" in text
-    assert "cannot be told from untrained weights, random weights or weights from CKA" in text
-    for other in ("untrained", "random", "cka"):
+    assert "cannot be told from that with uniform, untrained or random weights or weights from CKA (3 seeds)" in text
+    for other in controls.REPLACED:
         mean, half, n = difference(found, "accuracy", "control", "learned", other)
         assert (n, abs(mean) < half) == (3, True)
+
+
+def test_other_choices(text):
+    found = frame(load_experiment(ROOT / "experiments/variants.yaml", "slim"), ROOT / "results")
+    assert "every method loses about ten points, and SASTC still gains over baseline and KD" in text
+    narrow = choices.gains(found).set_index("switch").loc["gamma = 0.3"]
+    assert narrow.baseline_mean > narrow.baseline_half
+    assert narrow.kd_mean > narrow.kd_half
+    lost = choices.in_every_method(found[found.variant == "paper"], "gamma").accuracy_mean
+    assert lost.between(-12, -9).all()
 
 
 def test_precision(text):

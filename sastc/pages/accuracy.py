@@ -160,3 +160,21 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             best = int((whole.idxmax(axis=1) == "sastc").sum())
             lines.append(f"{who}, SASTC has the highest mean in {best} of the {len(whole)} rows that are complete.")
     return lines
+
+
+def trained_twice(scale: str, results: str | Path = "results") -> str:
+    """What is known of runs trained twice with one seed, by versions that round differently; '' if there are none.
+
+    They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one.
+    """
+    path = Path(results) / scale / "trained_twice.csv"
+    if not path.is_file():
+        return ""
+    found = pd.read_csv(path)
+    change = found.accuracy - found.earlier
+    return (
+        f"{len(found)} runs were trained twice with the same seed, images and settings, by two versions of the code "
+        f"that differ in how they round. Their accuracies differ by {change.mean():+.2f} ± {change.std():.2f} points "
+        f"(mean and standard deviation, at most {change.abs().max():.2f}), and the later ones are shown: so much of "
+        "the scatter between seeds is rounding, and pairing by seed takes little of it away."
+    ).replace("-", "−")
