@@ -27,7 +27,8 @@ def footer(runs: Sequence[Run], command: str) -> str:
     rows = {
         "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
         "Data": distinct(f["data"]["name"] for f in facts),
-        "Scale, variant": distinct(f"{r.config.scale}, {r.config.variant}" for r in done),
+        "Scale": distinct(r.config.scale for r in done),
+        "Variant": distinct(r.config.variant for r in done),
         "Unlike the paper's scale": _scaled(done),
         "Seeds": distinct(r.config.seed for r in done),
         "Commit": distinct((f["commit"] or "unknown")[:10] + (" with changes" if f["dirty"] else "") for f in facts),

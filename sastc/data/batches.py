@@ -23,7 +23,7 @@ AHEAD = 2  # lazy batches being decoded while one is in use
 
 
 def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool, wrap: bool = False) -> Tensor:
-    """Pad with zeros, crop at random to the old size, mirror half of the images (appendix 4, datasets).
+    """Pad with zeros, crop at random to the old size, mirror half of the images (Appendix 1, datasets).
 
     All steps of a sequence are cropped and mirrored alike.
 

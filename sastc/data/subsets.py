@@ -71,7 +71,7 @@ def subset(split: Split, classes: tuple[str, ...], size: int | None, fraction: f
     size : int, optional
         Keep this many images, classes in proportion.
     fraction : float
-        Of these keep round(fraction * count) images of each class (appendix 2, few-shot learning).
+        Of these keep round(fraction * count) images of each class (Appendix 1, few-shot learning).
     seed : int
         Draws the order in which images are kept.
 
