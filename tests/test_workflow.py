@@ -344,6 +344,20 @@ def test_lost_run_is_made_again(project, site):
     assert run.metrics["accuracy"] == accuracy
 
 
+def test_pages_of_a_record_that_changes_are_drawn_again(project, site):
+    run = next(run for run in list_runs(project.root / "results" / "slim") if run.config.method == "kd")
+    command = ("workflow/launch.py", "--no-book", "--dry-run")
+    page = f"combination_{run.name}".replace("-", "_")
+    assert page not in project.run(*command)[1]
+    (run.path / "metrics.json").touch()
+    code, output = project.run(*command)
+    assert code == 0, output
+    assert page in output
+    for path in (project.root / "results/notebooks").rglob("*.ipynb"):
+        path.touch()  # as if they had been
+    assert page not in project.run(*command)[1]
+
+
 def test_failed_notebook_is_kept_and_the_others_go_on(project, site):
     project.experiment("failing", {"method": "baseline", "teacher": "", "learning_rate": [1e30, 0.02]})
     try:

@@ -26,6 +26,7 @@ class Job:
     parameters: dict[str, Any]
     needs: tuple[str, ...] = ()  # names of the executed notebooks that come first
     config: RunConfig | None = None  # of a training
+    record: tuple[str, ...] = ()  # the file whose change makes a page of a recorded run old
 
     @property
     def cost(self) -> float:
@@ -69,7 +70,11 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
             for config in runs:
                 job = training(config, paths)
                 if shown != scale:
-                    job = dataclasses.replace(job, needs=(), title=title_of(config, data_name(config, results)))
+                    title, metrics = (
+                        title_of(config, data_name(config, results)),
+                        run_path(config, results) / "metrics.json",
+                    )
+                    job = dataclasses.replace(job, needs=(), title=title, record=(str(metrics),))
                 jobs.setdefault(config.name, job)
             if runs or (shown == scale and not experiment.needs_runs):
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
