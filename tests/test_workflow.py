@@ -349,12 +349,13 @@ def test_pages_of_a_record_that_changes_are_drawn_again(project, site):
     command = ("workflow/launch.py", "--no-book", "--dry-run")
     page = f"combination_{run.name}".replace("-", "_")
     assert page not in project.run(*command)[1]
-    (run.path / "metrics.json").touch()
+    metrics = run.path / "metrics.json"
+    before = metrics.stat().st_mtime
+    metrics.touch()
     code, output = project.run(*command)
+    os.utime(metrics, (before, before))
     assert code == 0, output
     assert page in output
-    for path in (project.root / "results/notebooks").rglob("*.ipynb"):
-        path.touch()  # as if they had been
     assert page not in project.run(*command)[1]
 
 
