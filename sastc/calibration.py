@@ -117,7 +117,13 @@ def check_features(
 def _like(module: nn.Module, features: Iterable[Tensor]) -> list[Tensor]:
     """The maps in the type of the module's weights, such as spikes that are booleans; under autocast as they are."""
     weight = next(module.parameters(), None)
-    return [f if weight is None or torch.is_autocast_enabled(f.device.type) else f.to(weight.dtype) for f in features]
+
+    def kept(f: Tensor) -> bool:
+        kind = f.device.type
+        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return weight is None or f.dtype == weight.dtype or autocast
+
+    return [f if kept(f) else f.to(weight.dtype) for f in features]
 
 
 class Projector(nn.Module):
