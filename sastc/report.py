@@ -172,7 +172,7 @@ def size(experiment: Experiment) -> list[str]:
     for name, sign in dict(learning_rate="learning rate", beta="β", gamma="γ").items():
         if name in ours:
             here, there = (_span(values[name], "{:g}".format) for values in (ours, papers))
-            words.append(f"{sign} = {here} instead of {there}")
+            words += [f"{sign} = {here} instead of {there}"] * (here != there)
     return words
 
 
@@ -354,16 +354,13 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
     """The same of several pairs: in how many SASTC is better than each other method, and by how much."""
     if len(pairs) == 1:
         return held_up(pairs[0])
-    phrases = {"better": "better than {} in {}", "worse": "worse than {} in {}"}
-    phrases |= {"not distinguishable": "not distinguishable from {} in {}"}
     told = []
     for other, name in _NAMES.items():
         found = [f for rows in pairs if (f := paired_difference(rows, "sastc", other))[2] > 1]
-        words = Counter(judge(*f) for f in found)
         if found:
-            said = [phrases[w].format("it" if i else name, n) for i, (w, n) in enumerate(words.most_common())]
+            said = ", ".join(f"{word} in {n}" for word, n in Counter(judge(*f) for f in found).most_common())
             means = [mean for mean, _, _ in found]
-            told.append(f"{' and '.join(said)} ({_signed(min(means))} to {_signed(max(means))} points)")
+            told.append(f"against {name} {said} ({_signed(min(means))} to {_signed(max(means))} points)")
     compared = "; ".join(told) or "not compared with another method"
     return f"In {len(pairs)} combinations of networks and T, each with several seeds, SASTC is {compared}."
 

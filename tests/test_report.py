@@ -244,8 +244,8 @@ def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
     experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
     told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
     assert told["held_up"] == (
-        "In 3 combinations of networks and T, each with several seeds, SASTC is worse than the baseline in 2 and "
-        "better than it in 1 (−10.00 to +3.90 points); not distinguishable from KD in 3 (−0.05 to +0.00 points)."
+        "In 3 combinations of networks and T, each with several seeds, SASTC is against the baseline worse in 2, "
+        "better in 1 (−10.00 to +3.90 points); against KD not distinguishable in 3 (−0.05 to +0.00 points)."
     )
     page = told["results_short"]
     assert (
