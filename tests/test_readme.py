@@ -57,6 +57,15 @@ def test_differences(text, runs, other):
         assert "the interval alone would say better, but widened for these six comparisons it holds zero" in text
 
 
+def test_order(text):
+    runs = report.collect(load_experiment(ROOT / "experiments/table2.yaml", "slim"), ROOT / "results")
+    means = runs[runs.student == "vgg11"].pivot_table("accuracy", "timesteps", "method")
+    assert "At T=3 and 7 VGG-11's four means come in the same order." in text
+    assert {tuple(row.sort_values().index) for _, row in means.iterrows()} == {
+        ("baseline", "kd", "sastc", "feature_kd")
+    }
+
+
 def test_attention(text, runs):
     assert "In each of these runs the attention of every student layer sits at its bound on the teacher layer" in text
     for name in pd.concat(runs).query("method == 'sastc'").run:
