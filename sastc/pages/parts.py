@@ -100,6 +100,11 @@ def page_name(name: str, scale: str) -> str:
     return name if scale == "quick" else f"{name}_{scale}"
 
 
+def page_link(name: str, scale: str, words: str) -> str:
+    """Link from a page of results to another of the same scale."""
+    return f'<a href="{page_name(name, scale)}.html">{words}</a>'
+
+
 def run_link(name: str, words: Any) -> str:
     """Link from a page of results to the page of a run."""
     folder = "teacher" if "-teacher-" in name else "combination"
