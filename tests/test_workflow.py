@@ -350,9 +350,10 @@ def test_pages_of_a_record_that_changes_are_drawn_again(project, site):
     page = f"combination_{run.name}".replace("-", "_")
     assert page not in project.run(*command)[1]
     metrics = run.path / "metrics.json"
-    before = metrics.stat().st_mtime
-    metrics.touch()
+    before, content = metrics.stat().st_mtime, metrics.read_text()
+    metrics.write_text(content + "\n")  # its content counts, not its time alone
     code, output = project.run(*command)
+    metrics.write_text(content)
     os.utime(metrics, (before, before))
     assert code == 0, output
     assert page in output
