@@ -40,7 +40,8 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
     """The trained network of a finished run, in evaluation mode.
 
     `role` is "student" or "teacher"; by default what the run trained. The teacher of a student's run lies in a run of
-    its own in the same folder. Raises RunError where ``weights.pt`` is missing or not the recorded one.
+    its own in the same folder. Raises RunError where ``weights.pt`` is missing or not the recorded one, and
+    ValueError for a role that the run does not have.
     """
     config = run.config
     trained = "teacher" if config.method == "teacher" else "student"

@@ -313,7 +313,8 @@ class SelfAttentiveCalibration(nn.Module):
         Input width of the query and key MLPs, which read rows of the ``B × B`` similarity matrices. A smaller batch is
         padded with zero similarities; a larger one is an error.
     hidden, embedding : int, optional
-        Widths of the MLPs; ``batch_size // 2`` and ``batch_size // 4`` by default, as in the released code.
+        Widths of the MLPs; ``batch_size // 2`` and ``batch_size // 4`` by default, as in the released code, but with
+        `qk_norm` an embedding of at least 2: a single number normalises to 1 or -1 and has no gradient.
     qk_norm : bool
         L2-normalise queries and keys. Scores then lie in ``[-score_scale, score_scale]``, see :meth:`attention_bounds`.
     score_scale : float
@@ -421,8 +422,9 @@ class SelfAttentiveCalibration(nn.Module):
         Raises
         ------
         ValueError
-            Shapes that differ from those given at construction, a batch larger than `batch_size`, or weights of less
-            than float32: a calibration is not cast, its networks may run under ``torch.autocast``.
+            Shapes that differ from those given at construction, a batch larger than `batch_size`, one instance with a
+            map of one pixel where batch-norm trains on it alone, or weights of less than float32: a calibration is not
+            cast, its networks may run under ``torch.autocast``.
         """
         student_features, teacher_features = _like(self, student_features), _like(self, teacher_features)
         self._check(student_features, teacher_features, instances)
