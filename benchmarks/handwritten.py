@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 
 
 def build() -> Callable[[Tensor], Tensor] | None:

@@ -5,6 +5,7 @@ features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``. A teacher t
 ``(T, B, C, H, W)`` and similarities ``(T, A, B, B)``; then step t is compared with step t.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sastc import distributed
 from sastc.attention import attention_bounds
@@ -150,8 +152,52 @@ class Projector(nn.Module):
                 "batch of one, or take 'folded' (with T > 1) or 'none'"
             )
         h = self.conv3(x.flatten(0, 1))
-        h = torch.cat([self.norm(step) for step in h.chunk(len(x))]) if self.bn == "per_step" else self.norm(h)
-        return self.conv1(F.relu(h)).unflatten(0, x.shape[:2])
+        per_step = self.bn == "per_step" and self.training  # otherwise all steps are normalised alike
+        h = _norm_relu(self.norm, h, len(x)) if per_step else F.relu(self.norm(h))
+        return self.conv1(h).unflatten(0, x.shape[:2])
+
+
+def _norm_relu(norm: nn.Module, h: Tensor, steps: int) -> Tensor:
+    """ReLU of a training batch norm of each time step: ``(T·B, C, H, W)`` to the same."""
+    plain = type(norm) is nn.BatchNorm2d and norm.momentum is not None and norm.affine and norm.track_running_stats
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if plain and h.device.type == "cpu" and type(h) is Tensor and not traced:
+        norm.num_batches_tracked += steps
+        running = norm.running_mean, norm.running_var
+        return _NormRelu.apply(h, norm.weight, norm.bias, *running, steps, norm.momentum, norm.eps)
+    return F.relu(torch.cat([norm(step) for step in h.chunk(steps)]))
+
+
+class _NormRelu(torch.autograd.Function):
+    """:func:`_norm_relu` as one node: torch's own kernels write where the result belongs, and nothing is copied.
+
+    The numbers, and those of the gradients, are torch's to the last bit.
+    """
+
+    @staticmethod
+    def forward(ctx, h, weight, bias, mean, variance, steps, momentum, eps):
+        out, stats = torch.empty_like(h), weight.new_empty(steps, 2, len(weight))
+        for x, y, (step_mean, inverse) in zip(h.chunk(steps), out.chunk(steps), stats, strict=True):
+            torch.ops.aten.native_batch_norm.out(
+                x, weight, bias, mean, variance, True, momentum, eps, out=y, save_mean=step_mean, save_invstd=inverse
+            )
+        ctx.save_for_backward(h, weight, out.relu_(), stats)
+        ctx.eps = eps
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        h, weight, out, stats = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        found, of_parameters = torch.empty_like(h), weight.new_empty(len(stats), 2, len(weight))
+        parts = (part.chunk(len(stats)) for part in (grad, h, found))
+        for g, x, to, (mean, inverse), (w, b) in zip(*parts, stats, of_parameters, strict=True):
+            torch.ops.aten.native_batch_norm_backward.out(
+                g, x, weight, None, None, mean, inverse, True, ctx.eps, [True] * 3, out0=to, out1=w, out2=b
+            )
+        of_weight, of_bias = functools.reduce(torch.add, of_parameters.flip(0).unbind())  # in autograd's order
+        return found, of_weight, of_bias, *[None] * 5
 
 
 def feature_distance(
@@ -192,8 +238,25 @@ def feature_distance(
     else:
         target = F.adaptive_avg_pool2d(target.flatten(0, -4), size).unflatten(0, target.shape[:-3])
     projected = projector(student)
-    dtype = torch.promote_types(projected.dtype, torch.float32)
-    return (projected.to(dtype) - target).square().mean((-3, -2, -1))
+    difference = projected.to(torch.promote_types(projected.dtype, torch.float32)) - target
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return difference.square().mean((-3, -2, -1))
+    return _MeanSquare.apply(difference)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Mean square of (T, B, C, H, W) over C, H and W. Its gradient is one product, with the bits of autograd's three."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square().mean((-3, -2, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return x * (2 * (grad / math.prod(x.shape[-3:])))[..., None, None, None]  # doubling is exact
 
 
 def _max_pool(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,6 +12,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from sastc import native
 from sastc.fused import fused
 
 RESETS = ("hard", "soft")
@@ -154,21 +155,25 @@ class _Rows:
     """
 
     def __init__(self, x: Tensor):
-        self.order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
-        self.shape = [x.shape[d] for d in self.order]
-        self.inverse = sorted(range(x.dim()), key=self.order.__getitem__)
+        self.dense, self.shape = x.is_contiguous(), x.shape
+        if not self.dense:
+            self.order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+            self.shape = [x.shape[d] for d in self.order]
+            self.inverse = sorted(range(x.dim()), key=self.order.__getitem__)
 
     def flat(self, x: Tensor) -> Tensor:
         """``(T, B, ...)`` to (T, N)."""
-        return x.permute(self.order).flatten(1)
+        return (x if self.dense else x.permute(self.order)).flatten(1)
 
     def step(self, u: Tensor) -> Tensor:
         """``(B, ...)``, or what broadcasts to it, to (N,)."""
-        return u.expand([self.shape[i] for i in self.inverse[1:]])[None].permute(self.order).flatten()
+        shape = self.shape if self.dense else [self.shape[i] for i in self.inverse]
+        return self.flat(u.expand(shape[1:])[None])[0]
 
     def back(self, rows: Tensor) -> Tensor:
         """Undo :meth:`flat`, for any number of rows."""
-        return rows.view(len(rows), *self.shape[1:]).permute(self.inverse)
+        x = rows.view(len(rows), *self.shape[1:])
+        return x if self.dense else x.permute(self.inverse)
 
 
 def _vmap_first(x, u0, dims, size):
@@ -186,7 +191,8 @@ class _LIF(torch.autograd.Function):
     def forward(x, u0, decay, threshold, gamma, surrogate, reset, detach_reset):
         rows = _Rows(x)
         u0 = None if u0 is None else rows.step(u0)
-        return rows.back(_spikes(rows.flat(x), u0, decay, threshold, reset))
+        kernel = native.spikes if native.can(x) else _spikes
+        return rows.back(kernel(rows.flat(x), u0, decay, threshold, reset))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -196,7 +202,9 @@ class _LIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, u0 = ctx.saved_tensors
-        found = _LIFGrad.apply(grad, x, u0, *ctx.options)
+        # a node of its own only for what differentiates or maps this one: a small layer feels its cost
+        watched = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        found = (_LIFGrad.apply if watched else _LIFGrad.forward)(grad, x, u0, *ctx.options)
         return *((found, None) if u0 is None else found), *[None] * 6
 
     @staticmethod
@@ -212,8 +220,10 @@ class _LIFGrad(torch.autograd.Function):
     def forward(grad, x, u0, decay, threshold, gamma, surrogate, reset, detach_reset):
         rows = _Rows(x)
         start = None if u0 is None else rows.step(u0)
-        # the last bit of a sigmoid is another in compiled code, and depends on an element's place in eager code
-        kernel = _gradients.eager if surrogate == "sigmoid" else _gradients
+        if native.can(x, surrogate) and grad.dtype == x.dtype:
+            kernel = native.gradients
+        else:  # the last bit of a sigmoid is another in compiled code, and depends on an element's place in eager code
+            kernel = _gradients.eager if surrogate == "sigmoid" else _gradients
         options = (decay, threshold, gamma, surrogate, reset, detach_reset)
         grad_x, grad_v = kernel(rows.flat(grad), rows.flat(x), start, *options)
         grad_x = rows.back(grad_x)
@@ -234,6 +244,17 @@ class _LIFGrad(torch.autograd.Function):
         if u0 is not None:  # one gradient for each mapped element, even where they share u0
             u0 = u0.expand(info.batch_size, *u0.shape[1:])
         return _LIFGrad.apply(grad, x, u0, *options), (1 if u0 is None else (1, 0))
+
+
+class _Node(torch.autograd.Function):
+    """:class:`_LIF` where nothing maps or traces it: a context of its own costs what a small layer's neurons cost."""
+
+    @staticmethod
+    def forward(ctx, x, u0, *options):
+        _LIF.setup_context(ctx, (x, u0, *options), None)
+        return _LIF.forward(x, u0, *options)
+
+    backward = _LIF.backward
 
 
 for _function in (_LIF, _LIFGrad):  # torch would work it out anew at every call, a third of a small layer's time
@@ -300,7 +321,8 @@ class LIF(nn.Module):
         """
         u0 = self._checked(x, u0)
         options = (self.decay, self.threshold, self.gamma, self.surrogate, self.reset, self.detach_reset)
-        return _LIF.apply(x, u0, *options)
+        watched = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+        return (_LIF if watched else _Node).apply(x, u0, *options)
 
     def membrane(self, x: Tensor, u0: Tensor | float | None = None) -> Tensor:
         """Potentials ``u^t`` before the reset, ``(T, B, ...)``, differentiable; at least float32."""

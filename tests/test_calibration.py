@@ -818,3 +818,36 @@ def test_weights_from_cka_have_the_features_type():
     assert module([f.float() for f in student], [f.float() for f in teacher]).attention.dtype == torch.float32
     with pytest.raises(ValueError, match="pairs="):
         LayerDistances(STUDENTS, TEACHERS, [(0.7, 0)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_norm_and_relu_in_one_node_have_torchs_bits(dtype, layout, steps):
+    from sastc.calibration import _norm_relu
+
+    def run(norm, one_node):
+        h = torch.randn(3 * steps, 4, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+        h = h.contiguous(memory_format=layout).requires_grad_()
+        out = _norm_relu(norm, h, steps) if one_node else F.relu(torch.cat([norm(part) for part in h.chunk(steps)]))
+        out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype))
+        return [out, h.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()]
+
+    norms = [nn.BatchNorm2d(4) for _ in range(2)]
+    for norm in norms:
+        norm.load_state_dict({**norm.state_dict(), "weight": torch.tensor([1.0, -2.0, 0.0, 0.3])})
+    found, expected = (run(norm, one_node) for norm, one_node in zip(norms, (True, False), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_gradient_of_a_distance_has_autograds_bits():
+    from sastc.calibration import _MeanSquare
+
+    x = torch.randn(2, 3, 4, 5, 7, generator=torch.Generator().manual_seed(0))
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    grad = torch.rand(2, 3, generator=torch.Generator().manual_seed(1))
+    outs = [_MeanSquare.apply(leaves[0]), leaves[1].square().mean((-3, -2, -1))]
+    for out in outs:
+        out.backward(grad)
+    assert torch.equal(*outs)
+    assert torch.equal(leaves[0].grad, leaves[1].grad)

@@ -1,0 +1,144 @@
+"""The neuron's kernels in C++ (lif.cpp), built on the spot by the machine's own compiler: for the CPU alone.
+
+They give the bits of torch's operations, one after the other, in a fraction of the time, and a call costs little, which
+small layers feel. Without a compiler, or where it fails, neurons use torch (:mod:`sastc.fused`).
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+SOURCE = Path(__file__).with_name("lif.cpp")
+# Neither contraction nor -ffast-math: each operation rounds once. Comparisons need not trap, or they stay scalar.
+FLAGS = "-O3 -march=native -ffp-contract=off -fno-trapping-math -fno-math-errno -fopenmp -shared -fPIC -std=c++17"
+SURROGATES = {"triangle": 0, "rectangle": 1, "atan": 2}  # the last bit of a sigmoid is torch's own
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("decay", "threshold", "gamma", "divisor")),
+        *((name, ctypes.c_int) for name in ("surrogate", "soft", "detach")),
+    )
+
+
+def folder() -> Path:
+    """Where the built library is kept: ``sastc`` in the user's cache folder; a few hundred kB at most."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sastc"
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The built kernels; ``None`` where they cannot be built or loaded. Takes seconds the first time on a machine."""
+    try:
+        compiler = os.environ.get("CXX", "g++")
+        built = folder() / f"lif-{_key(compiler)}.so"
+        if not built.exists():
+            built.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=built.parent) as place:  # whole or not at all
+                made = Path(place, "lif.so")
+                command = [compiler, *FLAGS.split(), str(SOURCE), "-o", str(made)]
+                subprocess.run(command, check=True, capture_output=True)
+                os.replace(made, built)
+        return ctypes.CDLL(str(built))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _key(compiler: str) -> str:
+    """What the built file depends on: source, flags, compiler and the processor's instructions."""
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+    content = SOURCE.read_bytes() + FLAGS.encode() + version + (platform.machine() + _processor()).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes in bfloat16; on an x86 without, bf16 is several times slower than fp32."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True  # not known to be slow
+    flags = _processor()
+    return "amx_bf16" in flags or "avx512_bf16" in flags or not flags
+
+
+def _processor() -> str:
+    """The processor's instructions, as Linux names them."""
+    with contextlib.suppress(OSError, StopIteration):
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    return ""
+
+
+def can(x: Tensor, surrogate: str = "triangle") -> bool:
+    """Whether the kernels take a plain tensor like this one: on the CPU, of a type and surrogate that they know.
+
+    Not while torch traces a graph or counts operations, which it could not see.
+    """
+    plain = x.device.type == "cpu" and x.dtype in DTYPES and type(x) in (Tensor, nn.Parameter)
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return plain and not watched and surrogate in SURROGATES and library() is not None
+
+
+@functools.cache
+def _options(
+    decay: float, threshold: float, gamma: float, surrogate: str, reset: str, detach: bool
+) -> ctypes.Structure:
+    divisor = gamma**2 if surrogate == "triangle" else gamma / 2
+    return _Options(decay, threshold, gamma, divisor, SURROGATES[surrogate], reset == "soft", detach)
+
+
+@functools.cache
+def _function(name: str, dtype: torch.dtype) -> ctypes._CFuncPtr:
+    function = getattr(library(), f"{name}_{DTYPES[dtype]}")
+    pointers = 3 if name == "spikes" else 5
+    function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_long] * 2 + [ctypes.c_void_p, ctypes.c_int]
+    function.restype = None
+    return function
+
+
+def _potential(u0: Tensor | None) -> Tensor | None:
+    return None if u0 is None else u0.float().contiguous()
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def spikes(rows: Tensor, u0: Tensor | None, decay: float, threshold: float, reset: str) -> Tensor:
+    """Spikes (T, N) of currents (T, N) in float32 or bfloat16 and of initial potentials (N,)."""
+    rows, start = rows.contiguous(), _potential(u0)
+    out, options = torch.empty_like(rows), _options(decay, threshold, 1.0, "triangle", reset, False)
+    _function("spikes", rows.dtype)(
+        rows.data_ptr(), _pointer(start), out.data_ptr(), *rows.shape,
+        ctypes.addressof(options), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def gradients(
+    grad: Tensor,
+    rows: Tensor,
+    u0: Tensor | None,
+    decay: float,
+    threshold: float,
+    gamma: float,
+    surrogate: str,
+    reset: str,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the currents (T, N), and of the initial potentials (N,), float32, where they are given."""
+    rows, grad, start = rows.contiguous(), grad.contiguous(), _potential(u0)
+    found, first = torch.empty_like(rows), None if start is None else torch.empty_like(start)
+    options = _options(decay, threshold, gamma, surrogate, reset, detach_reset)
+    _function("gradients", rows.dtype)(
+        rows.data_ptr(), _pointer(start), grad.data_ptr(), found.data_ptr(), _pointer(first), *rows.shape,
+        ctypes.addressof(options), torch.get_num_threads(),
+    )  # fmt: skip
+    return found, first
