@@ -245,7 +245,7 @@ def feature_distance(
 
 
 class _MeanSquare(torch.autograd.Function):
-    """Mean square of (T, B, C, H, W) over C, H and W. Its gradient is one product, with the bits of autograd's three."""
+    """Mean square of (T, B, C, H, W) over C, H and W; its gradient is one product, with the bits of autograd's."""
 
     @staticmethod
     def forward(ctx, x):

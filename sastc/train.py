@@ -99,8 +99,8 @@ def _run(
             return recorded
         if config.precision == "bf16" and device.type == "cpu" and not native.has_bf16():
             warnings.warn(
-                "this processor has neither amx_bf16 nor avx512_bf16: precision=bf16 is about 3.5 times slower here than "
-                "precision=fp32, which is a run of its own; for fp32 set precision=fp32",
+                "this processor has neither amx_bf16 nor avx512_bf16: precision=bf16 is about 3.5 times slower here "
+                "than fp32; set precision=fp32, which makes a run of its own name",
                 stacklevel=3,
             )
         distributed.once(lambda: stack.enter_context(_locked(folder)))

@@ -119,9 +119,14 @@ def test_a_run_says_before_it_starts_that_bf16_is_slow_here(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("flags", "machine", "slow"),
-    [("flags: avx2 avx512f", "x86_64", True), ("flags: avx512_bf16", "x86_64", False), ("flags: amx_bf16", "x86_64", False),
-     ("", "x86_64", False), ("", "aarch64", False)],
-)  # fmt: skip
+    [
+        ("flags: avx2 avx512f", "x86_64", True),
+        ("flags: avx512_bf16", "x86_64", False),
+        ("flags: amx_bf16", "x86_64", False),
+        ("", "x86_64", False),
+        ("", "aarch64", False),
+    ],
+)
 def test_which_processors_are_slow(flags, machine, slow, monkeypatch):
     monkeypatch.setattr(native, "_processor", lambda: flags)
     monkeypatch.setattr(native.platform, "machine", lambda: machine)
