@@ -41,8 +41,8 @@ def _neuron(rows: list[Row]) -> Iterator[Target]:
         what = f"LIF forward and backward, {precision}: speed-up, the least over T and layouts"
         yield _at_least(what, 8, worst("plain", lambda ours, _: ours["ratio"], precision=precision), reason)
     yield _at_least("LIF: speed-up over SpikingJelly, the least", 1, worst("spikingjelly", faster), "")
-    reason = "a call costs more through a module and autograd's Python than the bare function by hand (see the tiny layer "
-    reason += "below), which a layer of this size feels at few time steps"
+    reason = "a call of a module costs more than one of the bare function by hand (see the tiny layer below), which a "
+    reason += "layer of this size feels at few time steps"
     best = worst("handwritten", faster)
     yield _at_least("LIF: speed-up over the same by hand in C++, the least (within 5 %)", 0.95, best, reason)
     kept = worst("plain", lambda ours, plain: ours["kept_bytes"] / plain["kept_bytes"], max)

@@ -1,7 +1,8 @@
 """Elementwise kernels, compiled by ``torch.compile`` once that pays.
 
 Compiling takes seconds, so a kernel runs eagerly until it has processed about as much as could have been processed in
-that time (never more than twice as slow as the better choice made in advance). Small runs never compile.
+that time (never more than twice as slow as the better choice made in advance). Small runs never compile. On the CPU
+:mod:`sastc.native` goes before this wherever there is a C++ compiler.
 """
 
 import contextlib
