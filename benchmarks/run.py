@@ -98,13 +98,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--repeats", type=int, help="rounds of every comparison")
-    parser.add_argument("--out", type=Path, help="default: results/benchmarks/<device>.json")
+    parser.add_argument("--out", type=os.path.expanduser, help="default: results/benchmarks/<device>.json")
     parser.add_argument("--full", action="store_true", help="the paper's network widths on the CPU too")
     parser.add_argument("--tiny", action="store_true", help="see in seconds that everything runs; no measurement")
     options = parser.parse_args(arguments)
     if options.repeats is not None and options.repeats < 1:
         parser.error(f"--repeats={options.repeats}: must be at least 1")
-    options.out = options.out or Path(__file__).parents[1] / "results" / "benchmarks" / f"{options.device}.json"
+    options.out = Path(options.out or Path(__file__).parents[1] / f"results/benchmarks/{options.device}.json")
     return options
 
 

@@ -1,4 +1,4 @@
-"""Terminal interface: ``python -m sastc train|list|show|compare|explain``, with the notebooks' parameter names."""
+"""Terminal interface: ``python -m sastc train|list|show|compare|verify|explain``, with the notebooks' parameters."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from sastc.config import EVERY, ConfigError, RunConfig, allowed_values, check_na
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 2 for a mistake that a message explains."""
+    """Run one command; returns the exit status: 0, 1 where a run is damaged, or 2 for a mistake that is explained."""
     parser = argparse.ArgumentParser(prog="python -m sastc", description=__doc__.splitlines()[0])
     parser.add_argument("--results", default="results", help="folder of the runs (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -26,13 +26,16 @@ def main(arguments: list[str] | None = None) -> int:
     compare.add_argument("runs", nargs="+", metavar="run")
     explain = commands.add_parser("explain", help="explain the fields of a run's configuration")
     explain.add_argument("fields", nargs="*", metavar="field")
+    verify = commands.add_parser("verify", help="compare recorded runs with the SHA-256 sums that they carry")
+    verify.add_argument("folder", nargs="?", help="folder of runs, or of one run (default: that of --results)")
+    verify.add_argument("--seal", action="store_true", help="give sums to runs of earlier versions, which have none")
     options, left = parser.parse_known_args(arguments)
     if wrong := [word for word in left if options.command != "train" or word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     if left:  # argparse takes the settings before an option alone
         options.settings += left
     try:
-        globals()[f"_{options.command}"](options)
+        status = globals()[f"_{options.command}"](options)
     except BrokenPipeError:  # not a mistake: see the end of this file
         raise
     except (ConfigError, records.RunError, ValueError, OSError) as error:
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             goes_on = "the same command goes on from the last finished epoch"
         print(f"interrupted: {goes_on}", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -98,6 +101,22 @@ def _compare(options: argparse.Namespace) -> None:
     width = max(map(len, rows), default=0)
     for name, values in rows.items():
         print(f"{name:<{width}}", *(f"{_text(v):>16}" for v in values))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from sastc.verify import verify
+
+    folder = options.folder or options.results
+    without = [run for run in records.list_runs(folder) if run.complete and not run.has(records.SUMS)]
+    found = verify(folder, sealing=options.seal)
+    for wrong in found.values():
+        print(*wrong, sep="\n")
+    if sealed := [run for run in without if run.has(records.SUMS)]:
+        print(f"{len(sealed)} runs have {records.SUMS} now: their files are believed as they are")
+    elif without:
+        print(f"python -m sastc verify {folder} --seal gives {records.SUMS} to runs of earlier versions as they are")
+    print(f"{len(records.list_runs(folder))} runs, {len(found)} damaged")
+    return int(bool(found))
 
 
 def _explain(options: argparse.Namespace) -> None:

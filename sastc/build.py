@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from sastc.config import RunConfig
-from sastc.data import Dataset, load_dataset
+from sastc.data import EVENT_DATASETS, Dataset, load_dataset
+from sastc.data.identity import differences, facts
 from sastc.models import create_model
 from sastc.models.layers import check
 from sastc.records import Run, RunError, find_run
@@ -40,8 +42,9 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
     """The trained network of a finished run, in evaluation mode.
 
     `role` is "student" or "teacher"; by default what the run trained. The teacher of a student's run lies in a run of
-    its own in the same folder. Raises RunError where ``weights.pt`` is missing or not the recorded one, and
-    ValueError for a role that the run does not have.
+    its own in the same folder. Raises RunError where ``weights.pt`` is missing or not the recorded one, or where
+    the dataset below `data` is not the one that the run was made from, and ValueError for a role that the run does not
+    have.
     """
     config = run.config
     trained = "teacher" if config.method == "teacher" else "student"
@@ -49,9 +52,22 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
     check("role", role, role is None or role in allowed, f"one of {', '.join(dict.fromkeys(allowed))} for this run")
     if role == "teacher" and trained == "student":
         return load_model(find_run(run.provenance["teacher"]["run"], run.path.parent.parent), data=data)
-    model = build_model(config, dataset(config, data), trained)
+    images = dataset(config, data)
+    check_data(run, images)
+    model = build_model(config, images, trained)
     model.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
     return model.eval()
+
+
+def check_data(run: Run, now: Dataset) -> None:
+    """Raise a RunError unless a recorded run was made from the dataset `now`: same pixels, labels, order and noise."""
+    recorded, here = run.provenance.get("data", {}), facts(now)
+    if other := differences(recorded, here):
+        raise RunError(
+            f"{run.path} was made from other data than those at hand: {recorded.get('name')}, not the {here['name']} "
+            f"of now (other {', '.join(other)}): take the former data, or another results folder for these; or make "
+            f"it again from these with {run.command} --force"
+        )
 
 
 def check_root(data: str | Path) -> None:
@@ -63,16 +79,18 @@ def check_root(data: str | Path) -> None:
 def dataset(config: RunConfig, root: str | Path = "data") -> Dataset:
     """The dataset of a config, with its subset, noise and validation images."""
     check_root(root)
-    return load_dataset(
-        config.dataset,
-        root=root,
+    return load_dataset(**dataset_options(config), root=root)
+
+
+def dataset_options(config: RunConfig) -> dict[str, Any]:
+    """What a config asks of :func:`sastc.load_dataset`; equal options give equal datasets."""
+    events = dict(timesteps=config.timesteps, binning=config.binning, event_augment=config.event_augment)
+    return dict(
+        name=config.dataset,
         image_size=config.image_size,
         train_subset=config.train_subset or None,
         train_fraction=config.train_fraction,
         label_noise=config.label_noise,
         data_seed=config.data_seed,
         validation=config.validation,
-        timesteps=config.timesteps,
-        binning=config.binning,
-        event_augment=config.event_augment,
-    )
+    ) | (events if config.dataset in EVENT_DATASETS else {})

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from sastc.config import SCALES, ConfigError, RunConfig, check_name, parse_arguments
+from sastc.records import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def load_experiment(
         There is no such scale, the file is not of the form above, or a setting is not valid; the message names file and
         entry.
     """
-    path = Path(path)
+    path = user_path(path)
     check_choice("scale", scale, SCALES)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ LABELS = {
 
 def run_title(run: Run) -> str:
     """Title of a recorded run, with what it says of its data."""
-    recorded = (run.path / "provenance.json").exists()
+    recorded = run.has("provenance.json")
     return title_of(run.config, run.provenance["data"]["name"] if recorded else None)
 
 

@@ -7,14 +7,16 @@
 ``measures.npz``      arrays by layer, time step and epoch (no pickle), see :data:`MEASURES`
 ``energy.csv``        multiplications, synaptic operations and firing rate of every layer
 ``indices.npz``       training images and noisy labels used, where the run has a subset or label noise
-``metrics.json``      final numbers; written last, so a run with this file is complete
 ``log.txt``           the same for human eyes
+``SHA256SUMS``        hashes of all these and of the next, for every reader to compare, and for ``sha256sum -c``
+``metrics.json``      final numbers; written last, so a run with this file is complete
 ``weights.pt``        weights after the last epoch (not in git)
 ``checkpoint*.pt``    the two latest epochs of a run that is not complete, headed by their SHA-256 (not in git)
 ``again``             folder of the same files, where a recorded run is made again (not in git)
 ====================  ==================================================================================
 """
 
+import base64
 import contextlib
 import dataclasses
 import datetime
@@ -29,9 +31,8 @@ import resource
 import shlex
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackagePath, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ import pandas as pd
 from sastc.config import ConfigError, RunConfig
 
 AGAIN = "again"  # folder in a recorded run's, where it is made again
+SUMS = "SHA256SUMS"
 
 MEASURES = {
     "student_layers": "(S,) names of the student layers",
@@ -79,7 +81,7 @@ class Run:
     path: Path
 
     def __post_init__(self):
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", user_path(self.path))
 
     @property
     def name(self) -> str:
@@ -122,13 +124,63 @@ class Run:
     def history(self) -> pd.DataFrame:
         """One row an epoch, so far."""
         with _undamaged(self.path / "history.csv") as path:
-            return pd.read_csv(path)
+            return pd.read_csv(io.BytesIO(self.read(path.name)))
 
     @property
     def measures(self) -> dict[str, np.ndarray]:
         """Arrays by name, see :data:`MEASURES`."""
-        with _undamaged(self.path / "measures.npz") as path, np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return self._arrays("measures.npz")
+
+    @property
+    def indices(self) -> dict[str, np.ndarray]:
+        """Training images and noisy labels used, where the run has a subset or label noise."""
+        return self._arrays("indices.npz")
+
+    @property
+    def energy(self) -> pd.DataFrame:
+        """Operations and firing rate of every layer."""
+        with _undamaged(self.path / "energy.csv") as path:
+            return pd.read_csv(io.BytesIO(self.read(path.name)))
+
+    def has(self, name: str) -> bool:
+        """Whether the run has such a file: it is there, or its hash is recorded, so that it should be."""
+        return (self.path / name).is_file() or (self.complete and name in (self.sums or {}))
+
+    def read(self, name: str) -> bytes:
+        """Content of one of the run's files, compared with its recorded hash once the run is complete.
+
+        Runs that carry no hashes, which earlier versions have recorded, are believed.
+
+        Raises
+        ------
+        RunError
+            The file is not there, or holds other bytes than the recorded ones.
+        """
+        with _undamaged(self.path / name) as path:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                there = f"{name}: not a recorded run, or not finished" if not self.complete else f"{name} any more"
+                reason = there if isinstance(error, FileNotFoundError) else f"readable {name} ({error.strerror})"
+                raise RunError(f"{self.path} holds no {reason}") from None
+            if self.complete and (sums := self.sums) is not None:
+                if name not in sums:
+                    raise ValueError(f"{SUMS} does not list it")
+                if (found := hashlib.sha256(content).hexdigest()) != sums[name]:
+                    raise ValueError(f"its SHA-256 is {found[:10]}..., recorded is {sums[name][:10]}...")
+            return content
+
+    @property
+    def sums(self) -> dict[str, str] | None:
+        """SHA-256 of every file by name, as recorded; ``None`` for a run of an earlier version, which has none."""
+        with _undamaged(self.path / SUMS) as path:
+            try:
+                text = path.read_bytes().decode("ascii")
+            except FileNotFoundError:
+                return None
+            if not re.fullmatch(r"([0-9a-f]{64}  [\w.]+\n)+", text):
+                raise ValueError("not lines of <64 hexadecimal digits>  <file name>")
+            return {line[66:]: line[:64] for line in text.splitlines()}
 
     @property
     def weights(self) -> Path:
@@ -154,14 +206,15 @@ class Run:
         return path
 
     def _json(self, name: str) -> dict[str, Any]:
-        with _undamaged(self.path / name) as path:
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                raise RunError(f"{self.path} holds no {name}: not a recorded run, or not finished") from None
+        with _undamaged(self.path / name):
+            content = json.loads(self.read(name).decode("utf-8"))
             if not content or not isinstance(content, dict):
                 raise ValueError("no filled JSON object")
             return content
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        with _undamaged(self.path / name), np.load(io.BytesIO(self.read(name)), allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 @contextlib.contextmanager
@@ -169,27 +222,36 @@ def _undamaged(path: Path) -> Iterator[Path]:
     """Turn what a reader says of a damaged file into a RunError that names it."""
     try:
         yield path
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except RunError:
+        raise
+    except Exception as error:  # damaged bytes make readers raise anything
         again = f"delete {path.parent}, and make the run again"
-        if path.name != "config.json":
+        if path.name not in ("config.json", SUMS):  # whose command is readable
             with contextlib.suppress(RunError):
                 again = f"make the run again with {Run(path.parent).command} --force"
         raise RunError(f"{path} is damaged: {again} ({error})") from None
 
 
+def user_path(path: str | Path) -> Path:
+    """A path as a user gives it, ``~`` being their home."""
+    return Path(os.path.expanduser(path))
+
+
 def run_path(config: RunConfig, results: str | Path) -> Path:
     """Folder of a run."""
-    return Path(results) / config.scale / config.name
+    return user_path(results) / config.scale / config.name
 
 
 def list_runs(results: str | Path = "results") -> list[Run]:
-    """All runs below a folder, by path."""
-    return [Run(p.parent) for p in sorted(Path(results).rglob("config.json")) if p.parent.name != AGAIN]
+    """All runs below a folder, by path; one that has lost its ``config.json`` is among them."""
+    marks = {"config.json", SUMS}
+    folders = (Path(folder) for folder, _, files in os.walk(user_path(results)) if marks & set(files))
+    return [Run(folder) for folder in sorted(folders) if folder.name != AGAIN]
 
 
 def find_run(name: str, results: str | Path = "results") -> Run:
     """A run by folder, by name, or by a part of its name that no other run has."""
-    if (Path(name) / "config.json").is_file():
+    if (user_path(name) / "config.json").is_file():
         return Run(Path(name))
     runs = list_runs(results)
     found = [r for r in runs if r.name == name] or [r for r in runs if name in r.name]
@@ -221,9 +283,14 @@ def write(path: Path, content: bytes | str) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}; what was recorded before is kept") from error
 
 
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """A dictionary as readable JSON."""
+    return (json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary as readable JSON."""
-    write(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+    write(path, json_bytes(content))
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -232,6 +299,25 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **small)
     write(path, buffer.getvalue())
+
+
+def seal(folder: Path, last: str = "", content: bytes = b"") -> None:
+    """Write ``SHA256SUMS`` of a run's files, and then `last`, the file that makes it complete, with `content`.
+
+    Weights, which are not kept in git, have their hash in ``metrics.json``.
+    """
+    names = {path.name for path in folder.iterdir() if is_recorded(path)} - {last}
+    sums = {name: sha256(folder / name) for name in names} | (
+        {last: hashlib.sha256(content).hexdigest()} if last else {}
+    )
+    write(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    if last:
+        write(folder / last, content)
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a path in a run's folder is one of the files whose hashes ``SHA256SUMS`` holds."""
+    return path.is_file() and not path.name.startswith((".", SUMS)) and path.suffix != ".pt"
 
 
 def sha256(path: Path) -> str:
@@ -290,22 +376,61 @@ def take_over(folder: Path) -> None:
     again.rmdir()
 
 
+def code_version(package: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
+    """Commit of the code that runs, and whether it is changed; None for what is not known.
+
+    A repository is believed only if it tracks the package's own files, whatever the environment says of git: around an
+    installed or unzipped package may lie anybody's. What pip has installed from git names its commit in its metadata.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(package), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", "--", "__init__.py") is None:
+        return _installed_version(package)
+    tracked = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)results")
+    sources = (".", ":(top,glob)**/*.py", ":(exclude,top)results")  # new files of the package, and what it may import
+    new = git("ls-files", "--others", "--exclude-standard", "--full-name", "--", *sources)
+    unknown = tracked is None or new is None
+    return git("rev-parse", "HEAD"), None if unknown else bool(tracked or new)
+
+
+def _installed_version(package: Path) -> tuple[str | None, bool | None]:
+    """The same of a package that pip has installed from git: its files are compared with pip's hashes of them."""
+    for found in distributions(name="sastc"):
+        if found.locate_file("sastc").resolve() != package.resolve():
+            continue  # another copy's metadata
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            commit = json.loads(found.read_text("direct_url.json") or "{}")["vcs_info"]["commit_id"]
+            files = [file for file in found.files or () if file.hash and file.parts[0] == "sastc"]
+            return commit, not files or any(_changed(file) for file in files)
+    return None, None
+
+
+def _changed(file: PackagePath) -> bool:
+    """Whether an installed file is not the one that was installed."""
+    try:
+        digest = hashlib.new(file.hash.mode, file.read_binary()).digest()
+    except OSError:
+        return True
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value
+
+
 def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
     """Where and with what a run is made."""
     import torch
 
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)results")  # of the code
+    commit, dirty = code_version()
     packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas")
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
+        "commit": commit,
+        "dirty": dirty,
         "command": command,
         "started": now(),
         "python": platform.python_version(),

@@ -140,8 +140,8 @@ def run_summary(run: Run) -> str:
     if "peak_memory_bytes" in metrics:
         where = "on the GPU" if provenance["device_type"] == "cuda" else "of the whole process"
         facts["Peak memory"] = f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB {where}"
-    files = [run.path / name for name in FILES if (run.path / name).is_file()]
-    facts["Files"] = " ".join(download(p.read_bytes(), f"{run.name}-{p.name}", "text/plain", p.name) for p in files)
+    files = [name for name in FILES if run.has(name)]
+    facts["Files"] = " ".join(download(run.read(name), f"{run.name}-{name}", "text/plain", name) for name in files)
     return _facts(facts)
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import io
-import json
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sastc import distributed, native, recompute, records
-from sastc.build import build_model, check_root
+from sastc.build import build_model, check_data, check_root, dataset_options
 from sastc.build import dataset as _dataset
 from sastc.build import load_model as load_model
 from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
 from sastc.config import ConfigError, RunConfig
 from sastc.data import Dataset, epoch_batches, num_batches
+from sastc.data.identity import differences, facts
 from sastc.energy import count_energy
 from sastc.fisher import fisher_trace
 from sastc.losses import feature_kd_loss, kd_loss, sastc_loss
@@ -52,6 +53,9 @@ def run(
 ) -> Run:
     """Train what `config` describes, or return the recorded run if it is there and complete.
 
+    A recorded run, or a teacher, is taken only for the data that it was made from, where the data can be loaded; where
+    they cannot, what was recorded is returned as it is.
+
     The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch and ends with
     the same numbers, bit for bit on the CPU with the same number of threads. Under torchrun all processes train the run
     together, each with its share of every batch, and the first one records; their number may change when a run goes on.
@@ -77,21 +81,48 @@ def run(
     ------
     RunError
         The run cannot start or go on: another process has it, the folder cannot be written, the data is too small for
-        the batch size, or the loss is no longer finite. What was recorded before is kept.
+        the batch size or other than that of the record or of the teacher, or the loss is no longer finite. What was
+        recorded before is kept.
     """
     check_root(data)
-    return _run(config, force, compiler, results=results, data=data, device=device, progress=progress)
+    datasets = _Datasets(data)
+    return _run(config, force, compiler, results=results, datasets=datasets, device=device, progress=progress)
+
+
+class _Datasets:
+    """The datasets that one call of :func:`run` needs, each loaded once."""
+
+    def __init__(self, root: str | Path):
+        self.root, self.loaded = root, {}
+
+    def of(self, config: RunConfig) -> Dataset:
+        """That of a config."""
+        key = tuple(dataset_options(config).items())
+        if key not in self.loaded:
+            self.loaded[key] = _dataset(config, self.root)
+        return self.loaded[key]
+
+    def check(self, recorded: Run, config: RunConfig) -> None:
+        """Raise a RunError if the data at hand are not those of the record; none at hand is no mistake."""
+        try:
+            now = self.of(config)
+        except OSError:
+            return
+        check_data(recorded, now)
 
 
 def _run(
     config: RunConfig, force: bool = False, compiler: str | None = None, needs_weights: bool = False, **options: Any
 ) -> Run:
     """:func:`run`; with `needs_weights` a recorded run without weights is made again, or goes on being made again."""
-    folder = records.run_path(config, options["results"])
+    folder, datasets = records.run_path(config, options["results"]), options["datasets"]
     recorded = Run(folder)
 
     def done() -> bool:
-        return recorded.complete and not force and ((folder / "weights.pt").exists() or not needs_weights)
+        if not recorded.complete or force:
+            return False
+        datasets.check(recorded, config)
+        return (folder / "weights.pt").exists() or not needs_weights
 
     with distributed.processes(options["device"]) as device, contextlib.ExitStack() as stack:
         stack.enter_context(_convolutions(tf32=config.precision == "tf32"))
@@ -109,9 +140,11 @@ def _run(
             return recorded
         place = distributed.once(lambda: folder / records.AGAIN if recorded.complete else folder)
         # mistakes show before work starts
-        training = _Training(config, place, options["data"], device, options["progress"])
+        training = _Training(config, place, datasets.of(config), device, options["progress"])
         if compiler:
             training.compile(compiler)
+        if not force:
+            distributed.once(lambda: training.check_begun("data", facts(training.dataset)))
         training.run(_teacher(config, **options | {"device": device}), from_start=force)
         distributed.once(lambda: records.take_over(folder))
         return recorded
@@ -152,7 +185,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _teacher(config: RunConfig, **options: Any) -> Run | None:
     """The run of the config's teacher, trained if need be, with its weights at hand."""
     if config.teacher_run:
-        return distributed.once(lambda: _recorded_teacher(config, options["results"]))
+        return distributed.once(lambda: _recorded_teacher(config, options["results"], options["datasets"].of(config)))
     if (wanted := config.teacher_config()) is None:
         return None
     path = records.run_path(wanted, options["results"])
@@ -169,7 +202,7 @@ def _teacher(config: RunConfig, **options: Any) -> Run | None:
     return teacher
 
 
-def _recorded_teacher(config: RunConfig, results: str | Path) -> Run:
+def _recorded_teacher(config: RunConfig, results: str | Path, dataset: Dataset) -> Run:
     """The run that `teacher_run` names, of the teacher that the config asks for."""
     try:
         teacher = records.find_run(config.teacher_run, results)
@@ -182,6 +215,12 @@ def _recorded_teacher(config: RunConfig, results: str | Path) -> Run:
     if other := [name for name in names if getattr(was, name) != getattr(config, name)]:
         trained, asked = (", ".join(f"{name}={getattr(c, name)!r}" for name in other) for c in (was, config))
         raise RunError(f"teacher_run={config.teacher_run!r}: was trained with {trained}; {asked} was asked for")
+    recorded, now = teacher.provenance.get("data", {}), facts(dataset)
+    if other := differences(recorded, now, whole=True):  # of the same data it may have had another part
+        raise RunError(
+            f"teacher_run={config.teacher_run!r}: was trained on other data: {recorded.get('name')}, not the "
+            f"{now['name']} of now (other {', '.join(other)}): must be a teacher of the data at hand"
+        )
     return teacher
 
 
@@ -203,11 +242,9 @@ class _Training:
         self.keep_last = config.partial_batch == "keep"
         self.batches = num_batches(self.dataset, "train", config.batch_size, drop_last=not self.keep_last)
         if self.batches == 0:
-            teacher = config.method == "teacher"
-            way = "for a teacher of all images, subset_teacher=full" if teacher else "or partial_batch=keep"
             raise RunError(
                 f"batch_size={config.batch_size} of {config.name}: the training split has {len(self.dataset.train)} "
-                f"images; must be at most that, {way}"
+                f"images; must be at most that, {self._way_out()}"
             )
         images = len(self.dataset.train)
         if config.fisher_samples > images:
@@ -251,6 +288,17 @@ class _Training:
         self.measures: dict[str, list[Tensor]] = {}  # one array an epoch
         self.final: dict[str, np.ndarray] = {}  # measured once, at the end
 
+    def _way_out(self) -> str:
+        """What helps where the training split is smaller than a batch."""
+        config, images = self.config, len(self.dataset.train)
+        if config.method != "teacher":
+            return "or partial_batch=keep"
+        ways = ["for a teacher of all images, subset_teacher=full"] if config.train_fraction < 1 else []
+        if images > 1:  # a teacher with settings of its own is a run of its own
+            own = config.replace(batch_size=images)
+            ways.append(f"first train {shlex.join(own.arguments)}, then give the student teacher_run={own.name}")
+        return "; or ".join(ways or ["get more images"])
+
     def compile(self, backend: str) -> None:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
         if self.config.checkpoint != "none":
@@ -291,11 +339,18 @@ class _Training:
         config, folder = self.config, self.folder
         if teacher:
             state = distributed.once(lambda: torch.load(teacher.weights, map_location="cpu", weights_only=True))
-            self.teacher.load_state_dict(state)
+            try:
+                self.teacher.load_state_dict(state)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise RunError(
+                    f"{teacher.path}: its weights are not of a teacher of these {self.dataset.num_classes} classes "
+                    f"and this network ({reason}): train it on the data at hand"
+                ) from None
         records.restart_peak_memory(self.device)  # the teacher's training, in the same process, does not count
         if from_start and self.writes:
             records.remove_checkpoints(folder)
-        first = self._resume()
+        first = self._resume(teacher)
         if self.writes:
             self._write_beginning(teacher, first)
         best = max((row["test_accuracy"] for row in self.history), default=-1.0)
@@ -329,17 +384,15 @@ class _Training:
         records.write_json(folder / "config.json", config.to_dict())
         provenance = records.provenance(config.command, self.device, torch.get_num_threads())
         provenance["processes"] = distributed.size()
-        provenance["data"] = {"name": self.dataset.label, **self.dataset.provenance}
+        provenance["data"] = facts(self.dataset)
         if teacher:
-            provenance["teacher"] = {
-                "run": teacher.name,
-                "weights_sha256": teacher.metrics["weights_sha256"],
-                "accuracy": teacher.metrics["accuracy"],
-            }
+            provenance["teacher"] = self._facts_of(teacher)
         provenance["resumed_at_epoch"] = first or None
         provenance["compiler"] = self.compiler
         if first and (folder / "provenance.json").exists():
-            provenance["begun"] = self._begun(Run(folder).provenance, provenance)
+            was = Run(folder).provenance
+            here = {name: was[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}
+            provenance["begun"] = [*was.get("begun", ()), here]
         records.write_json(folder / "provenance.json", provenance)
         if config.train_subset or config.train_fraction < 1 or config.label_noise:
             train = self.dataset.train
@@ -350,20 +403,24 @@ class _Training:
         where = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
         self._log(f"{provenance['started']} {begun}{where}: {config.command}")
 
-    def _begun(self, was: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
-        """Where the run's earlier epochs were made. They must have had the same images and the same teacher."""
-        for what, key in (("data", "name"), ("teacher", "run")):
-            # through JSON, as `was` is; a data folder may have moved
-            then, here = (
-                {**json.loads(json.dumps(facts.get(what, {}), default=str)), "folder": ""} for facts in (was, now)
+    @staticmethod
+    def _facts_of(teacher: Run) -> dict[str, Any]:
+        """What a student's record says of its teacher."""
+        metrics = teacher.metrics
+        return {"run": teacher.name, **{name: metrics[name] for name in ("weights_sha256", "accuracy")}}
+
+    def check_begun(self, what: str, now: dict[str, Any]) -> None:
+        """Raise a RunError unless the epochs of a checkpoint were made with this `what`, "data" or "teacher"."""
+        if not any(self.folder.glob("checkpoint*.pt")) or not (self.folder / "provenance.json").exists():
+            return
+        was = Run(self.folder).provenance.get(what, {})
+        other = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        if other := differences(was, now) if what == "data" else other:
+            before, after = (found.get("name", found.get("run")) for found in (was, now))
+            raise RunError(
+                f"{self.config.name} was begun with {what} {before}, not the {what} {after} of now "
+                f"(other {', '.join(other)}): go on with the former, or start again with force"
             )
-            if then != here:
-                changed = [name for name in {**then, **here} if then.get(name) != here.get(name)]
-                raise RunError(
-                    f"{self.config.name} was begun with {what} {then.get(key)}, not the {what} {here.get(key)} of now "
-                    f"(other {', '.join(changed)}): go on with the former, or start again with force"
-                )
-        return [*was.get("begun", ()), {name: was[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}]
 
     def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Train one epoch and evaluate; returns the history's row."""
@@ -566,13 +623,17 @@ class _Training:
         if arrays:
             records.write_arrays(self.folder / "measures.npz", arrays)
 
-    def _resume(self) -> int:
-        """Load the latest undamaged checkpoint; returns the number of epochs done."""
+    def _resume(self, teacher: Run | None) -> int:
+        """Load the latest undamaged checkpoint; returns the number of epochs done.
+
+        Raises a RunError where it was made with another teacher.
+        """
         state, notes = distributed.once(lambda: records.load_checkpoint(self.folder))
         for note in notes:
             self._log(note)
         if state is None:
             return 0
+        distributed.once(lambda: self.check_begun("teacher", self._facts_of(teacher) if teacher else {}))
         self.model.load_state_dict(state["model"])
         self.calibration.load_state_dict(state["calibration"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -631,9 +692,9 @@ class _Training:
         }
         if "stm" in last:  # the paper averages the last ten epochs
             metrics["stm"] = float(np.mean([row["stm"] for row in self.history[-10:]]))
-        records.write_json(self.folder / "metrics.json", metrics)
-        records.remove_checkpoints(self.folder)
         self._log(f"{metrics['finished']} finished: accuracy {metrics['accuracy']:.2f} %")
+        records.seal(self.folder, "metrics.json", records.json_bytes(metrics))
+        records.remove_checkpoints(self.folder)
 
     def _log(self, line: str) -> None:
         if not self.writes:

@@ -47,6 +47,11 @@ def run(results):
     return lambda config, **options: sastc.run(config, results=results, progress=False, **options)
 
 
+def rewrite(run, **metrics):
+    """Change the recorded metrics of a run, as if they had been so from the beginning."""
+    records.seal(run.path, "metrics.json", records.json_bytes(run.metrics | metrics))
+
+
 def train_process(results, *settings):
     given = dict(setting.split("=") for setting in (*TINY_SETTINGS, *settings))
     command = [sys.executable, "-m", "sastc", "--results", str(results), "train", *map("=".join, given.items())]
@@ -330,7 +335,7 @@ def test_a_run_does_not_go_on_with_another_teacher(begun):
     teacher = Run(run_path(config.teacher_config(), results))
     weights = teacher.path / "weights.pt"
     torch.save({name: value + 1 for name, value in torch.load(weights).items()}, weights)
-    records.write_json(teacher.path / "metrics.json", teacher.metrics | {"weights_sha256": records.sha256(weights)})
+    rewrite(teacher, weights_sha256=records.sha256(weights))
     with pytest.raises(RunError, match=r"begun with teacher digits-.*other weights_sha256"):
         sastc.run(config, results=results, progress=False)
 
@@ -343,7 +348,7 @@ def test_teacher_trained_again_is_compared_with_the_recorded_one(tiny, tmp_path)
         warnings.simplefilter("error")
         sastc.run(config, results=tmp_path, progress=False)
     (teacher.path / "weights.pt").unlink()
-    records.write_json(teacher.path / "metrics.json", teacher.metrics | {"weights_sha256": 64 * "0"})
+    rewrite(teacher, weights_sha256=64 * "0")
     with pytest.warns(UserWarning, match=f"{teacher.name} is trained again.* instead of 0000000000"):
         assert sastc.run(config.replace(seed=1), results=tmp_path, progress=False).complete
 

@@ -17,6 +17,7 @@ import nbformat
 
 from sastc.config import ConfigError, RunConfig, parse_arguments
 from sastc.experiments import check_choice, load_experiment
+from sastc.records import user_path
 
 ROOT = Path(__file__).parents[1]
 WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "{setting: value, ...}"}
@@ -116,7 +117,7 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", help="name below notebooks/, without .ipynb")
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    parser.add_argument("--output", type=Path, help="default: results/notebooks/own/<notebook>.ipynb")
+    parser.add_argument("--output", type=user_path, help="default: results/notebooks/own/<notebook>.ipynb")
     parser.add_argument("--parameters", type=json.loads, default={}, help="parameters as JSON")
     parser.add_argument("--title", help="heading of the executed notebook")
     options = parser.parse_intermixed_args(arguments)

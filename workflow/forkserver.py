@@ -24,8 +24,8 @@ LOCKS = Path(__file__).parents[1] / "results" / ".workflow"
 # None of these starts a thread or touches a GPU, which forks would not survive. The inline backend of matplotlib is not
 # among them: it looks for its kernel when it is imported.
 PRELOADED = (
-    "execute", "ipykernel.kernelapp", "jupyter_client.provisioning", "myst_nb", "papermill", "sastc.figures",
-    "sastc.report", "sastc.train", "sklearn.datasets", "torch._dynamo",
+    "execute", "ipykernel.kernelapp", "jupyter_client.provisioning", "myst_nb", "papermill", "sastc.data.cifar",
+    "sastc.figures", "sastc.report", "sastc.train", "sklearn.datasets", "torch._dynamo",
 )  # fmt: skip
 
 

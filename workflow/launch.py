@@ -163,8 +163,8 @@ def main() -> int:
     parser.add_argument(
         "--profile", help="run the jobs elsewhere: a Snakemake profile below workflow/profiles, or its path"
     )
-    parser.add_argument("--results", default="results", help="folder of the runs")
-    parser.add_argument("--data", default="data", help="folder of the datasets")
+    parser.add_argument("--results", default="results", type=os.path.expanduser, help="folder of the runs")
+    parser.add_argument("--data", default="data", type=os.path.expanduser, help="folder of the datasets")
     parser.add_argument("--no-book", dest="book", action="store_false", help="do not build the book")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--verbose", action="store_true", help="with --dry-run, also say what each job asks for")

@@ -74,7 +74,9 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                         title_of(config, data_name(config, results)),
                         run_path(config, results) / "metrics.json",
                     )
-                    job = dataclasses.replace(job, needs=(), title=title, record=(str(metrics),))
+                    # As recorded, whatever images are at hand: below its folder there are none.
+                    shown_data = job.parameters | {"data": str(metrics.parent)}
+                    job = dataclasses.replace(job, needs=(), title=title, record=(str(metrics),), parameters=shown_data)
                 jobs.setdefault(config.name, job)
             if runs or (shown == scale and not experiment.needs_runs):
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"

@@ -16,6 +16,7 @@ from sastc.data.dataset import Dataset, Split
 from sastc.data.events import BINNINGS, Events, event_rate, events_to_frames, simulate_events, to_events
 from sastc.data.lazy import LazyImages
 from sastc.data.subsets import add_label_noise, digest, hold_out, subset
+from sastc.records import user_path
 
 __all__ = [
     "DATASETS",
@@ -122,7 +123,7 @@ def load_dataset(
 
     if str(root) == ROOT:
         root = os.environ.get("SASTC_DATA") or root
-    root = Path(root).expanduser()
+    root = user_path(root)
     # Imported here: torchvision, scikit-learn and pyarrow cost seconds, and each data set needs only one of them.
     if name == "digits":
         from sastc.data.digits import load_digits

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from sastc.data.dataset import Dataset, Split
-from sastc.data.files import cache_folder, cached, file_digests, missing, subfolders
+from sastc.data.files import array_digest, cache_folder, cached, file_digests, missing, subfolders
 from sastc.data.shards import first_shards, shard_columns, shard_rows
 
 # Mean and std of all training pixels. paper: not given  released: the same to three or four digits
@@ -134,7 +134,12 @@ def _cifar_archive(name: str, kind: Any, root: Path, image_size: int, download: 
         for split in (train, test)
         for array in (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets))
     ]
-    provenance = {"source": f"torchvision.datasets.{kind.__name__}", "files_md5": dict(files)}
+    names = ("train_images", "train_labels", "test_images", "test_labels")  # as a decoded copy of shards has them
+    provenance = {
+        "source": f"torchvision.datasets.{kind.__name__}",
+        "files_md5": dict(files),
+        "decoded_sha256": {f"{n}.npy": array_digest(a.numpy()) for n, a in zip(names, arrays, strict=True)},
+    }
     return _cifar(name, tuple(train.classes), arrays, image_size, provenance, "")
 
 

@@ -7,11 +7,16 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
+
+from sastc.records import user_path
 
 CACHE_FORMAT = 1
 HASHED_UP_TO = 1 << 30  # bytes; larger cache files are checked by size alone when they are opened
@@ -39,6 +44,15 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """SHA-256 of the file that `numpy.save` would make of an array."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    digest = hashlib.sha256(header.getvalue())
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def file_digests(files: Sequence[Path], cache: Path) -> dict[str, dict[str, Any]]:
@@ -92,9 +106,9 @@ def cache_folder(root: Path, name: str, data: Path) -> Path:
     """
     base = root / ".cache"
     if os.environ.get("SASTC_CACHE"):
-        base = Path(os.environ["SASTC_CACHE"])
+        base = user_path(os.environ["SASTC_CACHE"])
     elif not os.access(base if base.exists() else root, os.W_OK):
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sastc"
+        base = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sastc"
     return base / f"{name}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]}"
 
 

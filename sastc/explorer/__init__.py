@@ -16,7 +16,7 @@ from typing import Any
 
 from sastc.explorer.packing import pack_page
 from sastc.labels import run_title
-from sastc.records import Run, RunError, list_runs
+from sastc.records import Run, RunError, list_runs, user_path
 
 __all__ = ["Explorer", "explore"]
 
@@ -129,7 +129,7 @@ def find_sastc_runs(paths: Sequence[Source]) -> list[Run]:
     """The SASTC runs at or below the paths, each once, in order."""
     runs: dict[Path, Run] = {}
     for given in paths:
-        path = given.path if isinstance(given, Run) else Path(given)
+        path = given.path if isinstance(given, Run) else user_path(given)
         if not path.is_dir():
             raise RunError(f"paths={str(path)!r}: must be the folder of a run, or a folder of runs; there is none")
         found = _readable(list_runs(path), alone=(path / "config.json").is_file())

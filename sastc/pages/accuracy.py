@@ -15,6 +15,7 @@ from sastc.experiments import Experiment
 from sastc.figures import COLOURS, MARKERS, WIDTH
 from sastc.labels import LABELS
 from sastc.pages import grid
+from sastc.records import user_path
 
 
 def published() -> pd.DataFrame:
@@ -167,7 +168,7 @@ def trained_twice(scale: str, results: str | Path = "results") -> str:
 
     They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one.
     """
-    path = Path(results) / scale / "trained_twice.csv"
+    path = user_path(results) / scale / "trained_twice.csv"
     if not path.is_file():
         return ""
     found = pd.read_csv(path)

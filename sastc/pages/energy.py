@@ -21,7 +21,8 @@ KEYS = ["student", "teacher", "timesteps", "method"]
 
 def layers(path: Path) -> pd.DataFrame | None:
     """A run's ``energy.csv``; ``None`` where there is none."""
-    return pd.read_csv(path / "energy.csv") if (path / "energy.csv").is_file() else None
+    run = Run(path)
+    return run.energy if run.has("energy.csv") else None
 
 
 def counts(runs: pd.DataFrame) -> pd.DataFrame:

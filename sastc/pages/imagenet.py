@@ -155,7 +155,7 @@ def proof_table(proof: Proof) -> str:
         config, metrics = run.config, run.metrics
         name = LABELS[config.teacher] if config.method == "teacher" else f"{LABELS[config.student]}, SASTC"
         files = " ".join(
-            report.download((run.path / file).read_bytes(), f"{run.name}-{file}", "text/plain", file)
+            report.download(run.read(file), f"{run.name}-{file}", "text/plain", file)
             for file in ("config.json", "provenance.json", "history.csv")
         )
         cells = f"<td>{metrics['accuracy']:.2f}</td><td>{metrics['epochs']}</td><td>{files}</td>"

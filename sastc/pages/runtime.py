@@ -29,7 +29,7 @@ def ours(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     runs = frame(plan, results)
     runs = runs[runs.complete]
     facts = [Run(path).provenance for path in runs.path]
-    histories = [Run(path).history if (path / "history.csv").exists() else {} for path in runs.path]
+    histories = [run.history if (run := Run(path)).has("history.csv") else {} for path in runs.path]
     cpu = [h["train_cpu_seconds"].mean() if "train_cpu_seconds" in h else np.nan for h in histories]
     device = [f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts]
     images = {n: [f.get("data", {}).get(n, 0) for f in facts] for n in ("train_images", "test_images")}

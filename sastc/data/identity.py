@@ -1,0 +1,51 @@
+"""Whether two data sets are the same to a training: in pixels, labels and order, however they are named and kept."""
+
+import json
+from typing import Any
+
+from sastc.data.dataset import Dataset
+
+# Of an earlier record some of these may be missing: what both sides have is compared.
+PIXELS = {"decoded_sha256", "frames_sha256", "data_sha256", "train_content_sha256", "test_content_sha256"}
+FILES = {"files", "files_md5", "train_listing_sha256", "test_listing_sha256"}  # tell less: names, containers
+NAMES = {"name", "source"}
+# How a part was drawn; `train_rows_sha256` and its like say which it was.
+DRAWING = {"data_seed", "train_subset", "train_fraction", "label_noise"}
+DRAWN = {"train_images", "test_images", "train_rows_sha256", "noisy_images", "noisy_rows_and_labels_sha256"}
+DRAWN |= {"validation", "frames_sha256", "steps", "binning"}
+
+
+def facts(dataset: Dataset) -> dict[str, Any]:
+    """What a record says of its data."""
+    return {"name": dataset.label, "classes": dataset.num_classes, **dataset.provenance}
+
+
+def differences(recorded: dict[str, Any], now: dict[str, Any], whole: bool = False) -> list[str]:
+    """Names of the facts in which two data sets differ; none if they are the same to a training.
+
+    Parameters
+    ----------
+    recorded, now : dict
+        As of :func:`facts`, `recorded` after a way through JSON.
+    whole : bool
+        Compare the sets as they are kept, whatever part of them is drawn.
+    """
+    recorded, now = _comparable(recorded), _comparable(now)
+    ignored = DRAWING | {"folder"} | (DRAWN if whole else set())
+    both = [name for name in now if name in recorded and name not in ignored]
+    if not PIXELS.isdisjoint(both):
+        ignored |= FILES | NAMES
+    elif not FILES.isdisjoint(both):
+        ignored |= NAMES
+    return [name for name in both if name not in ignored and recorded[name] != now[name]]
+
+
+def _comparable(found: dict[str, Any]) -> dict[str, Any]:
+    """Facts without what may differ where no pixel does: file names, and files beside the arrays."""
+    found = json.loads(json.dumps(found, default=str))
+    for name in PIXELS & found.keys():
+        if isinstance(found[name], dict):
+            found[name] = {file: digest for file, digest in found[name].items() if file.endswith(".npy")}
+    if isinstance(found.get("files"), dict):
+        found["files"] = list(found["files"].values())
+    return found
