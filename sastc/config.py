@@ -21,7 +21,7 @@ MODELS = (
     "vgg11", "vgg13", "vggsnn", "resnet18", "resnet19", "resnet34", "resnet32x4",
     "wrn16_2", "wrn28_4", "wrn40_2", "pyramidnet20",
 )  # fmt: skip
-EVENT_DATASETS = ("digits_dvs", "dvs_gesture", "dvs_cifar10")
+EVENT_DATASETS = ("digits_dvs", "nmnist", "dvs_gesture", "dvs_cifar10")
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
 METHODS = ("baseline", "kd", "feature_kd", "sastc")
 SCALES = ("quick", "slim", "paper")
@@ -611,9 +611,9 @@ _PUBLISHED = {
 # networks diverge.
 _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
 # Of the last third; most of learning rate times beta falls into the second, where the digits' is a tenth of this one's.
-_BETA |= {"digits_dvs": 50.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
+_BETA |= {"digits_dvs": 50.0, "nmnist": 1.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
-_IMAGE_SIZE |= {"digits_dvs": 8, "dvs_gesture": 64, "dvs_cifar10": 48}
+_IMAGE_SIZE |= {"digits_dvs": 8, "nmnist": 34, "dvs_gesture": 64, "dvs_cifar10": 48}
 _SIZE = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
