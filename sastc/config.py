@@ -640,6 +640,8 @@ def _presets(config: RunConfig) -> dict[str, Any]:
     if released and kind == "cifar":
         values |= dict(batch_size=64)  # paper: 128  released: 64
     values |= _SIZE.get(config.scale, {})
+    if config.dataset == "nmnist" and config.scale == "slim":
+        values |= dict(train_subset=0)  # ours: all there are, of a part of the set too
     if event:  # the paper's learning rate at every scale but the quick one
         values |= _QUICK_EVENTS if config.scale == "quick" else dict(learning_rate=0.1)
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
