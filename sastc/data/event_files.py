@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from sastc.data.dataset import Dataset, Split
-from sastc.data.events import Events, events_to_frames, frame_scale
+from sastc.data.events import LAST_TIME, Events, events_to_frames, frame_scale
 from sastc.data.files import cache_folder, cached, file_digests, missing, subfolders
 from sastc.data.subsets import DVS_SPLIT, digest, draw_words
 
@@ -86,6 +86,9 @@ def _sensor_events(
     if outside.size:
         k = int(outside[0])
         _damaged(path, byte_of(k), f"an event at x={x[k]}, y={y[k]}, the sensor has {side}x{side} pixels")
+    if (late := np.flatnonzero(t > LAST_TIME)).size:
+        k = int(late[0])
+        _damaged(path, byte_of(k), f"an event at {t[k]} us, must be at most {LAST_TIME}")
     ends = np.array([0, len(t)])
     return Events(t, x.astype(np.int16), y.astype(np.int16), p.astype(np.int8), ends, side, side)
 
@@ -122,7 +125,8 @@ def read_aedat3(path: Path) -> Events:
 
     A packet has a header of 28 bytes and room for `capacity` events, of which the first `number` are there. Only
     polarity packets count. An event is an int32 (bits 0 valid, 1 polarity, 2-16 y, 17-31 x) and an int32 time, whose
-    upper bits are the packet's overflow counter.
+    upper bits are the packet's overflow counter. Packets may overlap in time: the events are sorted by it, those of one
+    time stay in their order.
 
     Raises
     ------
@@ -153,6 +157,7 @@ def read_aedat3(path: Path) -> Events:
     if (bad := np.flatnonzero(np.concatenate(negative))).size:
         _damaged(path, int(start[bad[0]]) + TIME_OFFSET, "a negative time")
     word, t, start = (part[keep == 1] for part in (word, t, start))
+    word, t, start = (part[np.argsort(t, kind="stable")] for part in (word, t, start))
     return _sensor_events(path, t, word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1, lambda k: int(start[k]))
 
 
@@ -198,6 +203,14 @@ def read_nmnist(path: Path) -> Events:
     return _sensor_events(path, t, x, y, p, lambda k: int(start[k]), NMNIST_SENSOR)
 
 
+def _text(path: Path) -> str:
+    """The file's content, or an error that names the file and the byte that is none of UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, byte {error.start}: must be text in UTF-8") from None
+
+
 def read_trials(path: Path) -> list[tuple[int, int, int]]:
     """Class (0 ... 10), first and last microsecond of the gestures in a DVS-Gesture recording's ``_labels.csv``.
 
@@ -206,7 +219,7 @@ def read_trials(path: Path) -> list[tuple[int, int, int]]:
     ValueError
         For a line that is not one; names file and line.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = _text(path).split("\n")
     if lines[0].strip() != "class,startTime_usec,endTime_usec":
         raise ValueError(f"{path}, line 1: must be 'class,startTime_usec,endTime_usec', is {lines[0].strip()!r}")
     trials = []
@@ -217,7 +230,7 @@ def read_trials(path: Path) -> list[tuple[int, int, int]]:
             label, start, stop = (int(cell) for cell in line.split(","))
         except ValueError:
             label = start = stop = 0
-        if not (1 <= label <= len(GESTURES) and 0 <= start < stop):
+        if not (1 <= label <= len(GESTURES) and 0 <= start < stop <= LAST_TIME):
             raise ValueError(
                 f"{path}, line {number}: must be a class from 1 to {len(GESTURES)}, a start and a later end, "
                 f"is {line.strip()!r}"
@@ -291,10 +304,7 @@ def load_dvs_gesture(root: Path, size: int, steps: int, binning: str) -> Dataset
             "DVS-Gesture must be fetched from its authors; see data/README.md",
         )
     lists = [folder / f"trials_to_{split}.txt" for split in ("train", "test")]
-    recordings = [
-        [folder / name.strip() for name in file.read_text(encoding="utf-8").split("\n") if name.strip()]
-        for file in lists
-    ]
+    recordings = [[folder / name.strip() for name in _text(file).split("\n") if name.strip()] for file in lists]
     labels = [[file.with_name(f"{file.stem}_labels.csv") for file in split] for split in recordings]
     files = [*lists, *(file for group in (*recordings, *labels) for file in group)]
     if absent := [file for file in files if not file.is_file()]:
@@ -307,9 +317,8 @@ def load_dvs_gesture(root: Path, size: int, steps: int, binning: str) -> Dataset
             part = [column[inside] for column in (events.t, events.x, events.y, events.p)]
             if not len(part[0]):
                 raise ValueError(f"{recording}: holds no event of the {GESTURES[label]} from {start} to {stop} us")
-            order = np.argsort(part[0], kind="stable")
-            ends = np.array([0, len(order)])
-            yield Events(*(column[order] for column in part), ends, SENSOR, SENSOR), label, (start, stop)
+            ends = np.array([0, len(part[0])])
+            yield Events(*part, ends, SENSOR, SENSOR), label, (start, stop)
 
     work = [
         [partial(streams, *pair) for pair in zip(*group, strict=True)] for group in zip(recordings, labels, strict=True)

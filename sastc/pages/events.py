@@ -75,6 +75,9 @@ def frames_figure(frames: np.ndarray) -> Figure:
 
 def stream_sentence(events: Events) -> str:
     """How many events a stream holds, over what time and pixels."""
+    events.check()
+    if not len(events.t):
+        return f"No event from {events.width} × {events.height} pixels."
     seconds = (events.t.max() + 1 - events.t.min()) / 1e6
     return (
         f"{len(events.t):,} events in {1e3 * seconds:.0f} ms from {events.width} × {events.height} pixels, "
