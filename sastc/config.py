@@ -148,6 +148,11 @@ class RunConfig:
     pyramidnet_taps: str = option(
         "released", "PyramidNet's tapped stages: stage 2 is skipped in the released code", choices=("released", "all")
     )
+    vggsnn_init: str = option(
+        "pytorch",
+        "VGGSNN: first weights of the convolutions: PyTorch's default, or TET's (he)",
+        choices=("pytorch", "he"),
+    )
     taps: str = option(
         "stages",
         "candidate layers: stage outputs, or the stem too",
@@ -444,6 +449,7 @@ class RunConfig:
             "pyramidnet_taps",
             "resnet_head",
             "hidden_init",
+            "vggsnn_init",
         )
         values = {name: getattr(self, name) for name in shared}
         if self.dataset in EVENT_DATASETS:

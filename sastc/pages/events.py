@@ -94,6 +94,13 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     return parts.frame(dataclasses.replace(plan, runs=plan.runs + teachers), results)
 
 
+def recorded(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """The complete runs of record at other scales that the plan names, one row each, the teachers' included."""
+    found = [collect(other, results) for other in report.record_plans(plan)]
+    found = [runs[runs.complete] for runs in found if len(runs)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"complete": []}, dtype=bool)
+
+
 def students(runs: pd.DataFrame) -> list[str]:
     """The students of the runs, in their order."""
     return [student for student in dict.fromkeys(runs.student) if student]
@@ -108,7 +115,7 @@ def literature() -> str:
     return parts.table(rows, "The paper's Table 6: its own results and those that it cites.", "table6-paper", columns)
 
 
-def table(runs: pd.DataFrame, recorded: bool) -> str:
+def table(runs: pd.DataFrame, recorded: bool, name: str = "table6") -> str:
     """HTML table of our runs: mean and deviation over seeds; events that were not `recorded` by a camera are named."""
     ours = []
     keys = ["dataset", "student", "teacher", "method", "teacher_input", "timesteps"]
@@ -138,7 +145,7 @@ def table(runs: pd.DataFrame, recorded: bool) -> str:
     caption = "Our runs, mean ± standard deviation over seeds"
     caption += "." if recorded else "; they see simulated events, and no row can be compared with one of the paper's."
     frame = pd.DataFrame(ours)
-    return parts.table(frame, caption, "table6", columns, csv=frame.drop(columns="links"))
+    return parts.table(frame, caption, name, columns, csv=frame.drop(columns="links"))
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
@@ -153,8 +160,16 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             )
             for other in METHODS[:-1]
         ]
-        sees = parts.difference(rows[rows.method == "sastc"], "accuracy", "teacher_input", "per_step", "mean_frame")
-        pairs.append(("SASTC with a teacher that sees each step's frame less one that sees the mean frame", *sees))
+        each = rows[rows.teacher_input == "per_step"]
+        pairs += [
+            (f"SASTC less {LABELS[other]}, both with a teacher that sees each step's frame",
+             *report.paired_difference(each, "sastc", other))
+            for other in DISTIL[:-1]
+        ]  # fmt: skip
+        for method in DISTIL:
+            sees = parts.difference(rows[rows.method == method], "accuracy", "teacher_input", "per_step", "mean_frame")
+            what = f"{LABELS[method]} with a teacher that sees each step's frame less one that sees the mean frame"
+            pairs.append((what, *sees))
         for what, mean, half, n in pairs:
             if n:
                 width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
@@ -254,6 +269,27 @@ def schedule_sentence(config: RunConfig) -> str:
         f"Both schedules together: of the sum of learning rate × β over {config.epochs} epochs, {first}, {second} and "
         f"{last} % fall into the first, second and last third. So the feature loss moves the student's weights most in "
         f"the {('first', 'second', 'last')[shares.argmax()]} third, whatever β is at the end."
+    )
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share of `n` independent draws (Wilson 1927), which stays within 0 and 1."""
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+def small_test_set(runs: pd.DataFrame) -> str:
+    """Which recordings the runs of record saw, how few they were tested on, and what that leaves open."""
+    done = runs[runs.complete & (runs.student != "")]
+    data = Run(done.path.iloc[0]).provenance["data"]
+    images, share = data["test_images"], done.accuracy.mean() / 100
+    low, high = (100 * end for end in wilson(share, images))
+    return (
+        f"{data['name']}: recorded by a camera, {data['train_images']:,} recordings for training and {images:,} for "
+        f"testing. One test recording is {100 / images:.3g} percentage point{'s' * (images != 100)}. An accuracy of "
+        f"{100 * share:.0f} % on so few has a 95 % interval from {low:.0f} to {high:.0f} % (binomial, Wilson). All "
+        "seeds share these recordings and the teacher, so the intervals over seeds below hold for them and for no "
+        "others: differences of a few points are no finding."
     )
 
 
