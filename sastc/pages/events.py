@@ -101,6 +101,28 @@ def recorded(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"complete": []}, dtype=bool)
 
 
+def as_preset(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs without the one switch, VGGSNN's first weights, which :func:`first_weights` compares."""
+    return runs[runs.vggsnn_init == "pytorch"] if len(runs) else runs
+
+
+def first_weights(runs: pd.DataFrame) -> str:
+    """What the first weights of TET's VGGSNN change in the baseline's accuracy; '' where nothing is recorded."""
+    rows = runs[runs.complete & (runs.method == "baseline") & (runs.student == "vggsnn")] if len(runs) else runs
+    if not len(rows):
+        return ""
+    mean, half, n = parts.difference(rows, "accuracy", "vggsnn_init", "he", "pytorch")
+    if not n:
+        return ""
+    width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
+    return (
+        f"TET's VGGSNN starts from weights by He's method, √6 = 2.45 times as large as PyTorch's where inputs and "
+        f"outputs are as many. Behind batch norms the first firing rates are the same. With them "
+        f"(<code>vggsnn_init=he</code>) the baseline is {parts.signed(mean)} points from itself, {n} "
+        f"seed{'s' * (n > 1)}{width}: {report.judge(mean, half, n)}."
+    )
+
+
 def students(runs: pd.DataFrame) -> list[str]:
     """The students of the runs, in their order."""
     return [student for student in dict.fromkeys(runs.student) if student]
