@@ -166,7 +166,7 @@ def test_batch_norm_takes_the_size_of_first_weights_out_again():
     net, x = create_model("vggsnn", in_channels=2, image_size=16, width=0.07, neuron_options={"gamma": 1.0}), frames()
     net, convs = net.double().train(), [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
-        norm.eps = 0.0
+        norm.eps = 1e-12
     found = []
     for factor in (1.0, 6**0.5):
         with torch.no_grad():
