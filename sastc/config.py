@@ -21,7 +21,7 @@ MODELS = (
     "vgg11", "vgg13", "vggsnn", "resnet18", "resnet19", "resnet34", "resnet32x4",
     "wrn16_2", "wrn28_4", "wrn40_2", "pyramidnet20",
 )  # fmt: skip
-EVENT_DATASETS = ("digits_dvs", "dvs_gesture", "dvs_cifar10")
+EVENT_DATASETS = ("digits_dvs", "nmnist", "dvs_gesture", "dvs_cifar10")
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
 METHODS = ("baseline", "kd", "feature_kd", "sastc")
 SCALES = ("quick", "slim", "paper")
@@ -147,6 +147,11 @@ class RunConfig:
     )
     pyramidnet_taps: str = option(
         "released", "PyramidNet's tapped stages: stage 2 is skipped in the released code", choices=("released", "all")
+    )
+    vggsnn_init: str = option(
+        "pytorch",
+        "VGGSNN: first weights of the convolutions: PyTorch's default, or TET's (he)",
+        choices=("pytorch", "he"),
     )
     taps: str = option(
         "stages",
@@ -444,6 +449,7 @@ class RunConfig:
             "pyramidnet_taps",
             "resnet_head",
             "hidden_init",
+            "vggsnn_init",
         )
         values = {name: getattr(self, name) for name in shared}
         if self.dataset in EVENT_DATASETS:
@@ -611,9 +617,9 @@ _PUBLISHED = {
 # networks diverge.
 _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
 # Of the last third; most of learning rate times beta falls into the second, where the digits' is a tenth of this one's.
-_BETA |= {"digits_dvs": 50.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
+_BETA |= {"digits_dvs": 50.0, "nmnist": 1.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
-_IMAGE_SIZE |= {"digits_dvs": 8, "dvs_gesture": 64, "dvs_cifar10": 48}
+_IMAGE_SIZE |= {"digits_dvs": 8, "nmnist": 34, "dvs_gesture": 64, "dvs_cifar10": 48}
 _SIZE = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
@@ -640,6 +646,8 @@ def _presets(config: RunConfig) -> dict[str, Any]:
     if released and kind == "cifar":
         values |= dict(batch_size=64)  # paper: 128  released: 64
     values |= _SIZE.get(config.scale, {})
+    if config.dataset == "nmnist" and config.scale == "slim":
+        values |= dict(train_subset=0)  # ours: all there are, of a part of the set too
     if event:  # the paper's learning rate at every scale but the quick one
         values |= _QUICK_EVENTS if config.scale == "quick" else dict(learning_rate=0.1)
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]

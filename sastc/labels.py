@@ -11,7 +11,7 @@ LABELS = {
     "resnet32x4": "ResNet-32x4", "wrn16_2": "WRN-16-2", "wrn28_4": "WRN-28-4", "wrn40_2": "WRN-40-2",
     "pyramidnet20": "PyramidNet-20", "digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
     "imagenet": "ImageNet", "imagefolder": "ImageFolder", "vggsnn": "VGGSNN", "digits_dvs": "Digits-DVS (simulated)",
-    "dvs_gesture": "DVS-Gesture", "dvs_cifar10": "DVS-CIFAR10",
+    "dvs_gesture": "DVS-Gesture", "dvs_cifar10": "DVS-CIFAR10", "nmnist": "N-MNIST",
 }  # fmt: skip
 
 

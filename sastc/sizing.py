@@ -32,7 +32,7 @@ from sastc.train import _Training
 SIZES = {
     "digits": (1437, 360, 1, 10), "cifar10": (50_000, 10_000, 3, 10), "cifar100": (50_000, 10_000, 3, 100),
     "imagenet": (1_281_167, 50_000, 3, 1000), "digits_dvs": (1437, 360, 2, 10), "dvs_gesture": (1176, 288, 2, 11),
-    "dvs_cifar10": (9000, 1000, 2, 10),
+    "dvs_cifar10": (9000, 1000, 2, 10), "nmnist": (60_000, 10_000, 2, 10),
 }  # fmt: skip
 CALIBRATION = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim", "attention")
 MORE = ("image_size", "student_tap", "output", "teacher_input")  # what also decides a network

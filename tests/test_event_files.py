@@ -1,5 +1,6 @@
 """Recordings of event cameras, written here as the formats say, whole and damaged, and what is loaded from them."""
 
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -401,3 +402,91 @@ def test_recordings_fill_a_batch(tmp_path):
     root = recordings_for_training(tmp_path)
     for name, size in (("dvs_gesture", 32), ("dvs_cifar10", 128)):
         assert size <= len(load_dataset(name, root=root, timesteps=2).train) < size + 22
+
+
+# --- N-MNIST ----------------------------------------------------------------------------------------
+
+
+def nmnist_recording(seed, events=30):
+    random = np.random.default_rng(seed)
+    t = np.sort(random.integers(0, 300_000, events))
+    columns = (column.tolist() for column in (t, *(random.integers(0, high, events) for high in (34, 34, 2))))
+    return list(zip(*columns, strict=True))
+
+
+def nmnist_folder(root, place="nmnist", train=2, test=1):
+    """So many recordings of each digit; the seed of one is 100 times its digit and its number, 50 more for testing."""
+    folder = root / place
+    for digit in range(10):
+        for split, count, first in (("Train", train, 0), ("Test", test, 50)):
+            for k in range(count):
+                events = nmnist_recording(100 * digit + first + k)
+                content = b"".join((x << 32 | y << 24 | p << 23 | t).to_bytes(5, "big") for t, x, y, p in events)
+                written(folder, content, f"{split}/{digit}/{k + 1:05}.bin")
+    return folder
+
+
+@pytest.mark.parametrize("place", ["nmnist", "N-MNIST", "nmnist-small", "nmnist/unpacked", "."])
+def test_nmnist(tmp_path, place):
+    folder = nmnist_folder(tmp_path, place)
+    written(folder, b"no event", "Train/3/._00001.bin")  # what some archives bring along
+    dataset = load_dataset("nmnist", root=tmp_path, timesteps=3)
+    assert dataset.label == "N-MNIST (20 + 10 recordings only)"
+    assert dataset.train.images.shape == (20, 3, 2, 34, 34)
+    assert dataset.train.labels.tolist() == [digit for digit in range(10) for _ in range(2)]
+    assert dataset.test.labels.tolist() == list(range(10))
+    assert (dataset.flip, dataset.classes, dataset.crop_padding) == (False, tuple("0123456789"), 3)
+    for images, seed in ((dataset.train.images[7], 301), (dataset.test.images[4], 450)):
+        events = nmnist_recording(seed)
+        first, last = events[0][0], events[-1][0] + 1
+        expected = np.zeros((3, 2, 34, 34), dtype=int)
+        for t, x, y, p in events:
+            expected[(t - first) * 3 // (last - first), p, y, x] += 1
+        assert images.tolist() == expected.tolist()
+    coarse = load_dataset("nmnist", root=tmp_path, timesteps=3, image_size=17)
+    assert torch.equal(
+        coarse.train.images, dataset.train.images.unflatten(4, (17, 2)).unflatten(3, (17, 2)).sum((4, 6))
+    )
+
+
+def test_the_complete_nmnist_has_no_remark():
+    assert event_files.PUBLISHED["nmnist"].counts == (60_000, 10_000)
+    assert event_files.PUBLISHED["nmnist"].label == "N-MNIST"
+
+
+def test_nmnist_record_stays_small_and_follows_its_files(tmp_path):
+    folder = nmnist_folder(tmp_path)
+    first = load_dataset("nmnist", root=tmp_path, timesteps=2).provenance["files"]
+    assert set(first) == {"Train/", "Test/"}
+    names = sorted(p.relative_to(folder).as_posix() for p in (folder / "Test").rglob("*.bin"))
+    listed = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    assert first["Test/"] == hashlib.sha256(listed.encode()).hexdigest()
+    recording = folder / "Test/4/00001.bin"
+    recording.write_bytes(recording.read_bytes()[5:])
+    with pytest.warns(UserWarning, match="stale"):
+        second = load_dataset("nmnist", root=tmp_path, timesteps=2).provenance["files"]
+    assert second["Train/"] == first["Train/"]
+    assert second["Test/"] != first["Test/"]
+    written(folder, f"{'0' * 64}  Test/4/00001.bin\n", "SHA256SUMS")
+    with pytest.raises(
+        ValueError, match=r"Test/4/00001\.bin: damaged: its SHA-256 is .*, SHA256SUMS beside it says 000"
+    ):
+        load_dataset("nmnist", root=tmp_path, timesteps=2)
+
+
+def test_nmnist_that_is_missing_or_damaged_names_the_place(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nmnist: no data found\. Looked in: .*folders Train/ and Test/"):
+        load_dataset("nmnist", root=tmp_path, timesteps=2)
+    folder = nmnist_folder(tmp_path)
+    recording = folder / "Train/2/00002.bin"
+    whole = recording.read_bytes()
+    recording.write_bytes(whole[:-2])
+    with pytest.raises(ValueError, match=r"Train/2/00002\.bin, byte 145: truncated: 3 bytes of an event of 5"):
+        load_dataset("nmnist", root=tmp_path, timesteps=2)
+    recording.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Train/2/00002\.bin: holds no event"):
+        load_dataset("nmnist", root=tmp_path, timesteps=2)
+    for path in (folder / "Train/2").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"Train/2: holds no recording such as 00002\.bin"):
+        load_dataset("nmnist", root=tmp_path, timesteps=2)

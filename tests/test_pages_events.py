@@ -10,9 +10,11 @@ from test_pages_measures import plan, record
 
 from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events
+from sastc.experiments import load_experiment
 from sastc.figures import loss_parts
 from sastc.pages import events
 from sastc.records import Run, run_path, write_json
+from sastc.report import ROOT
 
 BASE = RunConfig(dataset="digits_dvs", student="resnet18", timesteps=3)
 ACCURACY = {"baseline": 80.0, "kd": 84.0, "feature_kd": 86.0, "sastc": 90.0}
@@ -172,3 +174,86 @@ def test_loss_parts_weigh_with_the_beta_of_each_epoch(tmp_path):
     )
     lines = {line.get_label(): line.get_ydata() for line in loss_parts(Run(folder)).axes[0].lines}
     np.testing.assert_allclose(lines["β × feature loss (β = 50)"], [0.05, 0.5, 5.0])
+
+
+# --- runs of record on N-MNIST ----------------------------------------------------------------------
+
+
+def test_wilson_interval():
+    # as Newcombe (1998) prints it for 81 of 263, 15 of 148, 0 of 20 and 1 of 29
+    known = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0, 0.1611), (1, 29): (0.0061, 0.1718)}
+    for (k, n), ends in known.items():
+        assert events.wilson(k / n, n) == pytest.approx(ends, abs=5e-5)
+
+
+@pytest.fixture
+def of_record(tmp_path):
+    """Runs on 40 test recordings: both readings of the teacher's input, and the baseline with other first weights."""
+    base = RunConfig(dataset="nmnist", student="vggsnn", teacher="vggsnn", timesteps=3)
+    configs = [base.replace(method=m, seed=seed) for m in METHODS for seed in (0, 1)]
+    configs += [base.replace(method=m, seed=seed, teacher_input="per_step") for m in METHODS[1:] for seed in (0, 1)]
+    configs += [base.replace(method="baseline", seed=seed, vggsnn_init="he") for seed in (0, 1)]
+    for config in configs:
+        accuracy = ACCURACY[config.method] + config.seed + 2 * (config.teacher_input == "per_step")
+        accuracy += 3 * (config.vggsnn_init == "he")
+        record(tmp_path, config, measures(accuracy, config.seed), accuracy=accuracy)
+        name = "N-MNIST (60 + 40 recordings only)"
+        facts = {"name": name, "train_images": 60, "test_images": 40}
+        write_json(run_path(config, tmp_path) / "provenance.json", {"data": facts})
+    return events.collect(plan(*configs), tmp_path)
+
+
+def test_the_page_says_how_small_the_test_set_is(of_record):
+    words = events.small_test_set(events.as_preset(of_record))
+    assert "N-MNIST (60 + 40 recordings only): recorded by a camera, 60 recordings for training and 40 for" in words
+    assert "One test recording is 2.5 percentage points." in words
+    share = np.mean([80.5, 84.5, 86.5, 90.5, 86.5, 88.5, 92.5]) / 100
+    low, high = (100 * end for end in events.wilson(share, 40))
+    assert f"of {100 * share:.0f} % on so few has a 95 % interval from {low:.0f} to {high:.0f} %" in words
+
+
+def test_both_readings_of_the_teachers_input_are_compared(of_record):
+    shown = events.as_preset(of_record)
+    found = events.sentences(shown)
+    assert [s for s in found if "SASTC less Baseline +10.00 points" in s]
+    assert [s for s in found if "SASTC less KD, both with a teacher that sees each step's frame +6.00 points" in s]
+    for label in ("KD", "Feature KD", "SASTC"):
+        words = f": {label} with a teacher that sees each step's frame less one that sees the mean frame +2.00"
+        assert len([s for s in found if words in s]) == 1, label
+    table = events.table(shown, recorded=True, name="table6-nmnist")
+    assert "N-MNIST" in table
+    assert "table6-nmnist" in table
+    assert "80.50 ± 0.71" in table, "the baseline with other first weights stands apart"
+    assert "no row can be compared" not in table
+
+
+def test_first_weights_are_compared_apart(of_record):
+    words = events.first_weights(of_record)
+    assert "(<code>vggsnn_init=he</code>) the baseline is +3.00 points from itself, 2 seeds" in words
+    assert events.first_weights(events.as_preset(of_record)) == ""
+    assert events.first_weights(of_record[:0]) == ""
+
+
+def test_nothing_of_record_is_an_empty_frame(tmp_path):
+    experiment = load_experiment(ROOT / "experiments/table6.yaml", "quick")
+    assert experiment.of_record == ("slim",)
+    assert len(events.as_preset(events.recorded(experiment, tmp_path))) == 0
+
+
+def test_table6_of_record_is_what_the_experiment_lists():
+    """All methods, both readings of the teacher's input, three seeds; what is recorded is clean and small."""
+    experiment = load_experiment(ROOT / "experiments/table6.yaml", "slim")
+    plan = [config for config in experiment.runs if config.vggsnn_init == "pytorch" and config.student]
+    expected = {(m, s) for m in METHODS for s in ("mean_frame", "per_step")} - {("baseline", "per_step")}
+    assert {(config.method, config.teacher_input) for config in plan} == expected
+    assert {config.seed for config in plan} == {0, 1, 2}
+    assert {(config.dataset, config.precision, config.memory_format) for config in plan} == {
+        ("nmnist", "fp32", "contiguous")
+    }
+    recorded = [Run(run_path(config, ROOT / "results")) for config in experiment.runs]
+    recorded = [run for run in recorded if run.complete]
+    assert recorded
+    for run in recorded:
+        assert run.provenance["data"]["name"] == "N-MNIST (1000 + 100 recordings only)"
+        assert run.provenance["dirty"] is False
+        assert sum(file.stat().st_size for file in run.path.iterdir() if file.suffix != ".pt") < 200_000

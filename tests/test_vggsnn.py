@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sastc.config import RunConfig
 from sastc.models import create_model
 
 DVS_RESNET = {"name": "resnet18", "resnet18_variant": "standard"}
@@ -130,3 +131,63 @@ def test_an_ann_sees_the_mean_frame_or_every_frame(name):
 def test_bad_frames_name_the_choices():
     with pytest.raises(ValueError, match=r"frames='sum': must be one of mean_frame, per_step"):
         create_model("vggsnn", "relu", frames="sum")
+
+
+def standard_deviations(**options):
+    torch.manual_seed(0)
+    net = create_model("vggsnn", in_channels=2, image_size=16, **options)
+    return [(m.in_channels, m.out_channels, m.weight.std().item()) for m in net.modules() if isinstance(m, nn.Conv2d)]
+
+
+def test_first_weights_of_tet():
+    """He's method on the outputs: N(0, 2 / (9 outputs)); PyTorch's default has the variance 1 / (27 inputs)."""
+    plain, he = standard_deviations(), standard_deviations(vggsnn_init="he")
+    assert len(he) == 8
+    for (inputs, outputs, small), (_, _, large) in zip(plain, he, strict=True):
+        assert small == pytest.approx((27 * inputs) ** -0.5, rel=0.05)
+        assert large == pytest.approx((2 / (9 * outputs)) ** 0.5, rel=0.05)
+        if inputs == outputs:
+            assert large / small == pytest.approx(6**0.5, rel=0.02)
+    with pytest.raises(ValueError, match=r"vggsnn_init='xavier': must be one of pytorch, he"):
+        create_model("vggsnn", vggsnn_init="xavier")
+
+
+def test_the_default_draws_what_it_drew():
+    torch.manual_seed(5)
+    plain = create_model("vggsnn", in_channels=2, image_size=16, width=0.07)
+    torch.manual_seed(5)
+    first = nn.Conv2d(2, 4, 3, padding=1)
+    assert torch.equal(next(m for m in plain.modules() if isinstance(m, nn.Conv2d)).weight, first.weight)
+
+
+def test_batch_norm_takes_the_size_of_first_weights_out_again():
+    """Weights and biases 2.45 times as large: the same spikes in training mode, gradients 2.45 times smaller."""
+    torch.manual_seed(0)
+    net, x = create_model("vggsnn", in_channels=2, image_size=16, width=0.07, neuron_options={"gamma": 1.0}), frames()
+    net, convs = net.double().train(), [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.eps = 1e-12
+    found = []
+    for factor in (1.0, 6**0.5):
+        with torch.no_grad():
+            for conv in convs:
+                conv.weight *= factor
+                conv.bias *= factor
+        net.zero_grad()
+        spikes, logits = net.features(x)
+        logits.square().sum().backward()
+        found.append((spikes, [conv.weight.grad.clone() for conv in convs]))
+    (spikes, gradients), (others, smaller) = found
+    assert all(torch.equal(a, b) for a, b in zip(spikes, others, strict=True))
+    assert spikes[0].mean() > 0.01
+    for a, b in zip(gradients, smaller, strict=True):
+        torch.testing.assert_close(b, a / 6**0.5)
+
+
+def test_the_switch_is_part_of_a_run_and_of_its_teacher_and_the_default_is_not():
+    config = RunConfig(dataset="digits_dvs", student="vggsnn", teacher="vggsnn")
+    other = config.replace(vggsnn_init="he")
+    assert other.identity != config.identity
+    assert other.teacher_config().vggsnn_init == "he"
+    assert "vggsnn_init" not in config.changed
+    assert config.identity == "cf94347448"

@@ -35,11 +35,11 @@ __all__ = [
     "to_events",
 ]
 
-EVENT_DATASETS = ("digits_dvs", "dvs_gesture", "dvs_cifar10")
+EVENT_DATASETS = ("digits_dvs", "nmnist", "dvs_gesture", "dvs_cifar10")
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
 EVENT_AUGMENT = ("none", "shift", "roll")
 IMAGE_SIZES = {"digits": 16, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
-IMAGE_SIZES |= {"digits_dvs": 16, "dvs_gesture": 64, "dvs_cifar10": 48}
+IMAGE_SIZES |= {"digits_dvs": 16, "nmnist": 34, "dvs_gesture": 64, "dvs_cifar10": 48}
 ROOT = "data"
 
 
@@ -68,7 +68,8 @@ def load_dataset(
         Where the data are. Left at its default, the environment variable SASTC_DATA goes before it.
         data/README.md says what is looked for.
     image_size : int, optional
-        Height and width; when left out 16 for digits, 32 for CIFAR, 64 for DVS-Gesture, 48 for DVS-CIFAR10, else 224.
+        Height and width; when left out 16 for digits, 32 for CIFAR, 34 for N-MNIST, 64 for DVS-Gesture, 48 for
+        DVS-CIFAR10, else 224.
     train_subset : int, optional
         Keep this many training images, classes in proportion.
     train_fraction : float
@@ -140,8 +141,7 @@ def load_dataset(
     elif name in EVENT_DATASETS:
         from sastc.data import event_files
 
-        load = event_files.load_dvs_gesture if name == "dvs_gesture" else event_files.load_dvs_cifar10
-        dataset = load(root, size, timesteps, binning)
+        dataset = getattr(event_files, f"load_{name}")(root, size, timesteps, binning)
     else:
         from sastc.data import imagenet
 

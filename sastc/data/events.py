@@ -6,6 +6,7 @@ An event says that one pixel's brightness has changed by a step: time in microse
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ PATHS = ("saccade", "circle")
 BINNINGS = ("time", "count")
 CHUNK_PIXELS = 1 << 15  # pixels simulated at a time: their state stays in the processor's cache
 TIE = 1e-9  # a path ends where it began, steps exactly undone: rounding must not decide whether the last one is made
+LAST_TIME = 1 << 52  # microseconds, 142 years: more is no time, and its products would overflow
 FLOOR = 0.1  # intensity, of 1, added before the logarithm: a pixel's dark current
 
 
@@ -48,8 +50,51 @@ class Events:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def check(self) -> None:
+        """Make sure that these are events of this sensor; a pass over each column.
+
+        Raises
+        ------
+        ValueError
+            For the first field that is not what the attributes say: names it, the event's index and its value.
+        """
+        for field, value in (("height", self.height), ("width", self.width)):
+            _count(field, value)
+        for field in ("offsets", "t", "x", "y", "p"):
+            column = getattr(self, field)
+            kind = (
+                f"{column.dtype} of shape {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+            )
+            kinds = "iub" if field == "p" else "iu"
+            if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in kinds:
+                raise ValueError(f"{field}: {kind}, must be an array of integers of one dimension")
+            if field not in ("offsets", "t") and len(column) != len(self.t):
+                raise ValueError(f"{field}: {len(column)} values, must be as many as times, {len(self.t)}")
+        ends, count = self.offsets, len(self.t)
+        if not len(ends) or ends[0] != 0 or ends[-1] != count or (ends[1:] < ends[:-1]).any():
+            raise ValueError(f"offsets={ends.tolist()}: must ascend from 0 to {count}, the number of events")
+        for field, low, high in (
+            ("t", -LAST_TIME, LAST_TIME),
+            ("x", 0, self.width - 1),
+            ("y", 0, self.height - 1),
+            ("p", 0, 1),
+        ):
+            column = getattr(self, field)
+            if count and (column.min() < low or column.max() > high):
+                k = int(((column < low) | (column > high)).argmax())
+                raise ValueError(f"{field}[{k}]={column[k]}: must be from {low} to {high}")
+        back = self.t[1:] < self.t[:-1]
+        back[ends[(ends > 0) & (ends < count)] - 1] = False  # a stream may begin before the last one ends
+        if back.any():
+            k = 1 + int(back.argmax())
+            raise ValueError(
+                f"t[{k}]={self.t[k]}: must be at least t[{k - 1}]={self.t[k - 1]}, times ascend in a stream"
+            )
+
     def stream(self, i: int) -> "Events":
         """Recording `i` alone."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"stream {i}: must be from 0 to {len(self) - 1}")
         part = slice(self.offsets[i], self.offsets[i + 1])
         ends = np.array([0, part.stop - part.start])
         return Events(self.t[part], self.x[part], self.y[part], self.p[part], ends, self.height, self.width)
@@ -118,13 +163,16 @@ def simulate_events(
     if path not in PATHS:
         raise ValueError(f"path={path!r}: must be one of {', '.join(PATHS)}")
     for field, value in (("duration", duration), ("samples", samples)):
-        if value < 1:
-            raise ValueError(f"{field}={value!r}: must be at least 1")
-    if not threshold > 0:
-        raise ValueError(f"threshold={threshold!r}: must be greater than 0")
+        _count(field, value)
+    if not 0 < threshold < np.inf:
+        raise ValueError(f"threshold={threshold!r}: must be greater than 0 and finite")
     for field, value in (("amplitude", amplitude), ("refractory", refractory), ("noise_rate", noise_rate)):
-        if not value >= 0:
-            raise ValueError(f"{field}={value!r}: must be at least 0")
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{field}={value!r}: must be at least 0 and finite")
+    if start is not None and not np.isfinite(start):
+        raise ValueError(f"start={start!r}: must be finite")
+    if seed < 0:
+        raise ValueError(f"seed={seed!r}: must be at least 0")
     count, _, height, width = images.shape
     indices = range(count) if indices is None else indices
     if len(indices) != count:
@@ -220,6 +268,13 @@ def _noise(words: NDArray[np.uint64], duration: int, pixels: int) -> tuple[NDArr
     return image, t.astype(np.int64), place.astype(np.int64), (bits >> np.uint64(63)).astype(np.int64)
 
 
+def _count(field: str, value: Any) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{field}={value!r}: must be an integer")
+    if value < 1:
+        raise ValueError(f"{field}={value!r}: must be at least 1")
+
+
 def events_to_frames(
     events: Events,
     steps: int,
@@ -253,15 +308,19 @@ def events_to_frames(
     Raises
     ------
     ValueError
-        For an argument out of range.
+        For an argument out of range, and for events that are none of the sensor, see :meth:`Events.check`.
     """
+    events.check()
     if binning not in BINNINGS:
         raise ValueError(f"binning={binning!r}: must be one of {', '.join(BINNINGS)}")
     for field, value in (("steps", steps), ("size", size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{field}={value!r}: must be at least 1")
-    if span is not None and span[1] <= span[0]:
-        raise ValueError(f"span={span!r}: must end after it begins")
+        if value is not None:
+            _count(field, value)
+    if span is not None:
+        if len(span) != 2 or not all(isinstance(end, Integral) and abs(end) <= LAST_TIME for end in span):
+            raise ValueError(f"span={span!r}: must be two whole microseconds, at most {LAST_TIME}")
+        if span[1] <= span[0]:
+            raise ValueError(f"span={span!r}: must end after it begins")
     height, width = (events.height, events.width) if size is None else (size, size)
     frames = np.empty((len(events), steps, 2, height, width), dtype=np.uint8)
     for i in range(len(events)):
@@ -269,19 +328,25 @@ def events_to_frames(
         if not len(one.t):
             frames[i] = 0
             continue
-        bins = time_bins(one.t, steps, span) if binning == "time" else np.arange(len(one.t)) * steps // len(one.t)
+        t = one.t.astype(np.int64)
+        bins = time_bins(t, steps, span) if binning == "time" else np.arange(len(one.t)) * steps // len(one.t)
         inside = (bins >= 0) & (bins < steps)
         y = one.y.astype(np.int64) * height // events.height
         x = one.x.astype(np.int64) * width // events.width
-        place = ((bins * 2 + one.p) * height + y) * width + x
+        place = ((bins * 2 + one.p.astype(np.int64)) * height + y) * width + x
         counts = np.bincount(place[inside], minlength=frames[i].size)
         frames[i] = np.minimum(counts, 255).reshape(frames[i].shape)
     return frames
 
 
 def time_bins(t: NDArray[np.int64], steps: int, span: tuple[int, int] | None = None) -> NDArray[np.int64]:
-    """Number of the frame of equal time for each event, not in 0 ... steps - 1 where it is outside `span`."""
-    start, stop = span or (t[0], t[-1] + 1)
+    """Number of the frame of equal time for each event, not in 0 ... steps - 1 where it is outside `span`.
+
+    Times ascend. Raises ValueError if there are so many steps that a product with a time overflows.
+    """
+    start, stop = span or (int(t[0]), int(t[-1]) + 1)
+    if steps * max(stop - start, int(t[-1]) - start, start - int(t[0])) >= 1 << 63:
+        raise ValueError(f"steps={steps!r}: too many for times from {t[0]} to {t[-1]}")
     return (t - start) * steps // (stop - start)
 
 
@@ -289,7 +354,16 @@ def event_rate(events: Events, bins: int = 100) -> tuple[NDArray[np.float64], ND
     """Event-rate curve: middles of `bins` equal intervals in seconds, and events a second and stream, (2, bins).
 
     The rows are OFF and ON events; time runs from the first event of all streams to the last.
+
+    Raises
+    ------
+    ValueError
+        For events that are none of the sensor, see :meth:`Events.check`, and where there is none.
     """
+    events.check()
+    _count("bins", bins)
+    if not len(events.t):
+        raise ValueError("events: none, a rate needs at least one")
     edges = np.linspace(events.t.min(), events.t.max() + 1, bins + 1)
     counts = np.stack([np.histogram(events.t[events.p == p], edges)[0] for p in (0, 1)])
     return (edges[1:] + edges[:-1]) / 2e6, counts / (len(events) * (edges[1] - edges[0]) / 1e6)

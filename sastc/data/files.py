@@ -55,8 +55,10 @@ def array_digest(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def file_digests(files: Sequence[Path], cache: Path) -> dict[str, dict[str, Any]]:
+def file_digests(files: Sequence[Path], cache: Path, folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """Return {name: {sha256, bytes, mtime_ns}} of files in one folder, checked against its SHA256SUMS.
+
+    With `folder` the files may lie in folders below it, and names are paths from there, such as ``Train/0/00002.bin``.
 
     A file whose size and time are those in the manifest of `cache` is not read again: ImageNet's shards are
     150 GB.
@@ -67,20 +69,21 @@ def file_digests(files: Sequence[Path], cache: Path) -> dict[str, dict[str, Any]
         If a checksum differs from the one in SHA256SUMS; names the file.
     """
     known = _manifest(cache).get("source", {})
-    expected = _sums(files[0].parent / SUMS)
+    expected = _sums((folder or files[0].parent) / SUMS)
     total, found = sum(path.stat().st_size for path in files), {}
     for path in tqdm(files, desc="checksums", unit="file", leave=False, disable=total < HASHED_UP_TO):
         stat = path.stat()
         entry = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        old = known.get(path.name, {})
+        name = path.relative_to(folder).as_posix() if folder else path.name
+        old = known.get(name, {})
         unchanged = all(old.get(key) == value for key, value in entry.items())
         entry["sha256"] = old["sha256"] if unchanged and "sha256" in old else sha256(path)
-        if expected.get(path.name, entry["sha256"]) != entry["sha256"]:
+        if expected.get(name, entry["sha256"]) != entry["sha256"]:
             raise ValueError(
-                f"{path}: damaged: its SHA-256 is {entry['sha256']}, {SUMS} beside it says {expected[path.name]}; "
+                f"{path}: damaged: its SHA-256 is {entry['sha256']}, {SUMS} beside it says {expected[name]}; "
                 "get the file again"
             )
-        found[path.name] = entry
+        found[name] = entry
     return found
 
 

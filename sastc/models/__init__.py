@@ -22,7 +22,7 @@ __all__ = ["MODELS", "OPTIONS", "Network", "create_model"]
 MODELS: dict[str, Callable[..., Network]] = {
     "vgg11": lambda recipe, o: vgg11(recipe, o["vgg_downsample"], o["vgg_head"]),
     "vgg13": lambda recipe, o: vgg13(recipe),
-    "vggsnn": lambda recipe, o: vggsnn(recipe),
+    "vggsnn": lambda recipe, o: vggsnn(recipe, o["vggsnn_init"]),
     "resnet18": lambda recipe, o: resnet18(recipe, o["resnet18_variant"], **_head(o)),
     "resnet19": lambda recipe, o: resnet19(recipe, **_head(o)),
     "resnet34": lambda recipe, o: resnet34(recipe, **_head(o)),
@@ -42,6 +42,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "resnet_head": ("hidden", "single"),
     "hidden_init": ("balanced", "released"),
     "pyramidnet_taps": ("released", "all"),
+    "vggsnn_init": ("pytorch", "he"),
 }
 
 
@@ -100,7 +101,8 @@ def create_model(
         "standard"), `wrn16_2_variant` ("released", "wide_resnet"), `vgg_downsample` ("stride", "pool") and `vgg_head`
         ("stacked", "single") of VGG-11, `resnet_head` of spiking residual networks ("hidden": 256 neurons before the
         last layer, "single") and `hidden_init` of that layer's weights ("balanced", "released": PyTorch's default, too
-        small for γ = 0.3), `pyramidnet_taps` ("released": without stage 2, "all").
+        small for γ = 0.3), `pyramidnet_taps` ("released": without stage 2, "all"), `vggsnn_init` of its convolutions'
+        weights ("pytorch", "he": as in TET).
 
     Returns
     -------

@@ -75,6 +75,9 @@ def frames_figure(frames: np.ndarray) -> Figure:
 
 def stream_sentence(events: Events) -> str:
     """How many events a stream holds, over what time and pixels."""
+    events.check()
+    if not len(events.t):
+        return f"No event from {events.width} × {events.height} pixels."
     seconds = (events.t.max() + 1 - events.t.min()) / 1e6
     return (
         f"{len(events.t):,} events in {1e3 * seconds:.0f} ms from {events.width} × {events.height} pixels, "
@@ -91,6 +94,35 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     return parts.frame(dataclasses.replace(plan, runs=plan.runs + teachers), results)
 
 
+def recorded(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """The complete runs of record at other scales that the plan names, one row each, the teachers' included."""
+    found = [collect(other, results) for other in report.record_plans(plan)]
+    found = [runs[runs.complete] for runs in found if len(runs)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"complete": []}, dtype=bool)
+
+
+def as_preset(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs without the one switch, VGGSNN's first weights, which :func:`first_weights` compares."""
+    return runs[runs.vggsnn_init == "pytorch"] if len(runs) else runs
+
+
+def first_weights(runs: pd.DataFrame) -> str:
+    """What the first weights of TET's VGGSNN change in the baseline's accuracy; '' where nothing is recorded."""
+    rows = runs[runs.complete & (runs.method == "baseline") & (runs.student == "vggsnn")] if len(runs) else runs
+    if not len(rows):
+        return ""
+    mean, half, n = parts.difference(rows, "accuracy", "vggsnn_init", "he", "pytorch")
+    if not n:
+        return ""
+    width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
+    return (
+        f"TET's VGGSNN starts from weights by He's method, √6 = 2.45 times as large as PyTorch's where inputs and "
+        f"outputs are as many. Behind batch norms the first firing rates are the same. With them "
+        f"(<code>vggsnn_init=he</code>) the baseline is {parts.signed(mean)} points from itself, {n} "
+        f"seed{'s' * (n > 1)}{width}: {report.judge(mean, half, n)}."
+    )
+
+
 def students(runs: pd.DataFrame) -> list[str]:
     """The students of the runs, in their order."""
     return [student for student in dict.fromkeys(runs.student) if student]
@@ -105,7 +137,7 @@ def literature() -> str:
     return parts.table(rows, "The paper's Table 6: its own results and those that it cites.", "table6-paper", columns)
 
 
-def table(runs: pd.DataFrame, recorded: bool) -> str:
+def table(runs: pd.DataFrame, recorded: bool, name: str = "table6") -> str:
     """HTML table of our runs: mean and deviation over seeds; events that were not `recorded` by a camera are named."""
     ours = []
     keys = ["dataset", "student", "teacher", "method", "teacher_input", "timesteps"]
@@ -135,7 +167,7 @@ def table(runs: pd.DataFrame, recorded: bool) -> str:
     caption = "Our runs, mean ± standard deviation over seeds"
     caption += "." if recorded else "; they see simulated events, and no row can be compared with one of the paper's."
     frame = pd.DataFrame(ours)
-    return parts.table(frame, caption, "table6", columns, csv=frame.drop(columns="links"))
+    return parts.table(frame, caption, name, columns, csv=frame.drop(columns="links"))
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
@@ -150,8 +182,16 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             )
             for other in METHODS[:-1]
         ]
-        sees = parts.difference(rows[rows.method == "sastc"], "accuracy", "teacher_input", "per_step", "mean_frame")
-        pairs.append(("SASTC with a teacher that sees each step's frame less one that sees the mean frame", *sees))
+        each = rows[rows.teacher_input == "per_step"]
+        pairs += [
+            (f"SASTC less {LABELS[other]}, both with a teacher that sees each step's frame",
+             *report.paired_difference(each, "sastc", other))
+            for other in DISTIL[:-1]
+        ]  # fmt: skip
+        for method in DISTIL:
+            sees = parts.difference(rows[rows.method == method], "accuracy", "teacher_input", "per_step", "mean_frame")
+            what = f"{LABELS[method]} with a teacher that sees each step's frame less one that sees the mean frame"
+            pairs.append((what, *sees))
         for what, mean, half, n in pairs:
             if n:
                 width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
@@ -251,6 +291,27 @@ def schedule_sentence(config: RunConfig) -> str:
         f"Both schedules together: of the sum of learning rate × β over {config.epochs} epochs, {first}, {second} and "
         f"{last} % fall into the first, second and last third. So the feature loss moves the student's weights most in "
         f"the {('first', 'second', 'last')[shares.argmax()]} third, whatever β is at the end."
+    )
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share of `n` independent draws (Wilson 1927), which stays within 0 and 1."""
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+def small_test_set(runs: pd.DataFrame) -> str:
+    """Which recordings the runs of record saw, how few they were tested on, and what that leaves open."""
+    done = runs[runs.complete & (runs.student != "")]
+    data = Run(done.path.iloc[0]).provenance["data"]
+    images, share = data["test_images"], done.accuracy.mean() / 100
+    low, high = (100 * end for end in wilson(share, images))
+    return (
+        f"{data['name']}: recorded by a camera, {data['train_images']:,} recordings for training and {images:,} for "
+        f"testing. One test recording is {100 / images:.3g} percentage point{'s' * (images != 100)}. An accuracy of "
+        f"{100 * share:.0f} % on so few has a 95 % interval from {low:.0f} to {high:.0f} % (binomial, Wilson). All "
+        "seeds share these recordings and the teacher, so the intervals over seeds below hold for them and for no "
+        "others: differences of a few points are no finding."
     )
 
 

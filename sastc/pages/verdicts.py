@@ -244,7 +244,9 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
         source = sorted({f"{Run(path).provenance['data']['name']}, {plan.scale}" for path in done.path})
         in_book = plan.scale == "quick" or plan.scale in plans[page].of_record
         more |= dict(
-            page=page_name(page, plan.scale) if in_book and any(c.n for c in comparisons) else "",
+            page=page_name(page, "quick" if in_book and plans[page].one_page else plan.scale)
+            if in_book and any(c.n for c in comparisons)
+            else "",
             comparisons=comparisons,
         )
         more |= dict(papers_data=set(done.dataset) <= set(PAPERS_DATA), scale=plan.scale, source="; ".join(source))
