@@ -62,9 +62,7 @@ def test_every_notebook_starts_with_a_check_of_its_parameters(shell, path):
     assert shell.user_ns["results"] == "results"
 
 
-@pytest.mark.parametrize(
-    "name", ["T", "EPOCHS", "_steps", "__name__", "report", "os", "notebook", "In", "x"]
-)
+@pytest.mark.parametrize("name", ["T", "EPOCHS", "_steps", "__name__", "report", "os", "notebook", "In", "x"])
 @pytest.mark.parametrize("path", [ROOT / f"notebooks/{n}.ipynb" for n in ("combination", "teacher", "sam", "table2")])
 def test_a_name_of_any_look_that_is_no_parameter_stops_the_notebook(shell, path, name):
     assert start(shell, path, **{name: 4}).startswith(f"ConfigError: unknown parameter '{name}'")
