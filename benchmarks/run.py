@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> Path:
     from benchmarks.neuron import call_cases
     from benchmarks.neuron import cases as lif_cases
     from sastc.records import provenance, write_json
+    from sastc.terminal import print_anywhere
 
+    print_anywhere()
     device = torch.device(options.device)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in the matrix product of the peak
     chosen = settings.tiny(device) if options.tiny else settings.default(device, options.repeats, options.full)

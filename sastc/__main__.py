@@ -8,10 +8,12 @@ import sys
 
 from sastc import records
 from sastc.config import EVERY, ConfigError, RunConfig, allowed_values, check_name
+from sastc.terminal import print_anywhere
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 where a run is damaged, or 2 for a mistake that is explained."""
+    print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m sastc", description=__doc__.splitlines()[0])
     parser.add_argument("--results", default="results", help="folder of the runs (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

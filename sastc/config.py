@@ -4,16 +4,18 @@ A field left at ``None`` takes its value from the presets at the end of this fil
 complete. Nothing here imports torch: configs are cheap to build, list and check.
 """
 
-import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
+import re
+import reprlib
 import shlex
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -512,17 +514,27 @@ class RunConfig:
         return self.beta * (0.01, 0.1, 1.0)[3 * epoch // self.epochs] if thirds else self.beta
 
 
+@functools.cache
+def _text_fields() -> frozenset[str]:
+    return frozenset(name for name, field in RunConfig.fields().items() if field.type is str)
+
+
+def close_matches(name: Any, names: Collection[str]) -> list[str]:
+    """At most three of `names` that look like `name`."""
+    return difflib.get_close_matches(name[:80] if isinstance(name, str) else shown(name), names, n=3)
+
+
 def check_name(name: str, also: Collection[str] = ()) -> None:
     """Raise a :class:`ConfigError` that names close matches unless `name` is a field, or in `also`."""
     names = [*RunConfig.fields(), *also]
     if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=3)
+        close = close_matches(name, names)
         hint = f"did you mean {' or '.join(close)}?" if close else f"must be one of {', '.join(names)}"
-        raise ConfigError(f"unknown field {name!r}: {hint}")
+        raise ConfigError(f"unknown field {shown(name)}: {hint}")
 
 
 def parse_arguments(arguments: list[str], also: Collection[str] = ()) -> dict[str, Any]:
-    """``["timesteps=3", "milestones=[0.5, 0.75]"]`` as a dictionary; values are read as YAML.
+    """``["timesteps=3", "milestones=[0.5, 0.75]"]`` as a dictionary; values are read by :func:`read_yaml`.
 
     Names must be fields of :class:`RunConfig`, or be in `also`.
     """
@@ -530,25 +542,95 @@ def parse_arguments(arguments: list[str], also: Collection[str] = ()) -> dict[st
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
-            raise ConfigError(f"{argument!r}: must be key=value")
+            raise ConfigError(f"{shown(argument)}: must be key=value")
         if name not in also:
             check_name(name)
         if name in values:
-            raise ConfigError(f"{argument!r}: {name} is given twice")
-        if name in RunConfig.fields() and RunConfig.fields()[name].type is str:
+            raise ConfigError(f"{shown(argument)}: {name} is given twice")
+        if name in _text_fields():
             values[name] = text
             continue
         try:
-            value = int(text) if text.removeprefix("+").isdecimal() else yaml.safe_load(text)  # to YAML 010 is 8
-        except (yaml.YAMLError, ValueError):  # a date that is none, too many digits
-            raise ConfigError(f"{name}={text!r}: cannot be read") from None
-        if ":" in text and isinstance(value, int | float):  # and 10:20 is 620
-            value = text
-        if isinstance(value, str):  # YAML reads 1e-3 as text
-            with contextlib.suppress(ValueError):
-                value = float(value)
+            value = read_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}={shown(text)}: cannot be read: {error}") from None
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose scalars mean what they look like; see :func:`read_yaml`."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1 and key != "<<"]:
+            raise yaml.MarkedYAMLError(problem=f"{shown(twice[0])} is given twice", problem_mark=node.start_mark)
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in _text_fields():
+                for scalar in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(scalar, yaml.ScalarNode):
+                        scalar.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+    def decimal(self, node: yaml.ScalarNode) -> int:
+        return int(self.construct_scalar(node))
+
+    def number(self, node: yaml.ScalarNode) -> float:
+        return float(re.sub(r"\.(?=inf|nan)", "", self.construct_scalar(node).lower()))
+
+
+_DIGITS = "[0-9]+(_[0-9]+)*"
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", list("yYnNtTfFoO")),
+    ("int", rf"[-+]?{_DIGITS}", list("-+0123456789")),
+    (
+        "float",
+        rf"[-+]?(({_DIGITS}\.?|({_DIGITS})?\.{_DIGITS})([eE][-+]?{_DIGITS})?|\.?(inf|Inf|INF))|\.?(nan|NaN|NAN)",
+        list("-+0123456789.iInN"),
+    ),
+    ("merge", "<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.decimal)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
+
+
+def read_yaml(text: str) -> Any:
+    """The content of a text in YAML, as the command line and experiment files mean it.
+
+    Numbers are decimal: ``010`` is ten and ``1e-3`` a number, where YAML 1.1 has eight and a text; ``0x10``, ``1:30``
+    and dates are text. The value of a field that is text stays as it is written (``stm_log_base: 10``). A name given
+    twice in one mapping is an error.
+
+    Raises
+    ------
+    ValueError
+        The text is not YAML; the message says where.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"{error.problem or error.context}{where}") from None
+    except Exception as error:  # of PyYAML's constructors: an explicit tag on another value, brackets nested too deep
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from None
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 4, 80, 40, 80
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 8
+
+
+def shown(value: Any) -> str:
+    """A wrong value in an error message: its ``repr``, shortened."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # Python prints no integer of so many digits
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
 
 
 def allowed_values(field: dataclasses.Field) -> str:
@@ -568,38 +650,47 @@ def allowed_values(field: dataclasses.Field) -> str:
 def _check(field: dataclasses.Field, value: Any) -> Any:
     """The value in its field's type, or a ConfigError that names field, value and what is allowed."""
 
-    def fail():
-        raise ConfigError(f"{field.name}={value!r}: must be {allowed_values(field)}")
+    def fail(more=""):
+        raise ConfigError(f"{field.name}={shown(value)}: must be {allowed_values(field)}{more}")
+
+    def number(value, kind, convert):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            fail()
+        try:
+            return convert(value)
+        except (OverflowError, ValueError, TypeError):  # an integer of 400 digits, NumPy's "not a time"
+            fail()
 
     kind, meta = str(field.type), field.metadata
     if "tuple" in kind:
-        if not isinstance(value, tuple | list) or any(isinstance(v, bool) or not isinstance(v, Real) for v in value):
+        if not isinstance(value, tuple | list):
             fail()
-        value = numbers = tuple(float(v) for v in value)
+        checked = numbers = tuple(number(v, Real, float) for v in value)
     elif "bool" in kind:
         if not isinstance(value, bool):
             fail()
         return value
     elif "float" in kind:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            fail()
-        value = float(value)
-        numbers = (value,)
+        checked = number(value, Real, float)
+        numbers = (checked,)
     elif "int" in kind:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            fail()
-        value = int(value)
-        numbers = (value,)
+        checked = number(value, Integral, int)
+        if meta["high"] is None and checked >= 2**63:
+            fail(" and < 2**63")
+        numbers = (checked,)
     else:
+        if meta["choices"] and isinstance(value, Integral) and not isinstance(value, bool):
+            value = number(value, Integral, int)  # 10 can only be the choice "10"
+            return next((c for c in meta["choices"] if c.isdecimal() and int(c) == value), None) or fail()
         if not isinstance(value, str) or (meta["choices"] and value not in meta["choices"]):
             fail()
-        return value
-    for number in numbers:
+        return str.__str__(value)  # of a subclass, such as NumPy's, the text
+    for n in numbers:
         low, high = meta["low"], meta["high"]
-        below = low is not None and (number <= low if meta["open_low"] else number < low)
-        if below or (high is not None and number > high) or not math.isfinite(number):
+        below = low is not None and (n <= low if meta["open_low"] else n < low)
+        if below or (high is not None and n > high) or (isinstance(n, float) and not math.isfinite(n)):
             fail()
-    return value
+    return checked
 
 
 # Presets. Published values: the paper's experimental setup and the released code's scripts.

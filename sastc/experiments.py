@@ -14,15 +14,12 @@ book, on a page of their own, or with ``one_page: true`` on the same.
 """
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sastc.config import SCALES, ConfigError, RunConfig, check_name, parse_arguments
+from sastc.config import SCALES, ConfigError, RunConfig, check_name, close_matches, parse_arguments, read_yaml, shown
 from sastc.records import user_path
 
 
@@ -52,10 +49,11 @@ class Experiment:
 
 def check_choice(what: str, name: Any, names: Collection[str], otherwise: str = "") -> None:
     """Raise a :class:`ConfigError` with close matches, or `otherwise`, or all `names`, unless `name` is one of them."""
+    names = list(names)  # in which anything can be looked for
     if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=3)
+        close = close_matches(name, names)
         hint = f"did you mean {' or '.join(close)}?" if close else otherwise
-        raise ConfigError(f"unknown {what} {name!r}: {hint or 'must be one of ' + ', '.join(sorted(names))}")
+        raise ConfigError(f"unknown {what} {shown(name)}: {hint or 'must be one of ' + ', '.join(sorted(names))}")
 
 
 def load_experiment(
@@ -74,8 +72,8 @@ def load_experiment(
     path = user_path(path)
     check_choice("scale", scale, SCALES)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     content = _checked(path, content)
     runs: dict[str, RunConfig] = {}
@@ -83,7 +81,7 @@ def load_experiment(
         try:
             grid = {"scale": scale, **entry, **(changes or {})}
             if grid["scale"] != scale:
-                raise ConfigError(f"scale={grid['scale']!r}: must be that of the block, {scale}")
+                raise ConfigError(f"scale={shown(grid['scale'])}: must be that of the block, {scale}")
             for config in expand(grid):
                 runs.setdefault(config.identity, config)
         except ConfigError as error:
@@ -117,16 +115,16 @@ def _checked(path: Path, content: Any) -> dict[str, Any]:
         kind = bool if name == "one_page" else dict if name in SCALES else str
         items = value if name in lists else [value]
         if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
-            raise ConfigError(f"{path}: {name}={value!r}: must be {'a list of ' * (name in lists)}{words[kind]}")
+            raise ConfigError(f"{path}: {name}={shown(value)}: must be {'a list of ' * (name in lists)}{words[kind]}")
     if not set(of_record := content.get("of_record", [])) <= set(SCALES):
-        raise ConfigError(f"{path}: of_record={of_record!r}: must be made of {', '.join(SCALES)}")
+        raise ConfigError(f"{path}: of_record={shown(of_record)}: must be made of {', '.join(SCALES)}")
     return content
 
 
 def expand(entry: dict[str, Any]) -> list[RunConfig]:
     """All configs of one grid; lists are the axes (a list of lists for a field that is a list itself).
 
-    Text is read as on the command line: YAML takes ``1e-3`` for text.
+    Text is read as on the command line.
 
     Raises
     ------

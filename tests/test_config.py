@@ -70,7 +70,7 @@ def test_a_given_value_wins_over_the_presets():
         (["student="], ["student", "vgg11"]),
         (["timesteps"], ["timesteps", "key=value"]),
         (["beta=[1, 2"], ["beta", "cannot be read"]),
-        (["epochs=2026-13-01"], ["epochs", "cannot be read"]),
+        (["epochs=2026-13-01"], ["epochs='2026-13-01'", "integer"]),
         (["epochs=10:20"], ["epochs='10:20'", "integer"]),  # 620 to YAML
         (["beta=1:30.5"], ["beta='1:30.5'", "a number"]),
         (["timesteps=3", "seed=1", "timesteps=4"], ["timesteps=4", "given twice"]),

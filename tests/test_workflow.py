@@ -148,8 +148,10 @@ def site(project):
 @pytest.mark.parametrize(
     ("notebook", "name", "value", "words"),
     [
-        ("combination", "timestep", "3", "unknown field 'timestep': did you mean timesteps"),
+        ("combination", "timestep", "3", "unknown parameter 'timestep': did you mean timesteps"),
         ("teacher", "method", "kd", "method='kd': this notebook trains a teacher"),
+        ("combination", "T", "4", "unknown parameter 'T'"),
+        ("cost", "report", "x", "unknown parameter 'report'"),
     ],
 )
 def test_papermill_itself_stops_at_a_wrong_parameter(project, tmp_path, notebook, name, value, words):
@@ -186,6 +188,46 @@ def test_papermill_itself_takes_every_field(project, tmp_path):
     (run,) = [r for r in list_runs(tmp_path / "results") if r.config.method == "kd"]
     assert run.complete
     assert run.config.epochs == TINY["epochs"]
+
+
+@pytest.mark.parametrize("by", ["papermill", "execute.py"])
+def test_folders_are_relative_to_where_the_user_stands(project, tmp_path, by):
+    """And the notebook's own to the checkout, wherever it is executed."""
+    settings = ["epochs=1", "batch_size=16", "train_subset=80", "width=0.0625", "teacher=wrn16_2", "results=mine"]
+    words = ["workflow/execute.py", "teacher", *settings]
+    if by == "papermill":
+        words = ["-m", "papermill", "notebooks/teacher.ipynb", "out.ipynb", "-k", "python3"]
+        words += [word for setting in settings for word in ("-p", *setting.split("="))]
+    words = [str(project.root / word) if word.startswith(("workflow/", "notebooks/")) else word for word in words]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=project.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [run.complete for run in list_runs(tmp_path / "mine")] == [True]
+    assert not (project.root / "mine").exists()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def odd_checkout(project, tmp_path):
+    """A copy of the project in a folder of an unusual name."""
+    root = tmp_path / 'a {b} it\'s {0} "ü" $HOME %s'
+    root.mkdir()
+    return Project(project.root, root)
+
+
+def test_a_checkout_may_have_any_name(odd_checkout):
+    root = odd_checkout.root
+    for path in (root / "experiments").glob("*.yaml"):
+        path.unlink()
+    odd_checkout.experiment("explorer", {"method": "teacher", "student": "", "teacher": "wrn16_2"})
+    code, output = odd_checkout.run("workflow/execute.py", "benchmarks", "experiment=explorer")
+    assert code == 0, output
+    assert (root / "results/notebooks/own/benchmarks.ipynb").exists()
+    code, output = odd_checkout.run("workflow/launch.py", "--no-book", "--results", "{runs} of $HOME")
+    assert code == 0, output
+    assert [run.complete for run in list_runs(root / "{runs} of $HOME")] == [True]
+    assert (root / "results/notebooks/explorer.ipynb").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from typing import Any
 
 import nbformat
 
-from sastc.config import ConfigError, RunConfig, parse_arguments
+from sastc.config import ConfigError, RunConfig, parse_arguments, shown
 from sastc.experiments import check_choice, load_experiment
+from sastc.notebook import WORDS, check_kind, from_folder
 from sastc.records import user_path
+from sastc.terminal import print_anywhere
 
 ROOT = Path(__file__).parents[1]
-WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "{setting: value, ...}"}
 
 
 def notebook_parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
     for name, value in parameters.items():
         check_choice("parameter", name, {*own, *fields})
         kind = type(own.get(name))
-        if name not in fields and kind in WORDS and type(value) not in (kind, int if kind is float else kind):
-            raise ConfigError(f"{name}={value!r}: must be {WORDS[kind]}, as {own[name]!r} is")
+        if name not in fields and kind in WORDS:
+            check_kind(name, value, kind, own[name])
     if trains:
         values = {n: tuple(v) if isinstance(v, list) else v for n, v in parameters.items() if n in fields}
         if "method" not in own and values.setdefault("method", "teacher") != "teacher":
@@ -71,7 +72,8 @@ def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
 def execute(source: Path, output: Path, parameters: dict[str, Any], title: str | None = None, **engine: Any) -> None:
     """Run `source` with `parameters` and keep the result as `output`, whole or not at all.
 
-    `engine` are options of papermill's engine.
+    Relative ``results`` and ``data`` among them are folders below the one that this is called from; those that the
+    notebook itself names are the checkout's. `engine` are options of papermill's engine.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
     """
     notebook = nbformat.read(source, as_version=4)
     check(notebook, parameters)
+    parameters = from_folder(os.getcwd(), parameters)
     import papermill
 
     if title:
@@ -93,8 +96,7 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
     nbformat.write(notebook, prepared)
     try:
         papermill.execute_notebook(
-            str(prepared),
-            str(partial),
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (prepared, partial)),  # it fills in templates
             parameters,
             kernel_name="python3",
             cwd=str(ROOT),
@@ -114,6 +116,7 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
 
 def main(arguments: list[str] | None = None, **engine: Any) -> int:
     """Run from the terminal; `engine` as of :func:`execute`."""
+    print_anywhere()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", help="name below notebooks/, without .ipynb")
     parser.add_argument("settings", nargs="*", metavar="key=value")
@@ -129,7 +132,7 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
         texts = dict(setting.partition("=")[::2] for setting in options.settings)
         given = parse_arguments(options.settings, texts)  # execute checks the names
         if not isinstance(options.parameters, dict):
-            raise ConfigError(f"--parameters={json.dumps(options.parameters)}: must be a JSON object")
+            raise ConfigError(f"--parameters={shown(options.parameters)}: must be a JSON object")
         settings = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
         settings |= {n: texts[n] for n in settings if isinstance(own.get(n), str)}
         execute(source, output, options.parameters | settings, options.title, **engine)

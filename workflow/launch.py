@@ -24,7 +24,9 @@ from tqdm import tqdm
 
 from sastc.config import SCALES, ConfigError, parse_arguments
 from sastc.experiments import check_choice
+from sastc.notebook import FOLDERS, from_folder
 from sastc.records import Run, run_path
+from sastc.terminal import print_anywhere
 
 sys.path.insert(0, str(Path(__file__).parent))
 from forkserver import GPUS, SERVER
@@ -147,12 +149,13 @@ def rerun_command(options: argparse.Namespace, job: Job) -> str:
     """Command that makes just one notebook of this launch again."""
     changes = [f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in options.changes.items()]
     words = ["--scale", options.scale, *changes, "--target", job.name]
-    return f"make book ARGS={shlex.quote(' '.join(words))}"
+    return f"make book ARGS={shlex.quote(shlex.join(words).replace('$', '$$'))}"
 
 
 def main() -> int:
     """Run from the terminal; returns the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, stop what was started
+    print_anywhere()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", nargs="*", metavar="key=value", help="change settings of all runs")
     parser.add_argument("--scale", choices=SCALES, default="quick", help="default: %(default)s")
@@ -163,8 +166,8 @@ def main() -> int:
     parser.add_argument(
         "--profile", help="run the jobs elsewhere: a Snakemake profile below workflow/profiles, or its path"
     )
-    parser.add_argument("--results", default="results", type=os.path.expanduser, help="folder of the runs")
-    parser.add_argument("--data", default="data", type=os.path.expanduser, help="folder of the datasets")
+    parser.add_argument("--results", type=os.path.expanduser, help="folder of the runs (default: the checkout's)")
+    parser.add_argument("--data", type=os.path.expanduser, help="folder of the datasets (default: the checkout's)")
     parser.add_argument("--no-book", dest="book", action="store_false", help="do not build the book")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--verbose", action="store_true", help="with --dry-run, also say what each job asks for")
@@ -182,6 +185,9 @@ def main() -> int:
     options.notebooks = "results/notebooks"
     whole = (options.scale == "quick" and not options.only) or (ROOT / SITE).exists()
     options.book = options.book and whole  # its contents list all quick pages: without them there is no book to build
+    vars(options).update(from_folder(os.getcwd(), vars(options)))
+    for name in FOLDERS:
+        setattr(options, name, getattr(options, name) or name)
     os.chdir(ROOT)
     state = ROOT / "results" / ".workflow"
     state.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from sastc import report
-from sastc.config import EVENT_DATASETS, RunConfig
+from sastc.config import EVENT_DATASETS, RunConfig, read_yaml
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
 from sastc.pages import parts
@@ -37,7 +36,7 @@ def runs(folder: str | Path = report.ROOT / "experiments", scale: str = "paper")
     """
     rows, known = [], {}
     for path in sorted(Path(folder).glob("*.yaml")):
-        if scale not in yaml.safe_load(path.read_text(encoding="utf-8")):
+        if scale not in read_yaml(path.read_text(encoding="utf-8")):
             continue
         plan = load_experiment(path, scale)
         for config in (*plan.teachers, *plan.runs):
