@@ -327,7 +327,11 @@ def test_a_run_does_not_go_on_with_other_images(begun, monkeypatch):
     monkeypatch.setattr(sastc.train, "_dataset", lambda *_: other)
     with pytest.raises(RunError, match=r"begun with data Digits.*other train_rows_sha256.*force"):
         sastc.run(config, results=results, progress=False)
-    assert sastc.run(config, results=results, progress=False, force=True).complete
+    teacher = config.teacher_config()
+    with pytest.raises(RunError, match=rf"{teacher.name} was made from other data .*method=teacher.* --force"):
+        sastc.run(config, results=results, progress=False, force=True)
+    for wanted in (teacher, config):
+        assert sastc.run(wanted, results=results, progress=False, force=True).complete
 
 
 def test_a_run_does_not_go_on_with_another_teacher(begun):
