@@ -4,7 +4,7 @@ from torch import nn
 
 from sastc.models.layers import Recipe
 from sastc.models.network import Network
-from sastc.models.vgg import VGG11, _pool, _stages
+from sastc.models.vgg import VGG11, _pool, _stages, halved
 
 
 def vggsnn(recipe: Recipe) -> Network:
@@ -13,8 +13,6 @@ def vggsnn(recipe: Recipe) -> Network:
     Average pools of 2, as in TET's code. Unlike VGG-11 it keeps every pixel of a larger input: 3x3 of 48x48.
     """
     stages = _stages(recipe, VGG11, [None] + [nn.AvgPool2d] * 3)
-    side = recipe.image_size
-    for _ in range(4):
-        side = -(-side // 2)
+    side, sides = halved(recipe.image_size)
     classifier = nn.Sequential(nn.Linear(stages["stage4"].channels * side**2, recipe.num_classes))
-    return Network(recipe, stages, nn.Sequential(_pool(nn.AvgPool2d), nn.Flatten(-3)), classifier)
+    return Network(recipe, stages, nn.Sequential(_pool(nn.AvgPool2d), nn.Flatten(-3)), classifier, sides=sides)
