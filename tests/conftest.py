@@ -19,6 +19,14 @@ TINY |= dict(stm_batches=2, probe_batches=1)
 TINY_SETTINGS = [f"{name}={value}" for name, value in TINY.items()]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def decoded_copies(tmp_path_factory):
+    """No test writes into the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SASTC_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny():
     return lambda **changes: RunConfig(**(TINY | changes))

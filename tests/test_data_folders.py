@@ -1,6 +1,8 @@
 """Images in folders and ImageNet: views, order and bad files of what is decoded batch by batch."""
 
 import json
+import os
+import re
 import shutil
 import threading
 
@@ -139,6 +141,53 @@ def test_lazy_subset_and_noise(root):
     assert (part.train.labels != part.train.clean_labels).sum() == 3
     for i, row in enumerate(part.train.rows.tolist()):
         assert np.array_equal(part.train.images.decode(i), full.train.images.decode(row))
+
+
+def test_hidden_files_and_folders_are_no_data(root):
+    write_folders(root)
+    before = load_dataset("imagefolder", root=root)
+    picture = (root / "train/ant/0.png").read_bytes()
+    for hidden in (
+        *("train/ant/.x.png", "train/ant/.ipynb_checkpoints/0-checkpoint.png", "train/.thumbnails/0.png"),
+        *("train/ant/@eaDir/0.png/SMALL.jpg", "val/__MACOSX/ant/0.png", "train/ant/deeper/.hidden/0.png"),
+    ):
+        (root / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (root / hidden).write_bytes(picture)
+    (root / "train/ant/._0.png").write_bytes(b"Mac OS X resource fork")
+    (root / "train/ant/Thumbs.db").write_bytes(b"thumbs")
+    (root / "train/ant/folder.png").mkdir()
+    after = load_dataset("imagefolder", root=root)
+    assert after.train.images.encoded.names == before.train.images.encoded.names
+    assert after.provenance == before.provenance
+    (root / "train/ant/deeper/1.png").write_bytes(picture)  # a visible folder counts
+    assert len(load_dataset("imagefolder", root=root).train) == len(before.train) + 1
+    (root / "train/bee/lost.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"train/bee/lost\.png"):
+        load_dataset("imagefolder", root=root)
+
+
+@pytest.mark.parametrize("where", ["train/ant", "train", "."])
+def test_names_that_are_not_utf8_are_named(root, where):
+    write_folders(root)
+    odd = root / where / os.fsdecode(b"x\xe9.png")
+    try:
+        shutil.copytree(root / "val/ant", odd) if where != "train/ant" else shutil.copy(root / "val/ant/0.png", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    if where == ".":
+        shutil.copytree(root / "train", odd / "train")
+    shown = re.escape(rf"{where}/x\xe9.png" if where != "." else r"root/x\xe9.png")
+    with pytest.raises(ValueError, match=f"{shown}: its name is not UTF-8"):
+        load_dataset("imagefolder", root=odd if where == "." else root)
+
+
+def test_two_greys_of_sixteen_bits_stay_two(root):
+    for split in ("train", "val"):
+        for name, value in (("dark", 2000), ("light", 60000)):
+            (root / split / name).mkdir(parents=True)
+            Image.fromarray(np.full((20, 20), value, np.uint16)).save(root / split / name / "0.png")
+    data = load_dataset("imagefolder", root=root, image_size=8)
+    assert [np.unique(data.test.images.decode(i)).tolist() for i in (0, 1)] == [[8], [233]]
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])

@@ -253,9 +253,10 @@ def test_dvs_gesture(tmp_path, binning):
 
 
 def test_frames_are_kept_and_made_again_when_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SASTC_CACHE", str(tmp_path / "cache"))
     folder = gesture_folder(tmp_path)
     first = load_dataset("dvs_gesture", root=tmp_path, timesteps=2)
-    manifests = list((tmp_path / ".cache").glob("dvs_gesture-2x64-time-*/manifest.json"))
+    manifests = list((tmp_path / "cache").glob("dvs_gesture-2x64-time-*/manifest.json"))
     assert len(manifests) == 1
     kept = json.loads(manifests[0].read_text())
     assert set(kept["files"]) == {f"{s}_{part}.npy" for s in ("train", "test") for part in ("frames", "labels")}
@@ -271,14 +272,15 @@ def test_frames_are_kept_and_made_again_when_a_file_changes(tmp_path, monkeypatc
         assert load_dataset("dvs_gesture", root=tmp_path, timesteps=2).train.labels.tolist() == [0, 10, 4, 0, 10, 3]
 
 
-def test_dvs_gesture_damage_names_the_file(tmp_path):
+def test_dvs_gesture_damage_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SASTC_CACHE", str(tmp_path / "cache"))
     folder = gesture_folder(tmp_path)
     path = folder / "user24_led.aedat"
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match=rf"user24_led.aedat, byte {len(whole) - 100}: truncated"):
         load_dataset("dvs_gesture", root=tmp_path, timesteps=2)
-    assert not list((tmp_path / ".cache").glob("dvs_gesture*/manifest.json")), "no half-made copy is kept"
+    assert not list((tmp_path / "cache").glob("dvs_gesture*/manifest.json")), "no half-made copy is kept"
     path.write_bytes(whole)
     written(folder, TRIALS.replace("11,300000,500000", "11,1000000,1100000"), "user24_led_labels.csv")
     with pytest.raises(ValueError, match=r"user24_led.aedat: holds no event of the other gestures from 1000000"):

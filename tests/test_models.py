@@ -703,6 +703,32 @@ def test_inputs_of_wrong_shape(shape):
         small("vgg11")(torch.zeros(shape, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=ids)
+def test_every_network_takes_the_image_size_it_is_built_for(name, options):
+    for size in (8, 15, 17, 32, 33, 48, 63):
+        with torch.device("meta"):
+            net = create_model(name, "relu", image_size=size, width=1 / 64, taps="stem_and_stages", **options)
+            features, logits = net.features(torch.zeros(2, 3, size, size))
+            assert logits.shape == (2, 10)
+            assert [tuple(x.shape[1:]) for x in features] == net.feature_shapes()
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=ids)
+def test_image_sizes_that_a_network_cannot_take_are_named(name, options):
+    for size in (8, 32, 48):
+        first = (size - 1) // 16 * 16 + 1
+        allowed = rf"{name} of image_size={size} takes images {first} to {first + 15} pixels high and wide"
+        with torch.device("meta"):
+            net = create_model(name, "relu", image_size=size, width=1 / 64, **options)
+            for side in (16, 17, 33, 64):
+                x = torch.zeros(2, 3, side, size)
+                if (name != "vggsnn" and (name != "vgg11" or size > 32)) or first <= side <= first + 15:
+                    assert net(x).shape == (2, 10)
+                else:
+                    with pytest.raises(ValueError, match=rf"x has shape \(2, 3, {side}, {size}\): {allowed}"):
+                        net(x)
+
+
 # Convolution of single pixels
 
 

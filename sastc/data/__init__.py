@@ -14,9 +14,9 @@ import torch
 from sastc.data.batches import augment, epoch_batches, normalise, num_batches
 from sastc.data.dataset import Dataset, Split
 from sastc.data.events import BINNINGS, Events, event_rate, events_to_frames, simulate_events, to_events
+from sastc.data.files import check_name
 from sastc.data.lazy import LazyImages
 from sastc.data.subsets import add_label_noise, digest, hold_out, subset
-from sastc.records import user_path
 
 __all__ = [
     "DATASETS",
@@ -124,7 +124,11 @@ def load_dataset(
 
     if str(root) == ROOT:
         root = os.environ.get("SASTC_DATA") or root
-    root = user_path(root)
+    try:
+        root = Path(root).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise ValueError(f"root={str(root)!r}: {error}") from error
+    check_name(root)
     # Imported here: torchvision, scikit-learn and pyarrow cost seconds, and each data set needs only one of them.
     if name == "digits":
         from sastc.data.digits import load_digits

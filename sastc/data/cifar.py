@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100, from image-parquet shards or the original archive."""
 
+import hashlib
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from sastc.data.dataset import Dataset, Split
 from sastc.data.files import array_digest, cache_folder, cached, file_digests, missing, subfolders
+from sastc.data.images import LOSSLESS, decode
 from sastc.data.shards import first_shards, shard_columns, shard_rows
 
 # Mean and std of all training pixels. paper: not given  released: the same to three or four digits
@@ -24,14 +24,27 @@ STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 COUNTS = (50_000, 10_000)
-LOSSLESS = {"PNG", "BMP", "TIFF", "PPM"}
+# `content_sha256` of the complete originals, training and test images. Their pixels have the published mean and
+# deviation to eight digits.
+ORIGINAL = {
+    "cifar10": {
+        "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
+        "test": "325704b01eb92e1e2a6215ae6a916bb7db7de054af0c496be1c7be2e0fcfbf5f",
+    },
+    "cifar100": {
+        "train": "6d2a03c47c105e4c34d3a2ff16c2803e8df0e5d6fa0c631e46663a327aeac573",
+        "test": "381b7d98ce1e9b98232a8df0db0a22992654c39ff2433270656ab8ace5a45e65",
+    },
+}
 
 
 def load_cifar(name: str, root: Path, image_size: int, download: bool) -> Dataset:
     """Load CIFAR-10 or CIFAR-100 from image-parquet shards, else from the original archive.
 
     A folder called after the data set goes before the original archive, and that before a copy in a folder
-    such as cifar10-jpeg: what is called the data set is never a lossy copy by accident.
+    such as cifar10-jpeg: what is called the data set is never a lossy copy by accident. The label is the plain name if
+    pixels and labels are those of the complete original, however they were stored (`content_sha256`); else it says how
+    they differ.
 
     Raises
     ------
@@ -82,7 +95,7 @@ def _cifar_parquet(name: str, root: Path, train: list[Path], test: list[Path], i
             np.save(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
         (folder / "formats.json").write_text(json.dumps(sorted(formats)))
 
-    folder = cache_folder(root, name, train[0].parent)
+    folder = cache_folder(name, train[0].parent)
     source = file_digests(train + test, folder)
     manifest = cached(folder, source, build)
     lossy = set(json.loads((folder / "formats.json").read_text())) - LOSSLESS
@@ -101,16 +114,30 @@ def _cifar_parquet(name: str, root: Path, train: list[Path], test: list[Path], i
 
 
 def _decode(encoded: bytes, where: str, formats: set[str]) -> NDArray[np.uint8]:
-    """Decode a CIFAR image to (32, 32, 3) and add its format to `formats`."""
-    try:
-        with Image.open(BytesIO(encoded)) as image:
-            formats.add(image.format)
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{where}: not a readable image ({error})") from error
-    if pixels.shape != (32, 32, 3):
-        raise ValueError(f"{where}: is {pixels.shape[1]}x{pixels.shape[0]}, a CIFAR image is 32x32")
-    return pixels
+    """Decode a CIFAR image to (32, 32, 3) and add its coding to `formats`."""
+    image, coding = decode(encoded, where)
+    if image.size != (32, 32):
+        raise ValueError(f"{where}: is {image.width}x{image.height}, a CIFAR image is 32x32")
+    formats.add(coding)
+    return np.asarray(image)
+
+
+def content_sha256(images: Tensor, labels: Tensor) -> str:
+    """SHA-256 of labelled images, whatever their order and the files they came from.
+
+    An image is written as in CIFAR-10's binary version: a byte of label, then the pixels, red, green, blue. The digest
+    is that of the sorted SHA-256 digests of all of them.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8, (N, 3, 32, 32).
+    labels : Tensor
+        int64, (N,), 0 to 255; the fine ones of CIFAR-100.
+    """
+    records = zip(labels.tolist(), images.flatten(1).numpy(), strict=True)
+    digests = sorted(hashlib.sha256(bytes([label]) + pixels.tobytes()).digest() for label, pixels in records)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _cifar_archive(name: str, kind: Any, root: Path, image_size: int, download: bool) -> Dataset:
@@ -146,10 +173,12 @@ def _cifar_archive(name: str, kind: Any, root: Path, image_size: int, download: 
 def _cifar(
     name: str, classes: tuple[str, ...], arrays: list[Tensor], image_size: int, provenance: dict[str, Any], note: str
 ) -> Dataset:
-    counts = len(arrays[1]), len(arrays[3])
-    notes = [note] if note else []
-    if counts != COUNTS:
-        notes.append(f"{counts[0]} + {counts[1]} images only")
+    content = {"train": content_sha256(*arrays[:2]), "test": content_sha256(*arrays[2:])}
+    counts, notes = (len(arrays[1]), len(arrays[3])), []
+    if content != ORIGINAL[name]:
+        notes += [note] if note else []
+        notes += [f"{counts[0]} + {counts[1]} images only"] if counts != COUNTS else []
+        notes = notes or ["not the original's pixels and labels"]
     if image_size != 32:
         arrays[::2] = (
             F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True) for images in arrays[::2]
@@ -165,5 +194,5 @@ def _cifar(
         std=std,
         crop_padding=image_size // 8,  # the paper's 4 pixels at 32x32
         flip=True,
-        provenance=provenance,
+        provenance={**provenance, "content_sha256": content},
     )

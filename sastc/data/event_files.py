@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from sastc.data.dataset import Dataset, Split
 from sastc.data.events import LAST_TIME, Events, events_to_frames, frame_scale
-from sastc.data.files import cache_folder, cached, file_digests, missing, subfolders
+from sastc.data.files import cache_folder, cached, file_digests, missing, read_lines, subfolders
 from sastc.data.subsets import DVS_SPLIT, digest, draw_words
 
 SENSOR = 128  # AEDAT files come from the DVS128, 128 x 128 pixels
@@ -203,14 +203,6 @@ def read_nmnist(path: Path) -> Events:
     return _sensor_events(path, t, x, y, p, lambda k: int(start[k]), NMNIST_SENSOR)
 
 
-def _text(path: Path) -> str:
-    """The file's content, or an error that names the file and the byte that is none of UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, byte {error.start}: must be text in UTF-8") from None
-
-
 def read_trials(path: Path) -> list[tuple[int, int, int]]:
     """Class (0 ... 10), first and last microsecond of the gestures in a DVS-Gesture recording's ``_labels.csv``.
 
@@ -219,7 +211,7 @@ def read_trials(path: Path) -> list[tuple[int, int, int]]:
     ValueError
         For a line that is not one; names file and line.
     """
-    lines = _text(path).split("\n")
+    lines = read_lines(path)
     if lines[0].strip() != "class,startTime_usec,endTime_usec":
         raise ValueError(f"{path}, line 1: must be 'class,startTime_usec,endTime_usec', is {lines[0].strip()!r}")
     trials = []
@@ -304,7 +296,7 @@ def load_dvs_gesture(root: Path, size: int, steps: int, binning: str) -> Dataset
             "DVS-Gesture must be fetched from its authors; see data/README.md",
         )
     lists = [folder / f"trials_to_{split}.txt" for split in ("train", "test")]
-    recordings = [[folder / name.strip() for name in _text(file).split("\n") if name.strip()] for file in lists]
+    recordings = [[folder / name.strip() for name in read_lines(file) if name.strip()] for file in lists]
     labels = [[file.with_name(f"{file.stem}_labels.csv") for file in split] for split in recordings]
     files = [*lists, *(file for group in (*recordings, *labels) for file in group)]
     if absent := [file for file in files if not file.is_file()]:
@@ -410,7 +402,7 @@ def _event_dataset(
             np.save(cache / f"{split}_frames.npy", np.stack(frames))
             np.save(cache / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
 
-    cache = cache_folder(root, f"{name}-{steps}x{size}-{binning}", folder)
+    cache = cache_folder(f"{name}-{steps}x{size}-{binning}", folder)
     source = digests(cache)
     manifest = cached(cache, source, build)
     train, test = (

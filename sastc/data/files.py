@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -14,21 +15,50 @@ from typing import Any, NoReturn
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 from tqdm.auto import tqdm
 
-from sastc.records import user_path
-
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2  # since 2, images of 16 bits are scaled
 HASHED_UP_TO = 1 << 30  # bytes; larger cache files are checked by size alone when they are opened
+CACHE = "SASTC_CACHE"
 SUMS = "SHA256SUMS"
 MANIFEST = "manifest.json"
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data: its name begins with a dot, or macOS or Synology put it there."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the visible folders in `folder`, sorted; none where it does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not hidden(path.name))
+
+
+def check_name(path: Path) -> None:
+    """Raise a ValueError for a path that is not UTF-8: no record, page or log could name it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise ValueError(f"{shown}: its name is not UTF-8 (shown with \\x for such bytes); rename it") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, with or without a byte order mark.
+
+    Raises
+    ------
+    ValueError
+        If it is not UTF-8; names the file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise ValueError(f"{path}: not UTF-8 text ({wrong}); save it as UTF-8") from error
 
 
 def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> NoReturn:
@@ -66,8 +96,11 @@ def file_digests(files: Sequence[Path], cache: Path, folder: Path | None = None)
     Raises
     ------
     ValueError
-        If a checksum differs from the one in SHA256SUMS; names the file.
+        If a checksum differs from the one in SHA256SUMS, which may be malformed, or a name is not UTF-8; names the
+        file.
     """
+    for path in files:
+        check_name(path)
     known = _manifest(cache).get("source", {})
     expected = _sums((folder or files[0].parent) / SUMS)
     total, found = sum(path.stat().st_size for path in files), {}
@@ -91,28 +124,28 @@ def _sums(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     sums = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line.rstrip())
         if match is None:
             raise ValueError(f"{path}, line {number}: must read '<64 hexadecimal digits>  <file name>', got {line!r}")
-        sums[match[2]] = match[1].lower()
+        if sums.setdefault(match[2], match[1].lower()) != match[1].lower():
+            raise ValueError(f"{path}, line {number}: another checksum of {match[2]} stands above it")
     return sums
 
 
-def cache_folder(root: Path, name: str, data: Path) -> Path:
+def cache_folder(name: str, data: Path) -> Path:
     """Return where the decoded copy of the data in folder `data` belongs.
 
-    $SASTC_CACHE, else root/.cache, else (root is read-only) the user's cache folder. The name carries a hash
-    of the data's folder, so that two copies of a data set do not replace each other.
+    In $SASTC_CACHE, else the user's cache folder, where it is neither committed nor shared along with the data. The
+    name carries a hash of the data's folder, so that two copies of a data set do not replace each other.
     """
-    base = root / ".cache"
-    if os.environ.get("SASTC_CACHE"):
-        base = user_path(os.environ["SASTC_CACHE"])
-    elif not os.access(base if base.exists() else root, os.W_OK):
-        base = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sastc"
-    return base / f"{name}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]}"
+    try:
+        base = Path(os.environ.get(CACHE) or user_cache_path("sastc", appauthor=False)).expanduser()
+    except RuntimeError as error:
+        raise OSError(f"no cache folder: {error}; set {CACHE} to a folder with room that may be written") from error
+    return base / f"{name}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:12]}"
 
 
 def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None]) -> dict[str, Any]:
@@ -125,7 +158,9 @@ def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None
     source : mapping
         {file: {"sha256": ..., ...}}; a copy made from other checksums is stale.
     build : callable
-        Writes files into the folder it is given.
+        Writes files into the folder it is given. What it raises goes through, and nothing is left behind.
+
+    Unless the place was chosen in SASTC_CACHE, a new copy says on stderr where it is, how large, and how to clear it.
 
     Raises
     ------
@@ -150,14 +185,22 @@ def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None
                 _seal(aside, source)
                 shutil.rmtree(folder, ignore_errors=True)
                 aside.rename(folder)
+                _announce(folder)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
             return _manifest(folder)
     except OSError as error:
         raise OSError(
             f"{folder}: cannot write the decoded copy of the data ({error}); "
-            "set SASTC_CACHE to a folder with room that may be written"
+            f"set {CACHE} to a folder with room that may be written"
         ) from error
+
+
+def _announce(folder: Path) -> None:
+    if not os.environ.get(CACHE):
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        clear = f"delete that folder to clear it, {CACHE} names another place"
+        tqdm.write(f"decoded copy of the data: {size:.0f} MB in {folder}; {clear}", file=sys.stderr)
 
 
 def _seal(folder: Path, source: Mapping[str, Any]) -> None:

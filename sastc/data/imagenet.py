@@ -10,7 +10,17 @@ import numpy as np
 import torch
 
 from sastc.data.dataset import Dataset, Split
-from sastc.data.files import HASHED_UP_TO, cache_folder, cached, file_digests, missing, sha256, subfolders
+from sastc.data.files import (
+    HASHED_UP_TO,
+    cache_folder,
+    cached,
+    check_name,
+    file_digests,
+    hidden,
+    missing,
+    sha256,
+    subfolders,
+)
 from sastc.data.lazy import Files, LazyImages, Packed
 from sastc.data.shards import first_shards, shard_columns, shard_rows
 
@@ -53,7 +63,7 @@ def load_imagefolder(root: Path, image_size: int) -> Dataset:
     FileNotFoundError
         If the folders are not there.
     ValueError
-        If the splits have different classes, or a class has no image.
+        If the splits have different classes, a class has no image, or a name is not UTF-8.
     """
     places = [root, root / "imagefolder"]
     folder = next((place for place in places if (place / "train").is_dir()), None)
@@ -68,7 +78,9 @@ def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:
         missing(name, [folder], "val/<class>/* or test/<class>/* beside train/", "move a part of the images there")
     splits, names = {}, {}
     for split, place in (("train", folder / "train"), ("test", test)):
-        names[split] = tuple(sorted(path.name for path in subfolders(place)))
+        for path in subfolders(place):
+            check_name(path)
+        names[split] = tuple(path.name for path in subfolders(place))
         if not names[split]:
             raise ValueError(f"{place}: must hold one folder of images for each class, has no folders")
         if names[split] != names["train"]:
@@ -76,7 +88,7 @@ def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:
             raise ValueError(f"{place}: must have the class folders of train/; differing: {', '.join(odd[:5])}")
         files, labels = [], []
         for label, class_name in enumerate(names[split]):
-            found = sorted(path for path in (place / class_name).rglob("*") if path.suffix.lower() in SUFFIXES)
+            found = _images(place / class_name)
             if not found:
                 raise ValueError(f"{place / class_name}: holds no image ({' '.join(sorted(SUFFIXES))})")
             files += [path.relative_to(folder).as_posix() for path in found]
@@ -91,6 +103,14 @@ def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:
         **_contents(folder, splits["train"], splits["test"]),
     }
     return _lazy_dataset(name, names["train"], splits["train"], splits["test"], provenance)
+
+
+def _images(folder: Path) -> list[Path]:
+    """The visible image files below `folder`, sorted."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    for path in found:
+        check_name(path)
+    return [path for path in found if not any(map(hidden, path.relative_to(folder).parts))]
 
 
 def _listing(folder: Path, files: Sequence[str]) -> str:
@@ -130,7 +150,7 @@ def _imagenet_parquet(root: Path, train: list[Path], test: list[Path], image_siz
             np.save(folder / f"{split}_offsets.npy", np.cumsum(sizes, dtype=np.int64))
             np.save(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
 
-    folder = cache_folder(root, "imagenet", train[0].parent)
+    folder = cache_folder("imagenet", train[0].parent)
     source = file_digests(train + test, folder)
     cached(folder, source, build)
     splits = []

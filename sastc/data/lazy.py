@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from sastc.data.images import decode, too_large
 
 CROP_TRIES = 10
 CROP_AREA = (0.08, 1.0)
@@ -111,14 +112,18 @@ class LazyImages:
         Raises
         ------
         ValueError
-            If the bytes are no readable image; names the file.
+            If the file cannot be read or is refused by :func:`sastc.data.images.decode`; names the file.
         """
         row = int(self.rows[index])
+        where = self.encoded.where(row)
         try:
-            with Image.open(BytesIO(self.encoded.read(row))) as image:
-                image = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{self.encoded.where(row)}: not a readable image ({error})") from error
+            encoded = self.encoded.read(row)
+        except OSError as error:
+            raise ValueError(f"{where}: cannot be read ({error})") from error
+        image, _ = decode(encoded, where)
+        if draws is None and too_large(*resized(image, self.image_size)):
+            width, height = image.size
+            raise ValueError(f"{where}: {width}x{height} pixels: too long and narrow for image_size={self.image_size}")
         view = centre_view(image, self.image_size) if draws is None else random_view(image, self.image_size, draws)
         return np.ascontiguousarray(np.asarray(view).transpose(2, 0, 1))
 
@@ -126,11 +131,16 @@ class LazyImages:
 def centre_view(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to 256/224 of `size` and cut the centre, the customary ImageNet test view."""
     # paper: not given  released: no ImageNet code
+    width, height = resized(image, size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+
+
+def resized(image: Image.Image, size: int) -> tuple[int, int]:
+    """Width and height of an image whose shorter side is 256/224 of `size`."""
     short = round(size * 256 / 224)
     width, height = (int(short * side / min(image.size)) for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + size, top + size))
+    return width, height
 
 
 def random_view(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Image:

@@ -60,7 +60,8 @@ def shard_columns(
     Raises
     ------
     ValueError
-        If a file is no parquet file, lacks the columns or differs from the first one in any of this.
+        If a file is no parquet file, lacks the columns, holds something else in them, or differs from the first one in
+        any of this.
     """
     first = _columns(shards[0], images, labels)
     for shard in shards[1:]:
@@ -81,11 +82,30 @@ def _columns(shard: Path, images: Sequence[str], labels: Sequence[str]) -> tuple
             f"{shard}: needs an image column ({' or '.join(images)}) and a label column ({' or '.join(labels)}), "
             f"has {', '.join(schema.names)}"
         )
+    for name, fits, allowed in (
+        (image, _is_image, "bytes, or {bytes, path}"),
+        (label, pa.types.is_integer, "integers"),
+    ):
+        if schema.names.count(name) > 1:
+            raise ValueError(f"{shard}: column {name!r} is there {schema.names.count(name)} times, must be there once")
+        kind = schema.field(name).type  # null: no row, or rows of which each will be named
+        if not (fits(kind) or pa.types.is_null(kind)):
+            raise ValueError(f"{shard}: column {name!r} is of type {kind}, must hold {allowed}")
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError):  # class names are optional
-        names = ()
-    return image, label, tuple(names or ())
+    except (KeyError, TypeError, ValueError, RecursionError):  # class names are optional
+        names = None
+    if names is None:
+        return image, label, ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{shard}: class names of column {label!r} are {names!r}, must be a list of different names")
+    return image, label, tuple(names)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def shard_rows(shards: Sequence[Path], image: str, label: str, num_classes: int | None) -> Iterator[tuple[bytes, int]]:

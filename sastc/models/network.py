@@ -23,6 +23,8 @@ class Network(nn.Module):
         Affine, (..., F) to (..., N).
     untapped : tuple of str
         Stages that are not candidate layers.
+    sides : range, optional
+        Heights and widths of images, in pixels, that leave as much for the classifier as it takes; None: all do.
 
     Attributes
     ----------
@@ -48,12 +50,14 @@ class Network(nn.Module):
         neck: nn.Module,
         classifier: nn.Module,
         untapped: tuple[str, ...] = (),
+        sides: range | None = None,
     ):
         super().__init__()
         self.name, self.spiking, self.output = recipe.name, recipe.spiking, recipe.output
         self._mean_frame = not recipe.spiking and recipe.frames == "mean_frame"
         self._leak = recipe.leak
         self.in_channels, self.image_size = recipe.in_channels, recipe.image_size
+        self._sides = sides
         self.stages, self.neck, self.classifier = nn.ModuleDict(stages), neck, classifier
         # paper: Fig. 2 counts the stem  released: SASTC leaves out the stem and the vector before the classifier
         untapped += ("stem",) if recipe.taps == "stages" else ()
@@ -104,7 +108,7 @@ class Network(nn.Module):
         Raises
         ------
         ValueError
-            An input of another shape.
+            An input of another shape, or images of a size that the classifier cannot take.
         """
         features, z = self._run(x)
         if self.spiking and self.output == "mean_current":
@@ -144,6 +148,12 @@ class Network(nn.Module):
         if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
             allowed = f"(B, {self.in_channels}, H, W) or (T, B, {self.in_channels}, H, W)"
             raise ValueError(f"x has shape {tuple(x.shape)}: {self.name} takes {allowed}")
+        if self._sides and not all(side in self._sides for side in x.shape[-2:]):
+            allowed = f"{self._sides[0]} to {self._sides[-1]} pixels high and wide"
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}: {self.name} of image_size={self.image_size} takes images {allowed}; "
+                "build it with the image_size of these"
+            )
         if not x.is_floating_point():
             raise ValueError(f"x has dtype {x.dtype}: {self.name} takes floating-point images, normalised")
         if x.dim() == 5 and self._mean_frame:

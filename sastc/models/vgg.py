@@ -28,9 +28,7 @@ def vgg11(recipe: Recipe, downsample: str, head: str) -> Network:
     # paper: only the name  released: stride 2, its average pools are commented out; three linear layers in a row
     pool = downsample == "pool"  # taps stand before the pool, where the spikes are
     stages = _stages(recipe, VGG11, [None] + [nn.AvgPool2d] * 3 if pool else [None] * 4, stride=1 if pool else 2)
-    side = recipe.image_size
-    for _ in range(4):
-        side = -(-side // 2)
+    side, sides = halved(recipe.image_size)
     neck = [_pool(nn.AvgPool2d)] if pool else []
     if side > 2:  # 2x2 at 32 pixels; larger images are averaged down to it, so that the head keeps its size
         neck.append(PerStep(nn.AdaptiveAvgPool2d(2)))
@@ -39,7 +37,7 @@ def vgg11(recipe: Recipe, downsample: str, head: str) -> Network:
     sizes = (flat, hidden, hidden) if head == "stacked" else (flat,)
     sizes += (recipe.num_classes,)
     classifier = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(sizes)))
-    return Network(recipe, stages, nn.Sequential(*neck), classifier)
+    return Network(recipe, stages, nn.Sequential(*neck), classifier, sides=sides if side <= 2 else None)
 
 
 def vgg13(recipe: Recipe) -> Network:
@@ -50,6 +48,12 @@ def vgg13(recipe: Recipe) -> Network:
     pools = [nn.MaxPool2d] * (4 if recipe.image_size >= 64 else 3)
     stages = _stages(recipe, VGG13, [*pools, None][:4])
     return Network(recipe, stages, *pooled_head(recipe, stages["stage4"].channels))
+
+
+def halved(image_size: int) -> tuple[int, range]:
+    """What four halvings, each rounded up, leave of `image_size` pixels, and all sizes that leave the same."""
+    side = -(-image_size // 16)
+    return side, range(16 * (side - 1) + 1, 16 * side + 1)
 
 
 def _pool(kind: type[nn.Module]) -> PerStep:

@@ -4,7 +4,7 @@ from torch import nn
 
 from sastc.models.layers import Recipe
 from sastc.models.network import Network
-from sastc.models.vgg import VGG11, _pool, _stages
+from sastc.models.vgg import VGG11, _pool, _stages, halved
 
 
 def vggsnn(recipe: Recipe, init: str = "pytorch") -> Network:
@@ -23,11 +23,9 @@ def vggsnn(recipe: Recipe, init: str = "pytorch") -> Network:
         are √6 times as large by a sixth of the angle only, as if their learning rate were so much smaller at first.
     """
     stages = _stages(recipe, VGG11, [None] + [nn.AvgPool2d] * 3)
-    side = recipe.image_size
-    for _ in range(4):
-        side = -(-side // 2)
+    side, sides = halved(recipe.image_size)
     classifier = nn.Sequential(nn.Linear(stages["stage4"].channels * side**2, recipe.num_classes))
-    network = Network(recipe, stages, nn.Sequential(_pool(nn.AvgPool2d), nn.Flatten(-3)), classifier)
+    network = Network(recipe, stages, nn.Sequential(_pool(nn.AvgPool2d), nn.Flatten(-3)), classifier, sides=sides)
     # paper: silent  TET: He's
     if init == "he":
         for layer in network.modules():

@@ -1,8 +1,10 @@
 """Table 3, and the proof that its pipeline runs: real photographs in class folders and in Parquet shards."""
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,16 +137,30 @@ def prove(plan: Experiment, folder: Path, **changes: Any) -> Proof:
     config = RunConfig(**settings)
     run = sastc.run(config, results=folder / "results", data=folder / "folders", progress=False)
     teacher = Run(run.path.with_name(run.provenance["teacher"]["run"]))
-    loaded = [
-        sastc.load_dataset(name, root=folder / place, image_size=TILE)
-        for name, place in (("imagefolder", "folders"), ("imagenet", "shards"))
-    ]
+    with _cache(folder / "cache"):
+        loaded = [
+            sastc.load_dataset(name, root=folder / place, image_size=TILE)
+            for name, place in (("imagefolder", "folders"), ("imagenet", "shards"))
+        ]
     same = True
     for split in ("train", "test"):
         options = dict(train=split == "train", seed=0, epoch=0, drop_last=False, device="cpu")
         both = zip(*(epoch_batches(data, split, 64, **options) for data in loaded), strict=True)
         same &= all(torch.equal(a, b) for left, right in both for a, b in zip(left[:2], right[:2], strict=True))
     return Proof((teacher, run), (len(loaded[0].train), len(loaded[0].test)), bool(same))
+
+
+@contextlib.contextmanager
+def _cache(folder: Path) -> Iterator[None]:
+    """Copies of these shards end with them, and do not stay in the user's cache folder."""
+    before = os.environ.get("SASTC_CACHE")
+    os.environ["SASTC_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("SASTC_CACHE")
+        if before is not None:
+            os.environ["SASTC_CACHE"] = before
 
 
 def proof_table(proof: Proof) -> str:
