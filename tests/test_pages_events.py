@@ -12,7 +12,7 @@ from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events
 from sastc.experiments import load_experiment
 from sastc.figures import loss_parts
-from sastc.pages import events
+from sastc.pages import events, verdicts
 from sastc.records import Run, run_path, write_json
 from sastc.report import ROOT
 
@@ -232,6 +232,12 @@ def test_first_weights_are_compared_apart(of_record):
     assert "(<code>vggsnn_init=he</code>) the baseline is +3.00 points from itself, 2 seeds" in words
     assert events.first_weights(events.as_preset(of_record)) == ""
     assert events.first_weights(of_record[:0]) == ""
+
+
+def test_verdicts_count_the_preset_alone(of_record):
+    found = verdicts._events(of_record)
+    assert [round(c.mean, 2) for c in found] == [10.0, 6.0, 4.0], "less baseline, KD, feature KD, on equal terms"
+    assert {c.n for c in found} == {2}
 
 
 def test_nothing_of_record_is_an_empty_frame(tmp_path):
