@@ -12,7 +12,7 @@ from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events
 from sastc.experiments import load_experiment
 from sastc.figures import loss_parts
-from sastc.pages import events
+from sastc.pages import events, verdicts
 from sastc.records import Run, run_path, write_json
 from sastc.report import ROOT
 
@@ -232,6 +232,25 @@ def test_first_weights_are_compared_apart(of_record):
     assert "(<code>vggsnn_init=he</code>) the baseline is +3.00 points from itself, 2 seeds" in words
     assert events.first_weights(events.as_preset(of_record)) == ""
     assert events.first_weights(of_record[:0]) == ""
+
+
+def test_teachers_that_are_no_better_than_the_baseline_are_named(runs):
+    words = events.teachers_sentence(runs)
+    assert words == (
+        "Teachers, beside a baseline at 80.50 %: the one that sees the mean frame is at 99.00 %; the one that sees "
+        "each frame is at 100.00 %."
+    )
+    weak = runs.assign(
+        accuracy=[80.5 if m == "teacher" else a for m, a in zip(runs.method, runs.accuracy, strict=True)]
+    )
+    assert "mean frame is at 80.50 %, no better than the baseline;" in events.teachers_sentence(weak)
+    assert events.teachers_sentence(runs[runs.method != "teacher"]) == ""
+
+
+def test_verdicts_count_the_preset_alone(of_record):
+    found = verdicts._events(of_record)
+    assert [round(c.mean, 2) for c in found] == [10.0, 6.0, 4.0], "less baseline, KD, feature KD, on equal terms"
+    assert {c.n for c in found} == {2}
 
 
 def test_nothing_of_record_is_an_empty_frame(tmp_path):

@@ -315,6 +315,21 @@ def small_test_set(runs: pd.DataFrame) -> str:
     )
 
 
+def teachers_sentence(runs: pd.DataFrame) -> str:
+    """How accurate the teachers are beside a student that has none: what there is to be taught; '' without both."""
+    done = runs[runs.complete]
+    baseline, teachers = done[done.method == "baseline"], done[done.method == "teacher"]
+    if not len(baseline) or not len(teachers):
+        return ""
+    alone = baseline.accuracy.mean()
+    told = [
+        f"the one that sees {'the mean frame' if row.teacher_input == 'mean_frame' else 'each frame'} is at "
+        f"{row.accuracy:.2f} %{', no better than the baseline' * bool(row.accuracy <= alone)}"
+        for row in teachers.itertuples()
+    ]
+    return f"Teachers, beside a baseline at {alone:.2f} %: {'; '.join(told)}."
+
+
 def caution(runs: pd.DataFrame) -> str:
     """How many seeds there are, and how exact one accuracy on so many test images can be."""
     done = runs[runs.complete & (runs.student != "")]

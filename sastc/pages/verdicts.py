@@ -15,6 +15,7 @@ from sastc.config import METHODS
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.pages import controls, energy, fisher, forensics, forensics_costs, forensics_digits, sam
+from sastc.pages.events import as_preset
 from sastc.pages.parts import difference, frame, interval, page_name, paper, table
 from sastc.records import Run
 
@@ -377,7 +378,7 @@ def _neuromorphic() -> str:
 
 
 def _events(runs: pd.DataFrame) -> list[Comparison]:
-    students = runs[runs.method != "teacher"]
+    students = as_preset(runs[runs.method != "teacher"])
     same_input = students[students.teacher_input == students.teacher_input.iloc[0]]
     return [c for o in METHODS[:3] for c in pairs(same_input, "sastc", o)]
 
