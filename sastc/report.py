@@ -18,6 +18,7 @@ from sastc.closing import closing as closing
 from sastc.closing import facts_list as _facts
 from sastc.closing import footer as footer
 from sastc.closing import rerun_box as rerun_box
+from sastc.closing import retired as retired
 from sastc.closing import runs_of as runs_of
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -56,13 +57,14 @@ def paper_accuracy(config: RunConfig, dataset: str | None = None) -> float | Non
 
 def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name and command."""
-    rows = []
-    for config in experiment.runs:
-        run = Run(run_path(config, results))
-        metrics = run.metrics if run.complete else {}
+    rows, runs = [], [Run(run_path(config, results)) for config in experiment.runs]
+    old = retired(runs)
+    for config, run in zip(experiment.runs, runs, strict=True):
+        complete = run.complete and run.path not in old
+        metrics = run.metrics if complete else {}
         row = {name: getattr(config, name) for name in ("dataset", "student", "teacher", "method", "timesteps", "seed")}
         row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
-        rows.append(row | {"run": run.name, "complete": run.complete, "command": config.command})
+        rows.append(row | {"run": run.name, "complete": complete, "command": config.command})
     return pd.DataFrame(rows)
 
 
