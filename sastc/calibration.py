@@ -376,8 +376,9 @@ class SelfAttentiveCalibration(nn.Module):
         Input width of the query and key MLPs, which read rows of the ``B × B`` similarity matrices. A smaller batch is
         padded with zero similarities; a larger one is an error.
     hidden, embedding : int, optional
-        Widths of the MLPs; ``batch_size // 2`` and ``batch_size // 4`` by default, as in the released code, but with
-        `qk_norm` an embedding of at least 2: a single number normalises to 1 or -1 and has no gradient.
+        Widths of the MLPs; ``batch_size // 2`` and ``batch_size // 4`` by default. The released code has
+        ``2 * (batch_size // 4)`` and ``batch_size // 4``, the same where 4 divides the batch size. With `qk_norm` an
+        embedding of at least 2: a single number normalises to 1 or -1 and has no gradient.
     qk_norm : bool
         L2-normalise queries and keys. Scores then lie in ``[-score_scale, score_scale]``, see :meth:`attention_bounds`.
     score_scale : float

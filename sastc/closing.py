@@ -10,10 +10,21 @@ from sastc.experiments import Experiment
 from sastc.labels import shown
 from sastc.records import Run, run_path
 
+COPY = "JPEG copy"  # in the name of such data
+
 
 def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run]:
-    """The experiment's runs, recorded or not."""
-    return [Run(run_path(config, results)) for config in experiment.runs]
+    """The experiment's runs, recorded or not, but without those that :func:`retired` names."""
+    runs = [Run(run_path(config, results)) for config in experiment.runs]
+    old = retired(runs)
+    return [run for run in runs if run.path not in old]
+
+
+def retired(runs: Sequence[Run]) -> set[Path]:
+    """Folders of the runs on the JPEG copy of a dataset of which some of `runs` are on the original: never together."""
+    named = [(run, run.config.dataset, run.provenance["data"]["name"]) for run in runs if run.complete]
+    original = {dataset for _, dataset, name in named if COPY not in name}
+    return {run.path for run, dataset, name in named if COPY in name and dataset in original}
 
 
 def footer(runs: Sequence[Run], command: str) -> str:

@@ -287,6 +287,12 @@ class RunConfig:
 
     # Teacher
     teacher_seed: int = option(0, "seed of the teacher", applies=STUDENT, low=0, high=2**64 - 1)
+    teacher_reshuffle: bool = option(
+        True,
+        "the teacher draws a new order each epoch, as the released teacher script does",
+        applies=STUDENT,
+        exact=True,  # of the student; it is part of the teacher's identity, and so of the run's
+    )
     teacher_epochs: int = option(0, "epochs of the teacher; 0: the preset's", applies=STUDENT, low=0)
     noise_teacher: str = option(
         "clean", "teacher of a student with noisy labels", applies=STUDENT, choices=("clean", "same_noise")
@@ -454,6 +460,7 @@ class RunConfig:
             "vggsnn_init",
         )
         values = {name: getattr(self, name) for name in shared}
+        values["reshuffle"] = self.teacher_reshuffle
         if self.dataset in EVENT_DATASETS:
             values["timesteps"] = self.timesteps
         if self.subset_teacher == "same_subset":
@@ -758,7 +765,8 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         beta=values.get("beta", beta),
         # paper: silent  released: a partial batch is dropped by SASTC alone
         partial_batch="keep" if released and config.method != "sastc" else "drop",
-        reshuffle=not released,
+        # paper: silent  released: the student's script repeats one order, the teacher's shuffles
+        reshuffle=not released or config.method == "teacher",
         resnet18_variant="standard" if large or event else "released",
         checkpoint="blocks" if large and config.scale == "paper" else "none",  # a step then fits a 24 GB GPU
         headline="best" if released else "last",

@@ -1,8 +1,9 @@
 """Operations and energy of one inference (Appendix 1, Table 3): synaptic operations counted spike by spike."""
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,30 +118,55 @@ def count_energy(
         Classes of the modules that spike; where they return a tuple, its first element. A network without such modules
         is an ANN.
     timesteps : int, optional
-        Steps T that an SNN shows a static input; by default ``model.timesteps``, or 1 where there is no such attribute.
+        Steps T that an SNN shows a static input; by default the attribute ``timesteps`` of the model, or of a network
+        inside it (behind a normalisation, in DataParallel, compiled), or 1 where there is no such attribute.
     chunk : int
         Samples that run at a time if `x` is one tensor.
 
     Raises
     ------
     ValueError
-        A value that is not allowed, a layer that cannot be counted, no sample, or none of the `neurons` in a model that
+        A value that is not allowed, networks of different T in one model, a layer that cannot be counted, no sample, or
+        none of the `neurons` in a model that
         is `spiking` or for which `timesteps` are given.
     """
     check("encoding", encoding, encoding in ENCODINGS, f"one of {', '.join(ENCODINGS)}")
     check("formula", formula, formula in FORMULAS, f"one of {', '.join(FORMULAS)}")
     check("chunk", chunk, is_count(chunk), "an integer >= 1")
     check("timesteps", timesteps, timesteps is None or is_count(timesteps), "an integer >= 1")
+    model = getattr(model, "_orig_mod", model)  # of a compiled one, which hooks do not see
     counter = _Counter(model, neurons, encoding, timesteps)
     run = getattr(model, "step_logits", model)  # the classifier runs at each step, not on the mean
     try:
-        with evaluation_mode(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad(), _every_step(model, counter.encoding):
             for batch in x.split(int(chunk), batch_dim(x)) if isinstance(x, Tensor) else x:
                 counter.count(run, batch[0] if isinstance(batch, (tuple, list)) else batch)
     finally:
         counter.remove()
     check("x", counter.samples, counter.samples > 0, "at least one sample")
     return Energy(counter.table(formula), counter.samples, counter.timesteps)
+
+
+@contextlib.contextmanager
+def _every_step(model: nn.Module, encoding: str) -> Iterator[None]:
+    """Let networks inside `model` compute their output at every step, and take what they are given for the input."""
+    inside = [module for module in model.modules() if module is not model and hasattr(module, "step_logits")]
+    kind = "events" if encoding == "events" else "image"
+    for network in inside:
+        network.forward = lambda x, network=network: network.step_logits(_of_kind(x, kind)).mean(0)
+    try:
+        yield
+    finally:
+        for network in inside:
+            del network.forward
+
+
+def _steps_of(model: nn.Module) -> int:
+    """T of a model, or of the networks inside it; 1 if none says so."""
+    own = getattr(model, "timesteps", None)
+    found = {own} if own else {t for m in model.modules() if is_count(t := getattr(m, "timesteps", None))}
+    check("timesteps", sorted(found), len(found) < 2, "given, as the networks in this model differ")
+    return found.pop() if found else 1
 
 
 class _Kind(Tensor):
@@ -203,7 +229,7 @@ class _Counter:
                     "or Linear"
                 )
         self.encoding = encoding if spiking else "once"
-        self.static_steps = (timesteps or getattr(model, "timesteps", None) or 1) if spiking else 1
+        self.static_steps = (timesteps or _steps_of(model)) if spiking else 1
         self.samples = self.timesteps = 0
         self.sums: dict[tuple[str, str, str], Counter[str]] = {}
         self.seen: dict[tuple[str, str, str], Counter[str]] = {}  # in one batch

@@ -22,6 +22,9 @@ def kd_loss(
 ) -> Tensor:
     """Eq. 8: cross-entropy plus ``temperature**2`` times KL(teacher || student), batch means.
 
+    A class that the teacher rules out, with a logit of −inf, has no part in the KL term, whatever the student says: the
+    limit of p·log p is 0. A logit of +inf or NaN, or −inf alone, is no distribution, and gives NaN.
+
     Parameters
     ----------
     student_logits, teacher_logits : Tensor
@@ -46,7 +49,10 @@ def kd_loss(
     student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.detach().to(dtype)
     s, t = student_logits / temperature, teacher_logits / temperature
     # paper: Eq. 8 divides the probabilities by alpha  released: the logits, as here and as the paper's notation
-    kl = F.kl_div(F.log_softmax(s, -1), F.log_softmax(t, -1), reduction="batchmean", log_target=True)
+    log_s, log_t = F.log_softmax(s, -1), F.log_softmax(t, -1)
+    ruled_out = log_t == -math.inf  # 0·(−inf − log q) would be NaN, forward and backward
+    log_s, log_t = log_s.masked_fill(ruled_out, 0), log_t.masked_fill(ruled_out, 0)  # e⁰·(0 − 0) is 0
+    kl = F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
     return ce_weight * F.cross_entropy(student_logits, labels) + kl_weight * temperature**2 * kl
 
 

@@ -18,6 +18,7 @@ from sastc.closing import closing as closing
 from sastc.closing import facts_list as _facts
 from sastc.closing import footer as footer
 from sastc.closing import rerun_box as rerun_box
+from sastc.closing import retired as retired
 from sastc.closing import runs_of as runs_of
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -25,6 +26,7 @@ from sastc.labels import LABELS
 from sastc.records import Run, run_path
 
 ROOT = Path(__file__).parents[1]
+NO_INTERVAL = "cannot say from equal differences"
 PAIR = ("dataset", "student", "teacher", "timesteps")
 _NAMES = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
 FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
@@ -55,13 +57,14 @@ def paper_accuracy(config: RunConfig, dataset: str | None = None) -> float | Non
 
 def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name and command."""
-    rows = []
-    for config in experiment.runs:
-        run = Run(run_path(config, results))
-        metrics = run.metrics if run.complete else {}
+    rows, runs = [], [Run(run_path(config, results)) for config in experiment.runs]
+    old = retired(runs)
+    for config, run in zip(experiment.runs, runs, strict=True):
+        complete = run.complete and run.path not in old
+        metrics = run.metrics if complete else {}
         row = {name: getattr(config, name) for name in ("dataset", "student", "teacher", "method", "timesteps", "seed")}
         row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
-        rows.append(row | {"run": run.name, "complete": run.complete, "command": config.command})
+        rows.append(row | {"run": run.name, "complete": complete, "command": config.command})
     return pd.DataFrame(rows)
 
 
@@ -232,7 +235,8 @@ def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[floa
     """Mean difference of two methods over common seeds, half the width of its 95 % interval, and the number of seeds.
 
     `runs` holds one student, teacher and T. The interval is Student's t on the differences of each seed; it is ``nan``
-    for fewer than two.
+    for fewer than two, and where they do not differ: three equal differences do not show that a fourth would be the
+    same. Equal is to single precision of the values, in which measures are recorded.
 
     Raises
     ------
@@ -251,16 +255,20 @@ def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[floa
     n = len(difference)
     if n == 0:
         return np.nan, np.nan, 0
-    half = stdtrit(n - 1, 0.975) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    deviation = difference.std(ddof=1)
+    differ = deviation > 1e-6 * accuracy.loc[difference.index, [method, other]].abs().max(axis=None)
+    half = stdtrit(n - 1, 0.975) * deviation / np.sqrt(n) if differ else np.nan
     return float(difference.mean()), float(half), n
 
 
 def judge(mean: float, half: float, n: int) -> str:
-    """What a paired difference allows to say."""
+    """What a paired difference allows to say: nothing where there is no interval, or one without width."""
     if n == 0:
         return "not run"
     if n == 1:
         return "cannot say from one seed"
+    if not (half > 0 and np.isfinite(mean)):
+        return NO_INTERVAL
     return "not distinguishable" if abs(mean) <= half else "better" if mean > 0 else "worse"
 
 
@@ -281,7 +289,7 @@ def differences_table(runs: pd.DataFrame) -> str:
             mean, half, n = paired_difference(rows, "sastc", other)
             row = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps, other=other)
             frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
-            value = "–" if n == 0 else _signed(mean) + (f" ± {half:.2f}" if n > 1 else "")
+            value = "–" if n == 0 else _signed(mean) + (f" ± {half:.2f}" if half > 0 else "")
             cells.append(
                 f'<td><span class="ours">{value}</span> <span class="seeds">n={n}: {judge(mean, half, n)}</span></td>'
             )
@@ -306,6 +314,7 @@ def held_up(runs: pd.DataFrame) -> str:
     phrases = {
         "not run": "not compared with",
         "cannot say from one seed": "not to be judged from one seed against",
+        NO_INTERVAL: "not to be judged from seeds that do not differ against",
         "not distinguishable": "not distinguishable from",
         "better": "better than",
         "worse": "worse than",
@@ -313,7 +322,7 @@ def held_up(runs: pd.DataFrame) -> str:
     told = []
     for other, name in _NAMES.items():
         mean, half, n = paired_difference(runs, "sastc", other)
-        interval = f", {_signed(mean - half)} to {_signed(mean + half)}" if n > 1 else ""
+        interval = f", {_signed(mean - half)} to {_signed(mean + half)}" if half > 0 else ""
         told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 

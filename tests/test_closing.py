@@ -3,16 +3,20 @@
 import ast
 import html
 import json
+import math
 import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import retired
 
 from sastc import report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.records import Run, run_path, write_json
+from sastc.pages import parts
+from sastc.records import Run, list_runs, run_path, write_json
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 RUNS = {"combination", "teacher"}  # a run says nothing of the paper
@@ -90,3 +94,52 @@ def test_pages_have_one_shape(path):
         found = words.find(mark, place + 1)
         assert found > place, f"{mark!r} is missing, or not after what stands before it"
         place = found
+
+
+def recorded(results, config, data, accuracy):
+    folder = run_path(config, results)
+    write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "provenance.json", {"data": {"name": data}, "commit": "abc"})
+    numbers = dict(accuracy=accuracy, last_accuracy=accuracy, best_accuracy=accuracy + 1, stm=2.0)
+    write_json(folder / "metrics.json", numbers)
+
+
+def test_runs_on_a_copy_and_on_the_original_are_never_together(tmp_path):
+    base = RunConfig(dataset="cifar10", scale="slim", method="kd")
+    plan = Experiment("x", "x", "x", "slim", tuple(base.replace(seed=seed) for seed in range(3)))
+    for config in plan.runs[:2]:
+        recorded(tmp_path, config, "CIFAR-10 (JPEG copy)", 50.0)
+
+    def shown():
+        frames = parts.frame(plan, tmp_path), report.collect(plan, tmp_path)
+        assert [list(f[f.complete].accuracy) for f in frames[:1]] == [list(f[f.complete].accuracy) for f in frames[1:]]
+        complete = [run for run in report.runs_of(plan, tmp_path) if run.complete]
+        assert {run.provenance["data"]["name"] for run in complete} == {parts.place(plan, tmp_path)[6:-13]}
+        return list(frames[0][frames[0].complete].accuracy)
+
+    assert shown() == [50.0, 50.0], "the copy, where there is nothing else"
+    recorded(tmp_path, plan.runs[2], "CIFAR-10", 90.0)
+    assert shown() == [90.0]
+    assert parts.place(plan, tmp_path) == "Ours: CIFAR-10, slim scale."
+
+
+def test_accuracies_of_the_copy_are_kept(tmp_path):
+    root = Path(__file__).parents[1]
+    table = pd.read_csv(root / "results" / "jpeg_copy.csv").set_index("run")
+    for run in list_runs(root / "results"):
+        if "JPEG copy" in run.provenance["data"]["name"]:
+            row = table.loc[run.name]
+            numbers = [
+                run.metrics.get(name, math.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")
+            ]
+            assert row[["accuracy", "last_accuracy", "best_accuracy", "stm"]].tolist() == pytest.approx(
+                numbers, nan_ok=True
+            )
+            assert row.commit == run.provenance["commit"]
+            assert RunConfig.from_arguments(row.settings.split(" ")).name == run.name
+    config = RunConfig(dataset="cifar10", scale="slim", method="kd")
+    recorded(tmp_path, config, "CIFAR-10 (JPEG copy)", 50.0)
+    retired.main(tmp_path)
+    recorded(tmp_path, config, "CIFAR-10", 90.0)
+    retired.main(tmp_path)
+    assert pd.read_csv(tmp_path / "jpeg_copy.csv").accuracy.tolist() == [50.0], "what has left stays in the table"

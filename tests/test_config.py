@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from sastc.config import ConfigError, RunConfig, parse_arguments
 from sastc.experiments import expand, load_experiment
+from sastc.records import list_runs
 
 FIELDS = RunConfig.fields()
 
@@ -315,3 +317,20 @@ def test_from_notebook_refuses_settings_a_level_too_deep():
         RunConfig.from_notebook({"settings": {"epochs": 1}, "LABELS": {"kd": "KD"}})
     with pytest.raises(ConfigError, match="unknown field 'result': did you mean results"):
         RunConfig.from_notebook({"result": "x"}, also=("results", "data"))
+
+
+def test_the_released_teacher_shuffles_and_its_recorded_runs_keep_their_names():
+    student = RunConfig(dataset="cifar10", scale="slim", variant="released")
+    assert not student.reshuffle
+    assert student.teacher_config().reshuffle
+    assert RunConfig(method="teacher", variant="released").reshuffle
+    recorded = student.replace(teacher_reshuffle=False)
+    assert not recorded.teacher_config().reshuffle
+    assert recorded.name != student.name
+    root = Path(__file__).parents[1]
+    names = [run.name for run in list_runs(root / "results")]
+    assert [run.name for run in list_runs(root / "results") if run.config.name != run.name] == []
+    planned = {c.name for c in load_experiment(root / "experiments" / "variants.yaml", "slim").runs}
+    released = [run.name for run in list_runs(root / "results") if run.config.variant == "released"]
+    assert {name for name in released if "-teacher-" not in name} <= planned
+    assert len(names) == len(set(names))

@@ -12,6 +12,7 @@ from test_models import VARIANTS, Doubled, ids, images, small
 from torch import nn
 
 from sastc.energy import ENERGY_PER_AC_PJ, ENERGY_PER_MAC_PJ, SPECIAL_ENERGY_PER_AC_PJ, count_energy
+from sastc.models import create_model
 from sastc.models.layers import Conv, PerStep, ResidualUnit
 from sastc.neurons import LIF
 
@@ -497,3 +498,37 @@ def test_layers_called_by_name_and_valid_borders():
     plain, valid = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, padding="valid")
     for model in (nn.Sequential(plain), nn.Sequential(valid), Named(plain)):
         assert count_energy(model, x).macs == 4 * 3 * 9 * 36
+
+
+@pytest.mark.parametrize("encoding", ["per_step", "once", "events"])
+@pytest.mark.parametrize("wrapper", ["norm", "parallel", "compiled", "holder"])
+def test_a_wrapped_network_is_counted_like_itself(wrapper, encoding):
+    class Holder(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(2 * x)
+
+    torch.manual_seed(0)
+    network = create_model("resnet18", width=1 / 16, image_size=12, timesteps=3, neuron_options={"gamma": 1.0})
+    x = torch.rand(2, 3, 12, 12)
+    wrap = dict(
+        norm=lambda n: nn.Sequential(nn.BatchNorm2d(3, affine=False, eps=3.0), n),
+        parallel=nn.DataParallel,
+        compiled=lambda n: torch.compile(n, backend="eager"),
+        holder=Holder,
+    )[wrapper]
+    seen = {"norm": x / 2, "holder": 2 * x}.get(wrapper, x)
+    bare, wrapped = (count_energy(m, v, encoding=encoding) for m, v in ((network, seen), (wrap(network), x)))
+    assert wrapped.timesteps == bare.timesteps == 3
+    numbers = ["input", "macs", "acs", "energy_nj"]
+    pd.testing.assert_frame_equal(wrapped.layers[numbers], bare.layers[numbers])
+    assert "forward" not in vars(network), "the network is left as it was"
+
+
+def test_networks_of_different_steps_in_one_model_need_timesteps():
+    networks = [create_model("vgg11", width=1 / 16, image_size=12, timesteps=t) for t in (2, 3)]
+    with pytest.raises(ValueError, match=r"timesteps=\[2, 3\]: must be given"):
+        count_energy(nn.ModuleList(networks), torch.rand(2, 3, 12, 12))

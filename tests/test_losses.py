@@ -37,6 +37,36 @@ def test_divergence_by_hand():
     assert loss.item() == pytest.approx(2 * math.log(3), rel=1e-6)
 
 
+@pytest.mark.parametrize("also", [False, True])
+def test_a_class_that_the_teacher_rules_out_adds_nothing(also):
+    student, teacher, labels = logits()
+    teacher[:, 1] = teacher[2, 0] = -math.inf
+    labels = labels.masked_fill(labels == 1, 3)
+    if also:
+        student[0, 1] = -math.inf
+    student.requires_grad_()
+    loss = kd_loss(student, teacher, labels, temperature=4.0)
+    loss.backward()
+    total, copy = 0.0, student.detach().clone().requires_grad_()
+    for s, t, y in zip(copy, teacher, labels, strict=True):
+        p, log_q = (t / 4).softmax(-1), (s / 4).log_softmax(-1)
+        kl = sum(p[i] * (p[i].log() - log_q[i]) for i in range(len(p)) if p[i] > 0)
+        total = total + 16 * kl - s.log_softmax(-1)[y]
+    (total / len(labels)).backward()
+    torch.testing.assert_close(loss, total.detach() / len(labels), rtol=1e-12, atol=0)
+    torch.testing.assert_close(student.grad, copy.grad, rtol=1e-12, atol=1e-14)
+    assert student.grad.isfinite().all()
+
+
+def test_logits_that_are_no_distribution_give_nan():
+    student, teacher, labels = logits()
+    for value in (math.inf, math.nan):
+        teacher[1, 2] = value
+        assert kd_loss(student, teacher, labels).isnan()
+    teacher[1] = -math.inf
+    assert kd_loss(student, teacher, labels).isnan()
+
+
 def test_divergence_runs_from_teacher_to_student():
     # temperature 1: teacher (9/10, 1/10), student (1/2, 1/2): KL(teacher || student) = 0.9 ln 1.8 + 0.1 ln 0.2
     loss = kd_loss(

@@ -1,6 +1,9 @@
 """Networks against published parameter counts, a plain loop over steps and layers, and torchvision."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -771,3 +774,42 @@ def test_sizes_may_be_numbers_of_numpy():
     assert net(torch.zeros(2, 1, 16, 16)).shape == (2, 4)
     net.timesteps = np.int64(2)
     assert type(net.timesteps) is int
+
+
+NARROW_SHORTCUT = """
+import torch
+from sastc.models.layers import Conv
+
+torch.manual_seed(0)
+for inputs in (2, 4, 7, 8, 12):
+    conv = Conv(inputs, 8, kernel=1, stride=2)
+    exact = Conv(inputs, 8, kernel=1, stride=2).double()
+    exact.load_state_dict({name: value.double() for name, value in conv.state_dict().items()})
+    conv = conv.to(memory_format=torch.channels_last)
+    x = torch.randn(8, inputs, 15, 16)
+    images = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    same = x.double().requires_grad_()
+    out, expected = conv(images), exact(same)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    pairs = (out, expected), (images.grad, same.grad), (conv.weight.grad, exact.weight.grad)
+    for got, wanted in pairs:
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4)
+print("all equal")
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_narrow_shortcuts_on_processors_without_avx512(threads):
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": threads}
+    done = subprocess.run([sys.executable, "-c", NARROW_SHORTCUT], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "all equal\n"), done.stderr
+
+
+def test_a_shortcut_keeps_its_bits_where_it_was_right():
+    conv = Conv(4, 8, kernel=1, stride=2)
+    x = torch.randn(3, 4, 7, 8)
+    assert torch.equal(conv(x), F.conv2d(x, conv.weight, stride=2)), "contiguous"
+    wide = Conv(8, 8, kernel=1, stride=2)
+    x = torch.randn(3, 8, 7, 8).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(wide(x), F.conv2d(x, wide.weight, stride=2)), "8 channels"

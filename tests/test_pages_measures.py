@@ -131,7 +131,7 @@ def test_effects_are_paired_over_seeds(tmp_path):
 
 
 def test_a_field_is_compared_in_every_method(tmp_path):
-    accuracies = {("kd", "fp32"): [80.0, 82.0], ("kd", "bf16"): [81.0, 83.0], ("sastc", "fp32"): [90.0, 92.0]}
+    accuracies = {("kd", "fp32"): [80.0, 82.0], ("kd", "bf16"): [80.99, 83.01], ("sastc", "fp32"): [90.0, 92.0]}
     accuracies["sastc", "bf16"] = [89.0, 93.0]
     configs = []
     for (method, precision), values in accuracies.items():
@@ -141,9 +141,9 @@ def test_a_field_is_compared_in_every_method(tmp_path):
     runs = parts.frame(plan(*configs), tmp_path)
     found = choices.in_every_method(runs, "precision").set_index("switch")
     assert list(found.index) == ["KD, bf16", "SASTC, bf16"]
-    assert list(found.accuracy_mean) == [1.0, 0.0]
+    assert list(found.accuracy_mean) == pytest.approx([1.0, 0.0])
     half = 12.706205 * math.sqrt(2) / math.sqrt(2)  # differences -1 and 1: deviation √2, t(0.975, 1)
-    assert list(found.accuracy_half) == pytest.approx([0.0, half], abs=1e-6)
+    assert list(found.accuracy_half) == pytest.approx([0.01 * half, half], abs=1e-6)
     page = choices.methods_table(runs, "precision")
     assert page.count("<tr>") == 1 + 4
     assert "(better)" in page
@@ -152,7 +152,7 @@ def test_a_field_is_compared_in_every_method(tmp_path):
 
 def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     accuracies = {"kd": {"": [80.0, 82.0], "gamma": [85.0, 85.0], "released": [70.0, 71.0]}}
-    accuracies["sastc"] = {"": [81.0, 85.0], "gamma": [80.0, 80.0], "released": [90.0, math.nan]}
+    accuracies["sastc"] = {"": [81.0, 85.0], "gamma": [79.8, 80.2], "released": [90.0, math.nan]}
     settings = {"": {}, "gamma": {"gamma": 0.3}, "released": {"variant": "released"}}
     configs = []
     for method, of_method in accuracies.items():
@@ -164,7 +164,7 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     runs = parts.frame(plan(*configs), tmp_path)
     found = choices.gains(runs).set_index("switch")
     assert list(found.index) == ["as preset", "gamma = 0.3", "variant = released"]
-    assert list(found.kd_mean) == [2.0, -5.0, 20.0]
+    assert list(found.kd_mean) == pytest.approx([2.0, -5.0, 20.0])
     assert list(found.kd_n) == [2, 2, 1]
     assert list(found.baseline_n) == [0, 0, 0]
     assert found.kd_half.iloc[0] == pytest.approx(12.706205, abs=1e-5)  # differences 1 and 3: deviation √2, t(0.975, 1)
@@ -436,7 +436,10 @@ def test_fisher_summary_and_differences(tmp_path):
     (row,) = fisher.log_differences(values).itertuples()
     assert (row.other, row.mean, row.n) == ("kd", -1.0, 2)
     told = " ".join(fisher.sentences(values))
-    assert "divided by KD's is 0.10 (0.10 to 0.10; n=2: lower)" in told
+    assert "divided by KD's is 0.10 (n=2: cannot say from equal differences)" in told
+    # log₁₀ of 10.1 / 10 is 0.00432: deviation 0.00306 of mean -0.9978, t(0.975, 1) = 12.706
+    differ = values.assign(trace=values.trace * (1 + 0.01 * (values.seed * (values.method == "sastc"))))
+    assert "divided by KD's is 0.10 (0.09 to 0.11; n=2: lower)" in " ".join(fisher.sentences(differ))
     falls = "KD falls (× 0.10; highest after epoch 1); SASTC falls (× 0.01; highest after epoch 1)"
     assert f"From the first epoch to the last of 2: {falls}." in told
     assert "Between the 2 seeds of one method the last trace differs by a factor of up to 1.00." in fisher.spread(

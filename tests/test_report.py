@@ -10,6 +10,7 @@ import pytest
 from sastc import figures, report
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
+from sastc.pages import verdicts
 from sastc.records import Run, run_path, write_json
 
 
@@ -51,12 +52,12 @@ def test_paired_difference_needs_one_run_for_each_seed():
 
 
 def test_baselines_of_two_datasets_are_kept_apart():
-    runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.5])
-    other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.5]).assign(dataset="cifar100")
+    runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.6])
+    other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.6]).assign(dataset="cifar100")
     other = other.assign(teacher=other.teacher.replace("resnet19", "resnet32x4"))
     page = report.differences_table(pd.concat([runs, other]))
-    assert "+15.00 ± 0.00" in page
-    assert "+5.00 ± 0.00" in page
+    assert "+15.05 ± 0.64" in page  # t(0.975, 1) = 12.7062 times 0.05
+    assert "+5.05 ± 0.64" in page
 
 
 @pytest.mark.parametrize(
@@ -68,10 +69,38 @@ def test_baselines_of_two_datasets_are_kept_apart():
         ((1.0, 1.0, 3), "not distinguishable"),
         ((9.0, math.nan, 1), "cannot say from one seed"),
         ((math.nan, math.nan, 0), "not run"),
+        ((0.28, 0.0, 2), "cannot say from equal differences"),
+        ((0.28, math.nan, 2), "cannot say from equal differences"),
+        ((0.0, 0.0, 3), "cannot say from equal differences"),
+        ((math.nan, 1.0, 3), "cannot say from equal differences"),
     ],
 )
 def test_judge_says_no_more_than_the_interval_allows(numbers, words):
     assert report.judge(*numbers) == words
+
+
+@pytest.mark.parametrize(
+    ("kd", "sastc", "gap"),
+    [
+        ([70.0, 71.27, 72.0], [70.1, 71.37, 72.1], "+0.10"),  # their deviation is 8e-15, not 0
+        ([70.0, 71.27, 72.0], [70.0, 71.27, 72.0], "+0.00"),
+        ([70.0, 71.0], list(np.float32([70.1, 71.1]).astype(float)), "+0.10"),
+    ],
+)
+def test_equal_differences_have_no_interval(kd, sastc, gap):
+    runs = table(kd=kd, sastc=sastc)
+    mean, half, n = report.paired_difference(runs, "sastc", "kd")
+    assert (round(mean, 4), n) == (float(gap), len(kd))
+    assert math.isnan(half)
+    claim = verdicts.Claim("", "", "", verdicts.pairs(runs, "sastc", "kd"), papers_data=True)
+    assert verdicts.verdict(claim) == ("cannot say", "too few intervals")
+    assert f'{gap}</span> <span class="seeds">n={n}: {report.NO_INTERVAL}' in report.differences_table(runs)
+    assert f"from seeds that do not differ against KD ({gap} points)" in report.held_up(runs)
+
+
+def test_small_differences_that_differ_have_an_interval():
+    runs = table(kd=[70.0, 71.0], sastc=[70.01, 71.02])  # one image of 10,000 apart
+    assert report.paired_difference(runs, "sastc", "kd")[1] == pytest.approx(12.7062 * 0.005, rel=1e-4)
 
 
 def test_mean_and_deviation():
@@ -101,8 +130,8 @@ def test_cells_link_runs_and_show_dashes_with_their_command():
 
 
 def test_differences_are_signed_and_judged():
-    page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[95.0, 95.5]))
-    assert "−1.00 ± 0.00" in page
+    page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[94.99, 95.51]))
+    assert "−1.00 ± 0.13" in page
     assert "n=2: worse" in page
     assert "not run" in page, "feature KD"
     data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
@@ -238,14 +267,14 @@ def test_held_up_says_what_intervals_allow():
 
 def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
     first = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
-    second = table(baseline=[90.0, 90.2], kd=[80.1, 80.2], sastc=[80.0, 80.2]).assign(student="resnet18")
+    second = table(baseline=[90.0, 90.2], kd=[80.1, 80.2], sastc=[80.0, 80.25]).assign(student="resnet18")
     second = pd.concat([second, second.assign(timesteps=3)])
     once = table(sastc=[70.0]).assign(student="wrn16_2")
     experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
     told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
     assert told["held_up"] == (
         "In 3 combinations of networks and T, each with several seeds, SASTC is against the baseline worse in 2, "
-        "better in 1 (−10.00 to +3.90 points); against KD not distinguishable in 3 (−0.05 to +0.00 points)."
+        "better in 1 (−9.98 to +3.90 points); against KD not distinguishable in 3 (−0.02 to +0.00 points)."
     )
     page = told["results_short"]
     assert (

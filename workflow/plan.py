@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from sastc.closing import retired
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of
@@ -66,7 +67,9 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 continue
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:
-                runs = [config for config in runs if Run(run_path(config, results)).complete]
+                recorded = {config.name: Run(run_path(config, results)) for config in runs}
+                old = retired(list(recorded.values()))
+                runs = [c for c in runs if (run := recorded[c.name]).complete and run.path not in old]
             for config in runs:
                 job = training(config, paths)
                 if shown != scale:

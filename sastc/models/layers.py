@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -74,6 +75,10 @@ class Conv(nn.Conv2d):
     On a map of one pixel only the kernel's centre meets the image, so only that is computed: the same function. Torch
     computes the rest too, and in bf16 with stride 2 on the CPU oneDNN leaves the gradients of the other weights as they
     lay in memory, which makes weights random or NaN.
+
+    A 1x1 convolution with a stride and fewer than 8 input channels, in fp32 and channels last, sees the pixels that it
+    reads alone, with stride 1: the same function. On processors without AVX-512 oneDNN writes past its buffer there,
+    which ends the process or, with several threads, gives wrong gradients.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False):
@@ -82,9 +87,17 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H', W')."""
         if x.shape[-2:] != (1, 1):
-            return super().forward(x)
+            if not self._overruns(x):  # elsewhere the order of the sums, and so the last bit, stays what it was
+                return super().forward(x)
+            step = self.stride[0]
+            return F.conv2d(x[..., ::step, ::step], self.weight, self.bias)
         centre = slice(self.kernel_size[0] // 2, self.kernel_size[0] // 2 + 1)
         return F.conv2d(x, self.weight[..., centre, centre], self.bias)
+
+    def _overruns(self, x: Tensor) -> bool:
+        narrow = self.kernel_size == (1, 1) and self.stride != (1, 1) and self.in_channels < 8
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return narrow and plain and (x.stride(1) == 1 or self.weight.stride(-1) > 1)  # either asks for channels last
 
 
 class PerStep(nn.Sequential):

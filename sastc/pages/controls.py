@@ -207,8 +207,7 @@ def beside_chance(values: pd.Series, chance: float) -> tuple[float, float, int]:
     """A share over seeds less chance, half its 95 % interval (``nan`` where all seeds have the same share), and n."""
     ones = pd.DataFrame({"seed": range(len(values)), "a": values.to_numpy(), "b": chance})
     long = ones.melt("seed", var_name="method", value_name="accuracy").assign(complete=True)
-    mean, half, n = report.paired_difference(long, "a", "b")
-    return mean, half if values.nunique() > 1 else np.nan, n
+    return report.paired_difference(long, "a", "b")
 
 
 def _judged(values: pd.Series, chance: float) -> tuple[str, str]:
@@ -250,7 +249,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     for row in changes_of_accuracy(runs).itertuples():
         says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
         if row.Index in REPLACED and row.accuracy_n:
-            width = f" ± {row.accuracy_half:.2f}" if row.accuracy_n > 1 else ""
+            width = f" ± {row.accuracy_half:.2f}" if row.accuracy_half > 0 else ""
             name = row.Index.replace("cka", "CKA")
             out.append(
                 f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)}{width} points "
@@ -281,8 +280,9 @@ def answer(runs: pd.DataFrame) -> str:
         gain, half, n = -row.accuracy_mean, row.accuracy_half, int(row.accuracy_n)
         if n > 1:
             side = "above" if gain > 0 else "below"
-            judged = ": not distinguishable" if abs(gain) <= half else ""
-            told.append(f"{abs(gain):.2f} ± {half:.2f} points {side} {REPLACED[row.Index]} ({n} seeds{judged})")
+            says, width = report.judge(gain, half, n), f" ± {half:.2f}" if half > 0 else ""
+            judged = f": {says}" if says not in ("better", "worse") else ""
+            told.append(f"{abs(gain):.2f}{width} points {side} {REPLACED[row.Index]} ({n} seeds{judged})")
         else:
             (once if n else missing).append(f"{row.Index} {signed(gain)}" if n else row.Index)
     out = [f"Attention {settles}; it is on the one most alike by CKA in {like}; chance is {100 * chance:.0f} %."]

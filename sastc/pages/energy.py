@@ -219,10 +219,10 @@ def sentences(counted: pd.DataFrame) -> Sequence[str]:
     if len(kd):
         each = "; ".join(f"T={g.timesteps}: {g['mean']:+.1f} % ({g.n} seed{'s' * (g.n > 1)})" for _, g in kd.iterrows())
         out.append(f"SASTC's energy relative to KD's at equal T, {each}.".replace("-", "−"))
-        known, paper = kd[kd.n > 1], same_step_costs().sastc_over_kd
+        known, paper = kd[kd.half > 0], same_step_costs().sastc_over_kd
         more = int((known["mean"] - known.half > 0).sum())
         judged = f"The interval over seeds lies above zero in {more} of {len(known)} cases" if len(known) else (
-            "No case has more than one seed"
+            "No case has seeds that differ"
         )  # fmt: skip
         out.append(
             f"{judged}; in the paper's table SASTC takes {paper.min():.2f} to {paper.max():.2f} times KD's energy."

@@ -194,7 +194,9 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             pairs.append((what, *sees))
         for what, mean, half, n in pairs:
             if n:
-                width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
+                width = (
+                    f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if half > 0 else ""
+                )
                 seeds = f"{n} seed{'s' * (n > 1)}"
                 verdict = report.judge(mean, half, n)
                 found.append(f"{LABELS[student]}: {what} {parts.signed(mean)} points, {seeds}{width}: {verdict}.")

@@ -107,7 +107,7 @@ def sentences(values: pd.DataFrame) -> list[str]:
     verdicts = {"better": "lower", "worse": "higher"}
     for row in log_differences(values).itertuples():
         says = report.judge(-row.mean, row.half, row.n)
-        width = f"{10 ** (row.mean - row.half):.2f} to {10 ** (row.mean + row.half):.2f}; " if row.n > 1 else ""
+        width = f"{10 ** (row.mean - row.half):.2f} to {10 ** (row.mean + row.half):.2f}; " if row.half > 0 else ""
         out.append(
             f"SASTC's trace divided by {LABELS[row.other]}'s is {10**row.mean:.2f} ({width}n={row.n}: "
             f"{verdicts.get(says, says)})."

@@ -121,7 +121,7 @@ def bars(panels: list[Panel]) -> Figure:
             x = rows.snn_layer + (a - (panel.teachers + 1) / 2) * width
             hatch = ["", "//", "..", "xx", "--"][(a - 1) % 5]
             look = dict(color=series(a - 1)["color"], hatch=hatch, edgecolor="white", label=f"teacher layer {a}")
-            axis.bar(x, rows.minus_kd, 0.92 * width, yerr=rows.half.where(rows.n > 1), capsize=2, **look)
+            axis.bar(x, rows.minus_kd, 0.92 * width, yerr=rows.half, capsize=2, **look)
         axis.axhline(0, color=COLOURS["kd"], label="KD")
         sastc = data[data.snn_layer == 0].minus_kd.iloc[0]
         if np.isfinite(sastc):
@@ -140,9 +140,9 @@ def sentences(panel: Panel) -> list[str]:
     run = pairs[pairs.n > 0]
     if run.empty:
         return [f"{panel.title} is not run."]
-    known = run[run.n > 1]
+    known = run[run.half > 0]
     hurt = known[known.judgement == "worse"]
-    certain = f"the 95 % interval of {len(hurt)} of {len(known)} lies below zero" if len(known) else "one seed each"
+    certain = f"the 95 % interval of {len(hurt)} of {len(known)} lies below zero" if len(known) else "no intervals"
     lines = [
         f"{panel.title}: {int((run.minus_kd < 0).sum())} of {len(run)} pairs are below KD, from "
         f"{parts.signed(run.minus_kd.min())} to {parts.signed(run.minus_kd.max())} points ({certain})."

@@ -90,7 +90,7 @@ def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
 
 def place(plan: Experiment, results: str | Path = "results") -> str:
     """What a caption says of our runs: their data, as the runs name them, and the scale."""
-    done = [run for config in plan.runs if (run := Run(run_path(config, results))).complete]
+    done = [run for run in report.runs_of(plan, results) if run.complete]
     names = dict.fromkeys(run.provenance["data"]["name"] for run in done)
     return f"Ours: {' and '.join(names)}, {plan.scale} scale." if names else "Ours: not run."
 
@@ -132,11 +132,13 @@ def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     first: dict[str, RunConfig] = {}
-    for config in plan.runs:
-        run = Run(run_path(config, results))
-        row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if run.complete else {})
+    runs = [Run(run_path(config, results)) for config in plan.runs]
+    old = report.retired(runs)
+    for config, run in zip(plan.runs, runs, strict=True):
+        complete = run.complete and run.path not in old
+        row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if complete else {})
         row |= {"switch": switch(config, first.setdefault(config.method, config)), "run": run.name, "path": run.path}
-        rows.append(row | {"complete": run.complete, "command": config.command})
+        rows.append(row | {"complete": complete, "command": config.command})
     return pd.DataFrame(rows)
 
 

@@ -237,14 +237,14 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
     run = gaps[gaps.n > 0]
     if run.empty:
         return [f"{panel.title} is not run."]
-    open_ended = int((run.n == 1).sum())
+    open_ended, equal = int((run.n == 1).sum()), int((run.judgement == report.NO_INTERVAL).sum())
     counts = run.judgement.value_counts()
     words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
     judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
     single = f"{open_ended} of {len(run)} differences rest on one seed, from which nothing can be said"
-    lines.append(
-        "SASTC minus each other method: " + "; ".join(filter(None, (judged, single if open_ended else ""))) + "."
-    )
+    same = f"{equal} of {len(run)} are the same in every seed, which gives no interval"
+    told = filter(None, (judged, single if open_ended else "", same if equal else ""))
+    lines.append("SASTC minus each other method: " + "; ".join(told) + ".")
     return [f"{panel.title}: {lines[0]}", *lines[1:]]
 
 
