@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 SOURCE = Path(__file__).with_name("lif.cpp")
@@ -32,8 +33,8 @@ class _Options(ctypes.Structure):
 
 
 def folder() -> Path:
-    """Where the built library is kept: ``sastc`` in the user's cache folder; a few hundred kB at most."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sastc"
+    """Where the built library is kept, beside decoded data: $SASTC_CACHE, else the user's cache folder; 50 kB."""
+    return Path(os.environ.get("SASTC_CACHE") or user_cache_path("sastc", appauthor=False)).expanduser()
 
 
 @functools.cache
@@ -50,7 +51,7 @@ def library() -> ctypes.CDLL | None:
                 subprocess.run(command, check=True, capture_output=True)
                 os.replace(made, built)
         return ctypes.CDLL(str(built))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: no home folder
         return None
 
 
