@@ -28,7 +28,7 @@ from sastc.records import Run, run_path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from forkserver import GPUS, SERVER
-from plan import Job, make_plan, progress
+from plan import Job, make_plan, progress, write_digests
 
 ROOT = Path(__file__).parents[1]
 SITE = "results/site/_build/html/index.html"
@@ -212,6 +212,7 @@ def main() -> int:
             os.environ[GPUS] = ",".join(f"cuda:{slot % count}" for slot in range(options.gpus))
     if count := stop_leftovers():
         print(f"stopped {count} processes that an interrupted run had left")
+    write_digests(jobs)
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
     if options.dry_run:
         much = [] if options.verbose else ["--quiet", "rules"]
