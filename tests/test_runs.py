@@ -144,8 +144,8 @@ def site(tmp_path_factory):
     teacher = find_run(chosen[0].provenance["teacher"]["run"], SLIM)
     chosen += [teacher] if teacher.name not in {run.name for run in chosen} else []
     runs.write_runs(site, chosen, repository=URL)
-    for name in ("all-runs.js", "custom.css"):
-        shutil.copy(ROOT / "book/_static" / name, site / "_static" / name)
+    for name in ("_ext/all-runs.js", "_static/custom.css"):
+        shutil.copy(ROOT / "book" / name, site / "_static")
     (site / "_static/run.js").write_text(runs.viewer())
     colours = ":root{--pst-color-text-base:#111;--pst-color-background:#fff;--pst-color-text-muted:#555}"
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -181,7 +181,9 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
         assert json.loads(Path(download.value.path()).read_text())["name"] == run.name
         teacher = run.provenance["teacher"]["run"]
         page.get_by_role("link", name=teacher).click()
-        page.wait_for_function("name => document.title.includes('teacher') && location.hash === '#' + name", arg=teacher)
+        page.wait_for_function(
+            "name => document.title.includes('teacher') && location.hash === '#' + name", arg=teacher
+        )
         assert page.locator("table", has_text="Attention: weight").count() == 0
         page.goto(f"{base}/run.html?name={run.name}")
         page.wait_for_selector(".run-viewer dl")
@@ -214,7 +216,7 @@ def test_the_table_filters_sorts_and_is_downloaded(site, browser):
         rows = page.locator("tbody tr:visible")
         assert rows.count() == len(site.runs)
         page.get_by_role("button", name="accuracy (%)").click()
-        shown = [float(row.locator("td").nth(7).inner_text()) for row in rows.all()]
+        shown = [float(row.locator("td").nth(6).inner_text()) for row in rows.all()]
         assert shown == sorted(float(f"{run.metrics['accuracy']:.2f}") for run in site.runs)
         assert page.locator("th[aria-sort=ascending]").inner_text().startswith("accuracy")
         page.get_by_label("method").select_option("SASTC")

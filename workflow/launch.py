@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -143,6 +144,17 @@ def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: 
     print(f"\n{len(failed)} notebooks failed; the others are kept. Full log: {log.relative_to(ROOT)}")
 
 
+def dry_run(options: argparse.Namespace, targets: list[str]) -> int:
+    """Say which notebooks would be made, and how many; all that the engine says with ``--verbose``."""
+    command = snakemake(options, *targets, "--dry-run")
+    if options.verbose:
+        return subprocess.call(command, env=environment())
+    told = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    names = re.findall(rf"^ +output: {re.escape(options.notebooks)}/(.+)\.ipynb$", told.stdout, re.M)
+    print("\n".join([*names, told.stdout[max(told.stdout.rfind("Job stats:"), 0) :]]))
+    return told.returncode
+
+
 def rerun_command(options: argparse.Namespace, job: Job) -> str:
     """Command that makes just one notebook of this launch again."""
     changes = [f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in options.changes.items()]
@@ -215,8 +227,7 @@ def main() -> int:
     write_digests(jobs)
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
     if options.dry_run:
-        much = [] if options.verbose else ["--quiet", "rules"]
-        return subprocess.call(snakemake(options, *targets, "--dry-run", *much), env=environment())
+        return dry_run(options, targets)
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if any((ROOT / ".snakemake" / "locks").glob("*")):  # a killed Snakemake leaves its lock; ours says it is dead
         subprocess.run(snakemake(options, "--unlock"), env=environment(), **quiet)

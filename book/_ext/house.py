@@ -24,7 +24,9 @@ from sastc.figures import WIDTH
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
 PARAMETERS = '<dl>\n<dd><em class="sig-param">'  # Sphinx lays out long signatures as a list without terms
-SVG_LINK = re.compile(r'<a class="download" download="([^"]+\.svg)" href="data:image/svg\+xml;base64,[^"]+">(.*?)</a>', re.S)
+SVG_LINK = re.compile(
+    r'<a class="download" download="([^"]+\.svg)" href="data:image/svg\+xml;base64,[^"]+">(.*?)</a>', re.S
+)
 RUN_PAGES = ("runs/combination/", "runs/teacher/")
 MATHJAX = ("tex-chtml.js", "a11y", "input", "sre", "ui")  # what the one build that pages use may load, and its fonts
 FIGURE = re.compile(r'<figure class="drawing" id="(fig-[^"]+)"')
@@ -149,5 +151,4 @@ def setup(app):
     app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", finish, priority=600)
     app.connect("build-finished", keep_one_mathjax, priority=900)
-    app.add_js_file("figures.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -142,8 +143,8 @@ def write_runs(site: Path, runs: Iterable[Run], pages: Iterable[str] = (), repos
 
 # The table
 
-COLUMNS = ("data", "scale", "student & teacher", "method", "T", "seed", "settings", "accuracy (%)", "STM",
-           "energy (nJ)", "commit", "run")  # fmt: skip
+COLUMNS = ("run", "data", "scale", "student & teacher", "method", "T", "seed", "accuracy (%)", "STM", "energy (nJ)",
+           "settings", "commit")  # fmt: skip
 FILTERS = ("data", "scale", "student & teacher", "method", "T", "seed")
 
 
@@ -165,14 +166,14 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
         notebook = f' <a href="{page_of(run.name)}.html">notebook</a>' if page_of(run.name) in pages else ""
         cells = [
             provenance["data"]["name"], config.scale, pair, LABELS[config.method],
-            str(config.timesteps) if config.takes_steps else "–", str(config.seed), changed,
+            str(config.timesteps) if config.takes_steps else "–", str(config.seed),
             f"{metrics['accuracy']:.2f}", "–" if stm is None else f"{stm:.3f}",
-            "–" if energy is None else f"{energy:,.0f}",
+            "–" if energy is None else f"{energy:,.0f}", changed,
         ]  # fmt: skip
         told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         name = run.name.rsplit("-", 1)[-1]
         viewer = f'<a href="run.html#{run.name}" title="{run.name}" aria-label="run {run.name}">{name}</a>'
-        rows.append(f"<tr>{told}<td>{link}{mark}</td><td>{viewer}{notebook}</td></tr>")
+        rows.append(f'<tr><th scope="row">{viewer}{notebook}</th>{told}<td>{link}{mark}</td></tr>')
     heads = "".join(
         f'<th scope="col"{" data-filter" if column in FILTERS else ""}>{html.escape(column)}</th>' for column in COLUMNS
     )
@@ -203,7 +204,7 @@ class RunsTable(SphinxDirective):
 
 def viewer() -> str:
     """The viewer's script, after the explorer's drawings that it uses."""
-    parts = [ROOT / "sastc" / "explorer" / name for name in ("data.js", "draw.js")] + [ROOT / "book/_static/run.js"]
+    parts = [ROOT / "sastc" / "explorer" / name for name in ("data.js", "draw.js")] + [ROOT / "book/_ext/run.js"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in parts)
     return f'(() => {{\n"use strict";\n{text}\n}})();\n'
 
@@ -229,7 +230,8 @@ def finish(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     static = Path(app.outdir) / "_static"
-    (static / "run.js").write_text(viewer(), encoding="utf-8")
+    (static / "run.js").write_text(viewer(), encoding="utf-8")  # not below book/_static, which every page loads whole
+    shutil.copy(Path(__file__).with_name("all-runs.js"), static)
     url = app.config.html_theme_options.get("repository_url", "")
     write_runs(Path(app.outdir), recorded(), app.env.found_docs, url)
 

@@ -43,7 +43,7 @@ function maps(run) {
   const { student, teacher } = run.layers;
   return Object.entries(MAPS).filter(([name]) => run.maps && run.maps[name]).map(([name, title]) => {
     const shade = shaded(run.maps[name]);
-    const rows = run.maps[name].flatMap((step, t) => step.map((row, s) => [`t = ${t + 1}, ${student[s]}`, ...row.map((v) => shade(v, short(v)))]));
+    const rows = run.maps[name].flatMap((step, t) => step.map((row, s) => [`t = ${t + 1}, ${student[s]}`, ...row.map((v) => shade(v, v >= 1e5 ? v.toExponential(1) : short(v)))]));
     return rowsTable(`${title}, after the last epoch. Rows: time step and student layer; columns: teacher layer.`, ["student layer", ...teacher], rows);
   });
 }
