@@ -29,7 +29,7 @@ from sastc.records import Run, run_path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from forkserver import GPUS, SERVER
-from plan import Job, make_plan, progress, write_digests
+from plan import Job, make_plan, progress, seconds_left, write_digests
 
 ROOT = Path(__file__).parents[1]
 SITE = "results/site/_build/html/index.html"
@@ -110,18 +110,22 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
     """Show progress until the process ends."""
     folders = ROOT / options.notebooks, ROOT / options.results
     done, total = progress(jobs, *folders)
-    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent, {remaining} left{postfix}"
+    begun, start = done, time.monotonic()
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent, {postfix}"
     with tqdm(total=total, initial=done, desc="notebooks", bar_format=layout, mininterval=1, smoothing=0.05) as bar:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=3)  # to look costs a moment of a core
             now, _ = progress(jobs, *folders)
             if now < bar.n:  # a page is deleted before it is drawn anew
+                begun += now - bar.n
                 bar.initial = bar.n = now
             bar.update(now - bar.n)
             ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
             book = "; building the book" * (ready == len(jobs) and options.book and not options.target)
-            bar.set_postfix_str(f" {ready} of {len(jobs)} ready{book}")
+            left = seconds_left(now, total, begun, time.monotonic() - start)
+            left = tqdm.format_interval(left) if left < float("inf") else "?"
+            bar.set_postfix_str(f"{left} left,  {ready} of {len(jobs)} ready{book}")
 
 
 def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: float, log: Path) -> None:

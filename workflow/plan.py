@@ -17,7 +17,6 @@ NOTEBOOK_SECONDS = 3.0  # a notebook without its training
 PAGE_SECONDS = {"": 5.0}  # a page of results, by its notebook
 RECORD_SECONDS = 0.01  # more for each recorded run that a page shows
 STEP_SECONDS = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}  # an epoch at T = 2
-BOOK_SECONDS = 90.0  # Sphinx, on one core
 SHOWN = {  # parameters that an executed notebook shows even where they are the default
     "teacher": {"dataset", "teacher", "scale", "seed"},
     "combination": {"dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed"},
@@ -58,8 +57,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
     """All jobs by name, every input before what needs it.
 
     The runs of `scale` are trained. The quick plan also has the pages that an experiment names as `of_record`: what is
-    complete below `results` at another scale is shown, and nothing of it is trained or executed run by run. With `one_page` there is one page
-    for all.
+    complete below `results` at another scale is shown, and nothing of it is trained or executed run by run. With
+    `one_page` there is one page for all.
 
     Raises
     ------
@@ -137,6 +136,14 @@ def training(config: RunConfig, paths: dict[str, str]) -> Job:
     parameters = {name: value for name, value in config.to_dict().items() if name in names} | paths
     needs = (teacher.name,) if teacher else ()
     return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
+
+
+def seconds_left(done: float, total: float, begun: float, elapsed: float) -> float:
+    """Time left by the mean pace since the start, when `begun` was done already; infinite before anything is done.
+
+    The mean, because the last minutes say little: one long training may end, or ten short ones.
+    """
+    return (total - done) * elapsed / (done - begun) if done > begun else float("inf")
 
 
 def progress(jobs: dict[str, Job], folder: Path, results: Path) -> tuple[float, float]:
