@@ -111,7 +111,7 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
     folders = ROOT / options.notebooks, ROOT / options.results
     done, total = progress(jobs, *folders)
     begun, start = done, time.monotonic()
-    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent, {postfix}"
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent{postfix}"
     with tqdm(total=total, initial=done, desc="notebooks", bar_format=layout, mininterval=1, smoothing=0.05) as bar:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
