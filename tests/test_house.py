@@ -153,3 +153,50 @@ def test_what_opens_has_a_name_and_signatures_are_no_lists():
     house.finish(None, "method", "page.html", context, None)
     assert context["generate_toctree_html"]("sidebar").summary["aria-label"]
     assert context["body"].count('<dl role="presentation">') == 1
+
+
+@pytest.mark.browser
+def test_a_finished_page_holds_each_figure_once_and_saves_it_from_there(browser):
+    context = {"body": figure_of("#d55e00")}
+    house.finish(None, "method", "page.html", context, None)
+    assert "base64" not in context["body"]
+    page = browser.new_page(accept_downloads=True)
+    page.set_content(f"<article>{context['body']}</article>")
+    page.add_script_tag(path=ROOT / "book" / "_static" / "figures.js")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    assert download.value.suggested_filename == "lines.svg"
+    text = Path(download.value.path()).read_text()
+    page.close()
+    ElementTree.fromstring(text)
+    assert "#d55e00" in text
+    assert "#000000" in text
+    assert "currentColor" not in text
+
+
+def test_pages_of_runs_are_not_copied_nor_listed_on_every_page():
+    from bs4 import BeautifulSoup
+
+    contents = '<ul><li><a href="every_run.html">x</a><ul><li><a href="combination/a.html">x</a></li>'
+    contents += '<li><a href="../runs/teacher/b.html">x</a></li></ul></li></ul>'
+    buttons = [{"type": "group", "label": "download-buttons", "buttons": []}, {"type": "link", "label": "other"}]
+    context = {"sourcename": "runs/combination/a.ipynb", "header_buttons": buttons}
+    context["generate_toctree_html"] = lambda kind: BeautifulSoup(contents, "html.parser")
+    house.finish(None, "runs/combination/a", "page.html", context, None)
+    assert not context["sourcename"]
+    assert [button["label"] for button in context["header_buttons"]] == ["other"]
+    assert [a["href"] for a in context["generate_toctree_html"]("sidebar").select("a")] == ["every_run.html"]
+    context = {"sourcename": "runs/table2.ipynb"}
+    house.finish(None, "runs/table2", "page.html", context, None)
+    assert context["sourcename"] == "runs/table2.ipynb"
+
+
+def test_one_build_of_mathjax_is_kept(tmp_path):
+    folder = tmp_path / "_static" / "mathjax"
+    for name in ("tex-chtml.js", "tex-svg.js", "node-main.js", "output/chtml/fonts/x.woff", "output/svg/x.js", "sre/x"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    house.keep_one_mathjax(SimpleNamespace(outdir=tmp_path), None)
+    kept = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert kept == {"tex-chtml.js", "output/chtml/fonts/x.woff", "sre/x"}

@@ -295,7 +295,7 @@ def test_settings_may_stand_anywhere_on_the_launchers_command_line(project):
     code, output = project.run("workflow/launch.py", *command)
     assert code == 0, output
     experiment = load_experiment(project.root / "experiments/attention.yaml", "quick", changes)
-    assert all(config.name.replace("-", "_") in output for config in experiment.runs)
+    assert all(config.name in output for config in experiment.runs)
     assert "attention" in output
 
 
@@ -361,7 +361,8 @@ def test_recovered_workflow_made_everything_once(project, site):
     assert {"table2", "table2_slim", "forensics"} < made
     assert not list((notebooks / "failed").glob("*.ipynb"))
     runs = list_runs(project.root / "results")
-    assert {run.name for run in runs} < made
+    assert {run.name for run in runs if run.config.scale == "quick"} < made
+    assert not {run.name for run in runs if run.config.scale != "quick"} & made
     assert all(run.complete for run in runs)
     for path in notebooks.rglob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
@@ -389,7 +390,7 @@ def test_lost_run_is_made_again(project, site):
 def test_pages_of_a_record_that_changes_are_drawn_again(project, site):
     run = next(run for run in list_runs(project.root / "results" / "slim") if run.config.method == "kd")
     command = ("workflow/launch.py", "--no-book", "--dry-run")
-    page = f"combination_{run.name}".replace("-", "_")
+    page = "table2_slim"
     assert page not in project.run(*command)[1]
     metrics = run.path / "metrics.json"
     before, content = metrics.stat().st_mtime, metrics.read_text()
@@ -488,6 +489,8 @@ def test_internal_links_lead_somewhere(site):
                 continue
             path, _, anchor = html.unescape(target).partition("#")
             leads_to = (page.parent / path.split("?")[0]).resolve() if path else page
+            if leads_to.name == "run.html" and anchor:  # the viewer has no anchors: a run's name stands there
+                leads_to, anchor = leads_to.parent / "_static" / "runs" / f"{anchor}.js", ""
             known = anchors.get(leads_to, {anchor}) | {"", "top"}
             if not leads_to.exists() or (unquote(anchor) not in known and not anchor.startswith("explorer?")):
                 missing.add((page.name, target))
@@ -534,6 +537,8 @@ def test_every_kind_of_page_is_accessible(project, site, browser, theme):
         "runs/table2",
         "runs/explorer",
         f"runs/combination/{run.name}",
+        "every_run",
+        "run",
     ]
     faults, found = [], {}
     with served(site) as base:
@@ -621,11 +626,12 @@ def test_dry_run_on_a_cluster_asks_for_a_gpu_for_every_training(project):
     command = ["workflow/launch.py", "--profile", "slurm", "--scale", "paper", "--only", "table3", "--dry-run"]
     code, output = project.run(*command)
     assert code == 0, output
-    assert "combination_imagenet_resnet34_resnet34_sastc" in output
+    assert "combination/imagenet-resnet34-resnet34-sastc" in output
     code, output = project.run(*command, "--verbose")
     assert code == 0, output
     asked = re.findall(r"rule (\w+):(?:.|\n)*?resources: (.+)", output)
-    trainings = [resources for rule, resources in asked if rule.startswith(("teacher_", "combination_"))]
+    trainings = [resources for rule, resources in asked if rule in ("teacher", "student")]
     assert len(trainings) == 6
     assert all("gpu=1" in resources and "runtime=1440" in resources for resources in trainings)
-    assert not any("gpu=1" in resources for rule, resources in asked if rule == "table3_paper")
+    (page,) = [resources for rule, resources in asked if rule == "page"]
+    assert "gpu=1" not in page

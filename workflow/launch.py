@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from sastc.terminal import print_anywhere
 
 sys.path.insert(0, str(Path(__file__).parent))
 from forkserver import GPUS, SERVER
-from plan import Job, make_plan, progress
+from plan import Job, make_plan, progress, seconds_left, write_digests
 
 ROOT = Path(__file__).parents[1]
 SITE = "results/site/_build/html/index.html"
@@ -111,18 +112,22 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
     """Show progress until the process ends."""
     folders = ROOT / options.notebooks, ROOT / options.results
     done, total = progress(jobs, *folders)
-    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent, {remaining} left{postfix}"
+    begun, start = done, time.monotonic()
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent{postfix}"
     with tqdm(total=total, initial=done, desc="notebooks", bar_format=layout, mininterval=1, smoothing=0.05) as bar:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=3)  # to look costs a moment of a core
             now, _ = progress(jobs, *folders)
             if now < bar.n:  # a page is deleted before it is drawn anew
+                begun += now - bar.n
                 bar.initial = bar.n = now
             bar.update(now - bar.n)
             ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
             book = "; building the book" * (ready == len(jobs) and options.book and not options.target)
-            bar.set_postfix_str(f" {ready} of {len(jobs)} ready{book}")
+            left = seconds_left(now, total, begun, time.monotonic() - start)
+            left = tqdm.format_interval(left) if left < float("inf") else "?"
+            bar.set_postfix_str(f"{left} left,  {ready} of {len(jobs)} ready{book}")
 
 
 def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: float, log: Path) -> None:
@@ -143,6 +148,17 @@ def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: 
     elif not failed:
         print("\n".join(log.read_text(errors="replace").splitlines()[-25:]))
     print(f"\n{len(failed)} notebooks failed; the others are kept. Full log: {log.relative_to(ROOT)}")
+
+
+def dry_run(options: argparse.Namespace, targets: list[str]) -> int:
+    """Say which notebooks would be made, and how many; all that the engine says with ``--verbose``."""
+    command = snakemake(options, *targets, "--dry-run")
+    if options.verbose:
+        return subprocess.call(command, env=environment())
+    told = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    names = re.findall(rf"^ +output: {re.escape(options.notebooks)}/(.+)\.ipynb$", told.stdout, re.M)
+    print("\n".join([*names, told.stdout[max(told.stdout.rfind("Job stats:"), 0) :]]))
+    return told.returncode
 
 
 def rerun_command(options: argparse.Namespace, job: Job) -> str:
@@ -218,10 +234,10 @@ def main() -> int:
             os.environ[GPUS] = ",".join(f"cuda:{slot % count}" for slot in range(options.gpus))
     if count := stop_leftovers():
         print(f"stopped {count} processes that an interrupted run had left")
+    write_digests(jobs)
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
     if options.dry_run:
-        much = [] if options.verbose else ["--quiet", "rules"]
-        return subprocess.call(snakemake(options, *targets, "--dry-run", *much), env=environment())
+        return dry_run(options, targets)
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if any((ROOT / ".snakemake" / "locks").glob("*")):  # a killed Snakemake leaves its lock; ours says it is dead
         subprocess.run(snakemake(options, "--unlock"), env=environment(), **quiet)

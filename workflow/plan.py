@@ -1,6 +1,8 @@
 """What the workflow has to do: the notebooks of all experiments at one scale, with their parameters and inputs."""
 
 import dataclasses
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,14 @@ from sastc.closing import retired
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of
-from sastc.records import Run, run_path
+from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
+# Measured on two cores; only their ratios matter for the time left.
+NOTEBOOK_SECONDS = 3.0  # a notebook without its training
+PAGE_SECONDS = {"": 5.0}  # a page of results, by its notebook
+RECORD_SECONDS = 0.01  # more for each recorded run that a page shows
+STEP_SECONDS = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}  # an epoch at T = 2
 SHOWN = {  # parameters that an executed notebook shows even where they are the default
     "teacher": {"dataset", "teacher", "scale", "seed"},
     "combination": {"dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed"},
@@ -27,23 +34,32 @@ class Job:
     parameters: dict[str, Any]
     needs: tuple[str, ...] = ()  # names of the executed notebooks that come first
     config: RunConfig | None = None  # of a training
-    record: tuple[str, ...] = ()  # the file whose change makes a page of a recorded run old
+    record: tuple[str, ...] = ()  # files of recorded runs whose change makes a page old
+
+    @property
+    def digest(self) -> str | None:
+        """File that stands for all of `record`, so that the engine looks at one file and not at hundreds."""
+        if not self.record:
+            return None
+        names = hashlib.sha256("\n".join(self.record).encode()).hexdigest()[:10]  # another set is another file
+        return f"results/.workflow/records/{self.name}-{names}.txt"
 
     @property
     def cost(self) -> float:
-        """Rough work, in steps of a baseline, from which the launcher estimates the time left."""
+        """Seconds of one core, roughly, from which the launcher estimates the time left."""
         if self.config is None:
-            return 1.0
-        factor = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}[self.config.method]
-        return factor * self.config.epochs * (1 if self.config.method == "teacher" else self.config.timesteps / 2)
+            return PAGE_SECONDS.get(self.notebook, PAGE_SECONDS[""]) + RECORD_SECONDS * len(self.record)
+        step = STEP_SECONDS[self.config.method]
+        steps = 1 if self.config.method == "teacher" else self.config.timesteps / 2
+        return NOTEBOOK_SECONDS + step * steps * self.config.epochs
 
 
 def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], results: str, data: str) -> dict[str, Job]:
     """All jobs by name, every input before what needs it.
 
     The runs of `scale` are trained. The quick plan also has the pages that an experiment names as `of_record`: what is
-    complete below `results` at another scale is shown, and nothing of it is trained. With `one_page` there is one page
-    for all.
+    complete below `results` at another scale is shown, and nothing of it is trained or executed run by run. With
+    `one_page` there is one page for all.
 
     Raises
     ------
@@ -71,31 +87,42 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 old = retired(list(recorded.values()))
                 runs = [c for c in runs if (run := recorded[c.name]).complete and run.path not in old]
             for config in runs:
-                job = training(config, paths)
-                if shown != scale:
-                    title, metrics = (
-                        title_of(config, data_name(config, results)),
-                        run_path(config, results) / "metrics.json",
-                    )
-                    # As recorded, whatever images are at hand: below its folder there are none.
-                    shown_data = job.parameters | {"data": str(metrics.parent)}
-                    job = dataclasses.replace(job, needs=(), title=title, record=(str(metrics),), parameters=shown_data)
-                jobs.setdefault(config.name, job)
+                if shown == scale:
+                    jobs.setdefault(config.name, training(config, paths))
             if runs or (shown == scale and not experiment.needs_runs):
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
                 parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
-                needs = tuple(config.name for config in runs)
+                needs = tuple(config.name for config in runs) if shown == scale else ()
+                record = () if needs else tuple(str(run_path(config, results) / "metrics.json") for config in runs)
                 if shown != scale and experiment.one_page:
                     own = jobs.pop(path.stem)  # it comes after what it needs
-                    jobs[path.stem] = dataclasses.replace(own, needs=own.needs + needs)
+                    jobs[path.stem] = dataclasses.replace(own, record=own.record + record)
                     continue
                 place = f" ({data_name(runs[0], results)}, {shown})" if shown != "quick" and runs else ""
                 title = experiment.title + place
-                jobs[name] = Job(experiment.notebook, name, title, parameters, needs)
+                jobs[name] = Job(experiment.notebook, name, title, parameters, needs, record=record)
     for name in only:
         if not any(job.parameters.get("experiment") == name for job in jobs.values()):
             raise ConfigError(f"{name} has no runs at scale {scale}: experiments/{name}.yaml lists none")
     return jobs
+
+
+def write_digests(jobs: dict[str, Job]) -> None:
+    """Bring the files up to date that stand for recorded runs; each is as old as the newest run that it stands for."""
+    found: dict[str, tuple[str, int]] = {}
+    for job in jobs.values():
+        if job.digest is None:
+            continue
+        for path in job.record:
+            if path not in found:
+                found[path] = sha256(ROOT / path), (ROOT / path).stat().st_mtime_ns
+        digest = ROOT / job.digest
+        digest.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{found[path][0]} {path}\n" for path in job.record)
+        if not digest.exists() or digest.read_text() != text:
+            digest.write_text(text)
+        newest = max(found[path][1] for path in job.record)
+        os.utime(digest, ns=(newest, newest))
 
 
 def data_name(config: RunConfig, results: str) -> str:
@@ -112,6 +139,14 @@ def training(config: RunConfig, paths: dict[str, str]) -> Job:
     parameters = {name: value for name, value in config.to_dict().items() if name in names} | paths
     needs = (teacher.name,) if teacher else ()
     return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
+
+
+def seconds_left(done: float, total: float, begun: float, elapsed: float) -> float:
+    """Time left by the mean pace since the start, when `begun` was done already; infinite before anything is done.
+
+    The mean, because the last minutes say little: one long training may end, or ten short ones.
+    """
+    return (total - done) * elapsed / (done - begun) if done > begun else float("inf")
 
 
 def progress(jobs: dict[str, Job], folder: Path, results: Path) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,11 @@ from sastc.figures import WIDTH
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
 PARAMETERS = '<dl>\n<dd><em class="sig-param">'  # Sphinx lays out long signatures as a list without terms
+SVG_LINK = re.compile(
+    r'<a class="download" download="([^"]+\.svg)" href="data:image/svg\+xml;base64,[^"]+">(.*?)</a>', re.S
+)
+RUN_PAGES = ("runs/combination/", "runs/teacher/")
+MATHJAX = ("tex-chtml.js", "a11y", "input", "sre", "ui")  # what the one build that pages use may load, and its fonts
 FIGURE = re.compile(r'<figure class="drawing" id="(fig-[^"]+)"')
 
 
@@ -60,6 +66,9 @@ def name_what_opens(context):
         contents = make(*arguments, **options)
         for summary in contents.select("summary") if hasattr(contents, "select") else ():
             summary["aria-label"] = "Pages of this part"
+        for link in contents.select("a") if hasattr(contents, "select") else ():
+            if any(folder in "runs/" + link.get("href", "") for folder in RUN_PAGES):
+                link.find_parent("li").decompose()  # hundreds on every page; the table of all runs leads there
         return contents
 
     context["generate_toctree_html"] = named
@@ -89,9 +98,13 @@ def finish(app, pagename, templatename, context, doctree):
     if "body" in context:
         seen: Counter = Counter()
         body = context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">'))
-        context["body"] = FIGURE.sub(lambda match: numbered(match, seen), IMAGE.sub(drawing, body))
+        body = FIGURE.sub(lambda match: numbered(match, seen), IMAGE.sub(drawing, body))
+        context["body"] = SVG_LINK.sub(r'<button class="download" type="button" data-svg="\1">\2</button>', body)
     if "generate_toctree_html" in context:
         name_what_opens(context)
+    if pagename.startswith(RUN_PAGES):
+        context["sourcename"] = ""  # its notebook is not copied: it lies below results/notebooks
+        context["header_buttons"] = [b for b in context.get("header_buttons", []) if not _downloads(b)]
     if source := source_of(pagename):
         for button in context.get("header_buttons", []):
             for entry in button.get("buttons", [button]):
@@ -99,9 +112,21 @@ def finish(app, pagename, templatename, context, doctree):
                     entry["url"] = entry["url"].replace(f"book/{pagename}.ipynb", f"notebooks/{source}")
 
 
+def _downloads(button: dict) -> bool:
+    return "download" in button.get("label", "")
+
+
+def keep_one_mathjax(app, exception):
+    """Of MathJax's builds, delete those that no page loads: two thirds of its bytes."""
+    folder = Path(app.outdir) / "_static" / "mathjax"
+    others = [path for path in folder.glob("*") if path.name not in (*MATHJAX, "output")]
+    for path in [*others, *folder.glob("output/svg*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def leave_out_of_search(app, doctree):
     """Pages of single runs, which have one text and differ in numbers, would stand before all others in a search."""
-    if app.env.docname.startswith(("runs/combination/", "runs/teacher/")):
+    if app.env.docname.startswith(RUN_PAGES):
         app.env.metadata[app.env.docname]["nosearch"] = True
 
 
@@ -125,4 +150,5 @@ def setup(app):
     app.connect("config-inited", substitutions)
     app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", finish, priority=600)
+    app.connect("build-finished", keep_one_mathjax, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

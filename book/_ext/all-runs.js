@@ -1,0 +1,75 @@
+// The table of all runs: filters, sorting, downloads. Without this script the whole table is shown.
+
+(() => {
+  "use strict";
+  const box = document.querySelector(".all-runs");
+  const body = box.querySelector("tbody");
+  const heads = [...box.querySelectorAll("thead th")];
+  const names = heads.map((head) => head.textContent);
+  const rows = [...body.rows].map((row) => ({ row, words: [...row.cells].map((cell) => cell.textContent.trim()), name: row.querySelector("a[href^='run.html']").title }));
+  const order = new Intl.Collator("en", { numeric: true });
+  const value = (words) => (words === "–" || words === "" ? null : words.replace(/(\d),(?=\d{3})/g, "$1"));
+  const make = (tag, attributes, ...children) => {
+    const element = Object.assign(document.createElement(tag), attributes);
+    element.append(...children);
+    return element;
+  };
+
+  const selects = heads.flatMap((head, i) => {
+    if (!head.hasAttribute("data-filter")) return [];
+    const values = [...new Set(rows.map((r) => r.words[i]))].sort(order.compare);
+    const select = make("select", { onchange: show }, make("option", { value: "" }, "all"), ...values.map((v) => make("option", { value: v }, v)));
+    return [{ i, select, label: make("label", {}, names[i], " ", select) }];
+  });
+  const words = make("input", { type: "search", oninput: show, placeholder: "beta=1, a hash, with changes" });
+  const count = make("p", { className: "count" });
+  count.setAttribute("role", "status");
+  const button = (label, click) => make("button", { type: "button", onclick: click }, label);
+  const bar = make("div", { className: "filters" }, ...selects.map((s) => s.label), make("label", {}, "setting, name or commit ", words));
+  box.prepend(bar, count, make("p", {}, "Download what is shown: ", button("CSV", csv), " ", button("JSON", json)));
+
+  heads.forEach((head, i) => {
+    const sorter = button(names[i], () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((h) => h.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      rows.sort((a, b) => {
+        const [x, y] = [value(a.words[i]), value(b.words[i])];
+        if (x === null || y === null) return (x === null) - (y === null); // what is none comes last
+        return (down ? -1 : 1) * (Number.isNaN(Number(x) - Number(y)) ? order.compare(x, y) : Number(x) - Number(y));
+      });
+      body.append(...rows.map((r) => r.row));
+    });
+    head.replaceChildren(sorter);
+  });
+
+  function show() {
+    const wanted = words.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+    let shown = 0;
+    for (const r of rows) {
+      const text = `${r.words.join(" ")} ${r.name}`.toLowerCase();
+      const fits = selects.every(({ i, select }) => !select.value || r.words[i] === select.value) && wanted.every((w) => text.includes(w));
+      r.row.hidden = !fits;
+      shown += fits;
+    }
+    count.textContent = `${shown} of ${rows.length} runs`;
+  }
+
+  const chosen = () => rows.filter((r) => !r.row.hidden).map((r) => Object.fromEntries(names.map((n, i) => {
+    const v = n === "run" ? r.name : value(r.words[i]);
+    return [n, v !== null && i !== names.indexOf("commit") && v !== "" && !Number.isNaN(Number(v)) ? Number(v) : v];
+  })));
+  function save(name, type, content) {
+    const url = URL.createObjectURL(new Blob([content], { type }));
+    make("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  }
+  function csv() {
+    const quoted = (v) => (/[",\n]/.test(v ?? "") ? `"${String(v).replaceAll('"', '""')}"` : v ?? "");
+    save("runs.csv", "text/csv", [names, ...chosen().map((r) => names.map((n) => r[n]))].map((row) => `${row.map(quoted).join(",")}\n`).join(""));
+  }
+  function json() {
+    save("runs.json", "application/json", JSON.stringify(chosen(), null, 1));
+  }
+  show();
+})();
