@@ -14,7 +14,7 @@ import pytest
 from browsing import closed_context, served, violations
 
 from sastc.config import RunConfig, parse_arguments
-from sastc.records import Run, find_run, list_runs, write_json
+from sastc.records import Run, find_run, list_runs, seal, write_json
 
 ROOT = Path(__file__).parents[1]
 SLIM = ROOT / "results" / "slim"
@@ -90,6 +90,7 @@ def test_a_run_of_many_epochs_and_classes_fits(tmp_path):
     (run.path / "history.csv").write_text("\n".join([head, *lines]) + "\n")
     arrays = run.measures | {"class_names": np.array([f"class {c}" for c in range(1000)])}
     np.savez_compressed(run.path / "measures.npz", **arrays | {"confusion": np.zeros((1000, 1000), int)})
+    seal(run.path)
     found, size = packed(run)
     assert size <= runs.LARGEST
     assert len(found["history"]["epoch"]) > 50
