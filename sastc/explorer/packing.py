@@ -77,10 +77,9 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
         "probe": config.probe_batches * config.batch_size,
         "arrays": {},
     }
-    try:
-        measures = run.measures
-    except FileNotFoundError:
+    if not run.has("measures.npz"):  # before the first epoch
         return packed
+    measures = run.measures
     attention = measures["attention"]  # (E, T, S, A)
     low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
     packed |= {
