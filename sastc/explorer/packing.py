@@ -165,5 +165,9 @@ def _accuracy(run: Run) -> list[float]:
     """Test accuracy of every epoch so far, in percent; none where the history is missing."""
     try:
         return [round(float(v), 2) for v in run.history["test_accuracy"] if math.isfinite(v)]
-    except (FileNotFoundError, RunError, KeyError):
+    except KeyError:
+        return []
+    except RunError:
+        if run.complete and run.sums is not None:  # damaged, and not believed
+            raise
         return []
