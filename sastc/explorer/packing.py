@@ -77,10 +77,9 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
         "probe": config.probe_batches * config.batch_size,
         "arrays": {},
     }
-    try:
-        measures = run.measures
-    except FileNotFoundError:
+    if not run.has("measures.npz"):  # before the first epoch
         return packed
+    measures = run.measures
     attention = measures["attention"]  # (E, T, S, A)
     low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
     packed |= {
@@ -166,5 +165,9 @@ def _accuracy(run: Run) -> list[float]:
     """Test accuracy of every epoch so far, in percent; none where the history is missing."""
     try:
         return [round(float(v), 2) for v in run.history["test_accuracy"] if math.isfinite(v)]
-    except (FileNotFoundError, RunError, KeyError):
+    except KeyError:
+        return []
+    except RunError:
+        if run.complete and run.sums is not None:  # damaged, and not believed
+            raise
         return []
