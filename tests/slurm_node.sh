@@ -20,15 +20,16 @@ stop() { # newest first: the database outlives what writes to it
         pid=$(cat "$folder/$name.pid" 2>/dev/null) || continue
         if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "$name" ]]; then # not another process that got its number
             kill "$pid"
-            until_true "$name ends" eval "! kill -0 $pid 2>/dev/null || grep -q 'State:.*Z' /proc/$pid/status"
+            until_true "$name ends" "! kill -0 $pid || grep -q 'State:.*Z' /proc/$pid/status"
         fi
         rm -f "$folder/$name.pid"
     done
 }
 
 until_true() { # what it waits for, a command
-    for _ in {1..300}; do if "${@:2}" >/dev/null 2>&1; then return; fi; sleep 0.1; done
-    echo "$0: $1: not within 30 s; see $folder/log" >&2
+    local end=$((SECONDS + 60))
+    while ((SECONDS < end)); do if timeout 5 bash -c "$2" >/dev/null 2>&1; then return; fi; sleep 0.1; done
+    echo "$0: $1: not within a minute; see $folder/log" >&2
     return 1
 }
 
@@ -84,6 +85,7 @@ if [[ $accounting ]]; then
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$database
+AccountingStoragePass=$folder/munge.socket
 JobAcctGatherType=jobacct_gather/none
 END
     (umask 077 && cat >"$folder/slurmdbd.conf") <<END
@@ -92,7 +94,7 @@ DbdAddr=127.0.0.1
 DbdPort=$database
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=$folder/munge.socket
+AuthInfo=socket=$folder/munge.socket
 StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
 StoragePort=$storage
@@ -106,14 +108,14 @@ END
     mariadbd --no-defaults --user=root --datadir="$folder/database" --socket="$folder/database.socket" \
         --bind-address=127.0.0.1 --port="$storage" --skip-name-resolve --pid-file="$folder/mariadbd.pid" \
         --init-file="$folder/database.sql" >>"$folder/log/mariadb" 2>&1 &
-    until_true "the database answers" mariadb --no-defaults --host=127.0.0.1 --port="$storage" --user=slurm -e ""
+    until_true "the database answers" \
+        "mariadb --no-defaults --host=127.0.0.1 --port=$storage --user=slurm --execute='SELECT 1'"
     slurmdbd
-    until_true "slurmdbd answers" sacctmgr --noheader show cluster
-    until_true "the cluster has a name" eval \
-        "sacctmgr --noheader show cluster format=cluster | grep -qw one || sacctmgr --immediate add cluster one"
+    until_true "slurmdbd answers" "sacctmgr --noheader show cluster"
+    sacctmgr --immediate add cluster one >/dev/null
     sacctmgr --immediate add account test >/dev/null
     sacctmgr --immediate add user root account=test >/dev/null
 fi
 slurmctld
 slurmd
-until_true "the node is idle" eval "sinfo --noheader --format=%t | grep -qx idle"
+until_true "the node is idle" "sinfo --noheader --format=%t | grep -qx idle"
