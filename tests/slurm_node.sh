@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # A Slurm cluster of one machine, to try the profile on (as root, with Slurm and munge installed; for --accounting also
-# slurmdbd and MariaDB). All files are in FOLDER; nothing of the machine's own Slurm is touched.
+# slurmdbd and MariaDB). All files are in FOLDER but a link, by which jobs that drop SLURM_CONF, as those of Snakemake,
+# find their cluster; a machine with a Slurm of its own is refused.
 #
 #     tests/slurm_node.sh start FOLDER [--accounting]      # starts it anew where it runs already
 #     export SLURM_CONF=FOLDER/slurm.conf                  # then sinfo, sbatch and the launcher use it
 #     tests/slurm_node.sh stop FOLDER
 set -euo pipefail
-usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [[ ${1-} =~ ^(start|stop)$ && -n ${2-} && ${3---accounting} == --accounting ]] || usage
 action=$1 accounting=${3-}
 [[ $EUID == 0 ]] || { echo "$0: must run as root: slurmd starts jobs as their users" >&2; exit 2; }
 mkdir -p "$2/log" "$2/spool"
 folder=$(realpath "$2")
 export SLURM_CONF=$folder/slurm.conf
+link=/run/slurm/conf # where Slurm's commands look after /etc/slurm
 
 stop() { # newest first: the database outlives what writes to it
     [[ ! -e $folder/munged.pid ]] || timeout 20 scancel --user=root 2>/dev/null || true
@@ -24,6 +26,7 @@ stop() { # newest first: the database outlives what writes to it
         fi
         rm -f "$folder/$name.pid"
     done
+    [[ ! $link -ef $folder ]] || rm "$link"
 }
 
 until_true() { # what it waits for, a command
@@ -41,6 +44,7 @@ print(*[s.getsockname()[1] for s in held])' "$1"
 
 stop
 [[ $action == start ]] || exit 0
+[[ ! -e /etc/slurm/slurm.conf && ! -e $link ]] || { echo "$0: this machine has a Slurm of its own" >&2; exit 2; }
 for program in munged slurmctld slurmd ${accounting:+slurmdbd mariadbd}; do
     command -v "$program" >/dev/null || { echo "$0: $program is not installed" >&2; exit 2; }
 done
@@ -118,4 +122,6 @@ END
 fi
 slurmctld
 slurmd
+mkdir -p "$(dirname "$link")"
+ln -sfn "$folder" "$link"
 until_true "the node is idle" "sinfo --noheader --format=%t | grep -qx idle"

@@ -28,6 +28,8 @@ def cluster(request, tmp_path_factory):
     missing = [program for program in PROGRAMS[request.param] if shutil.which(program, path=PATH) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs to be root, and {' '.join(missing) or 'nothing else'}")
+    if Path("/etc/slurm/slurm.conf").exists():
+        pytest.skip("this machine has a Slurm of its own")
     pytest.importorskip("snakemake_executor_plugin_slurm")
     folder = tmp_path_factory.mktemp("slurm")
     environment = {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf"), "accounting": request.param}
