@@ -110,3 +110,27 @@ def test_a_launcher_that_is_stopped_leaves_nothing_unsaid(project, number):
         named = re.search(r"end them: scancel ([\d ]+)", output)[1].split()
         assert named == left != []
         subprocess.run(["scancel", *named], env=project.environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "words"),
+    [
+        ("echo '7 RUNNING rule_a'; echo '9 COMPLETING rule_b'", "  7 RUNNING rule_a\n  end them: scancel 7"),
+        ("true", "Slurm has no jobs left of this launch"),
+        ("echo 'no controller' >&2; exit 1", "jobs 7, 9 still run: no controller\n  see them: squeue --name=u-1"),
+    ],
+)
+def test_jobs_left_are_named_with_the_command_that_ends_them(tmp_path, monkeypatch, squeue, words):
+    """With a squeue that is made up: no Slurm is needed."""
+    monkeypatch.syspath_prepend(NODE.parents[1] / "workflow")
+    import launch
+
+    program, log = tmp_path / "squeue", tmp_path / "log"
+    program.write_text(f'#!/bin/sh\n[ "$2" = --name=u-1 ] || exit 3\n{squeue}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    log.write_text("Building DAG of jobs...\n")
+    assert launch.jobs_left(log) == ""
+    sent = [f"Job {i} has been submitted with SLURM jobid {job} (log: x)." for i, job in enumerate((7, 9))]
+    log.write_text("\n".join(["SLURM run ID: u-1", *sent]))
+    assert words in launch.jobs_left(log)
