@@ -36,15 +36,21 @@ from plan import Job, make_plan, progress, seconds_left, write_digests
 ROOT = Path(__file__).parents[1]
 SITE = "results/site/_build/html/index.html"
 MARK = "SASTC_WORKFLOW"  # in the environment of every process of this checkout's workflow
+SLURM_JOB = "SLURM_JOB_ID"  # set by Slurm in the processes of a job
+CANCEL_SECONDS = 90  # for Snakemake to cancel its jobs: its Slurm plugin gives scancel 60
 
 
 def stop_leftovers() -> int:
-    """Stop processes that a killed workflow of this checkout has left: papermill, kernels; returns how many."""
+    """Stop processes that a killed workflow of this checkout has left: papermill, kernels; returns how many.
+
+    A job of a cluster inherits the mark and may run on this machine: the cluster keeps it, and ends it.
+    """
     mine = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid not in mine and process.environ().get(MARK) == str(ROOT):
+            its = {} if process.pid in mine else process.environ()
+            if its.get(MARK) == str(ROOT) and its.get(SLURM_JOB) == os.environ.get(SLURM_JOB):
                 process.kill()
                 found.append(process)
         except psutil.Error:  # ended meanwhile, or another user's
@@ -128,6 +134,47 @@ def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Nam
             left = seconds_left(now, total, begun, time.monotonic() - start)
             left = tqdm.format_interval(left) if left < float("inf") else "?"
             bar.set_postfix_str(f"{left} left,  {ready} of {len(jobs)} ready{book}")
+
+
+def stop(process: subprocess.Popen, options: argparse.Namespace, log: Path) -> None:
+    """End Snakemake and what it has started here, take its lock away, and name the jobs that a cluster still has."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave the rest behind
+    if options.profile:  # Snakemake cancels the jobs that it has sent; at SIGTERM it would wait until they end
+        print("\nstopping: cancelling the jobs of the cluster", file=sys.stderr, flush=True)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(CANCEL_SECONDS)
+    process.kill()
+    process.wait()
+    stop_leftovers()
+    for lock in (ROOT / ".snakemake" / "locks").glob("*"):  # ours is held: no other Snakemake runs here
+        lock.unlink(missing_ok=True)
+    if message := jobs_left(log):
+        print(message, file=sys.stderr)
+
+
+def jobs_left(log: Path) -> str:
+    """What Slurm still has of the jobs whose sending `log` tells of, and how to end them; "" if nothing was sent."""
+    text = log.read_text(errors="replace")
+    sent = re.findall(r"SLURM jobid '?(\d+)", text)
+    if not sent:
+        return ""
+    (name,) = set(re.findall(r"SLURM run ID: (\S+)", text))  # which all jobs of a launch are named
+    try:
+        command = ["squeue", "--noheader", f"--name={name}", "--format=%A %T %k"]  # id, state, comment: the rule
+        answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        why = (getattr(error, "stderr", None) or str(error)).strip()
+        return (
+            f"Slurm does not say which of its jobs {', '.join(sent)} still run: {why}\n"
+            f"  see them: squeue --name={name}\n  end them: scancel --name={name}"
+        )
+    lines = [line.split() for line in answer.splitlines()]
+    left = {job: f"  {job} {state} {rule}" for job, state, rule in lines if state != "COMPLETING"}
+    if not left:
+        return "Slurm has no jobs left of this launch"
+    return "\n".join(["Slurm still has these jobs:", *left.values(), f"  end them: scancel {' '.join(left)}"])
 
 
 def report_failures(jobs: dict[str, Job], options: argparse.Namespace, started: float, log: Path) -> None:
@@ -251,11 +298,7 @@ def main() -> int:
         try:
             watch(process, chosen, options)
         except KeyboardInterrupt:
-            process.terminate()
-            if options.profile:  # Snakemake cancels the jobs that it has sent
-                process.wait()
-            stop_leftovers()
-            process.wait()
+            stop(process, options, log)
             print("\ninterrupted: the same command goes on from here", file=sys.stderr)
             return 130
     if process.returncode:
