@@ -22,9 +22,12 @@ def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run
 
 def retired(runs: Sequence[Run]) -> set[Path]:
     """Folders of the runs on the JPEG copy of a dataset of which some of `runs` are on the original: never together."""
-    named = [(run, run.config.dataset, run.provenance["data"]["name"]) for run in runs if run.complete]
-    original = {dataset for _, dataset, name in named if COPY not in name}
-    return {run.path for run, dataset, name in named if COPY in name and dataset in original}
+    done = [run for run in runs if run.complete and (run.path / "provenance.json").is_file()]
+    copies = {run.path: COPY in run.provenance.get("data", {}).get("name", "") for run in done}
+    if not any(copies.values()):
+        return set()
+    original = {run.config.dataset for run in done if not copies[run.path]}
+    return {run.path for run in done if copies[run.path] and run.config.dataset in original}
 
 
 def footer(runs: Sequence[Run], command: str) -> str:
