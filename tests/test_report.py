@@ -222,7 +222,9 @@ def test_slim_says_what_it_is(tmp_path):
     held_out = Experiment("x", "x", "x", "slim", (slim(validation=0.2),))
     assert "tested on images held out of the training set" in report.scale_note(held_out, tmp_path)
     copy = Run(run_path(slim(), tmp_path))
-    for name, content in dict(provenance={"data": {"name": "CIFAR-10 (JPEG copy)"}}, metrics={}).items():
+    for name, content in dict(
+        config=slim().to_dict(), provenance={"data": {"name": "CIFAR-10 (JPEG copy)"}}, metrics={}
+    ).items():
         write_json(copy.path / f"{name}.json", content)
     note = report.scale_note(Experiment("x", "x", "x", "slim", (slim(),)), tmp_path)
     assert 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.' in note

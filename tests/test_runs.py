@@ -122,6 +122,7 @@ def test_the_table_marks_changes_links_commits_and_names_notebooks(tmp_path):
     shutil.copytree(source.path, tmp_path / source.name)
     run = Run(tmp_path / source.name)
     write_json(run.path / "provenance.json", run.provenance | {"dirty": True})
+    seal(run.path)
     page = runs.table([run], [runs.page_of(run.name)], URL)
     assert "with changes" in page
     assert f'<a href="{URL}/commit/{run.provenance["commit"]}">{run.provenance["commit"][:10]}</a>' in page
@@ -133,6 +134,7 @@ def test_the_table_marks_changes_links_commits_and_names_notebooks(tmp_path):
     unknown = runs.table([Run(run.path)], [], URL)
     assert "unknown" not in unknown
     write_json(run.path / "provenance.json", run.provenance | {"commit": None})
+    seal(run.path)
     assert "/commit/" not in runs.table([run], [], URL)
 
 

@@ -137,5 +137,5 @@ function load() {
   script.addEventListener("load", () => script.remove());
 }
 
-window.addEventListener("hashchange", () => { load(); window.scrollTo(0, 0); });
+window.addEventListener("hashchange", () => { if (document.getElementById(location.hash.slice(1))) return; load(); window.scrollTo(0, 0); });
 load();
