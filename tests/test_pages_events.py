@@ -270,8 +270,7 @@ def test_table6_of_record_is_what_the_experiment_lists():
         ("nmnist", "fp32", "contiguous")
     }
     recorded = [Run(run_path(config, ROOT / "results")) for config in experiment.runs]
-    recorded = [run for run in recorded if run.complete]
-    assert recorded
+    assert all(run.complete for run in recorded)
     for run in recorded:
         assert run.provenance["data"]["name"] == "N-MNIST (1000 + 100 recordings only)"
         assert run.provenance["dirty"] is False
