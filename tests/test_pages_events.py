@@ -229,7 +229,7 @@ def test_both_readings_of_the_teachers_input_are_compared(of_record):
 
 def test_first_weights_are_compared_apart(of_record):
     words = events.first_weights(of_record)
-    assert "(<code>vggsnn_init=he</code>) the baseline is +3.00 points from itself, 2 seeds" in words
+    assert "(<code>vggsnn_init=he</code>) the baseline changes by +3.00 points, 2 seeds" in words
     assert events.first_weights(events.as_preset(of_record)) == ""
     assert events.first_weights(of_record[:0]) == ""
 

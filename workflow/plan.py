@@ -13,11 +13,11 @@ from sastc.labels import LABELS, title_of
 from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
-# Measured on two cores; only their ratios matter for the time left.
+# Rough guesses of seconds of one core; only their ratios matter for the time left.
 NOTEBOOK_SECONDS = 3.0  # a notebook without its training
-PAGE_SECONDS = {"": 5.0}  # a page of results, by its notebook
+PAGE_SECONDS = 5.0  # a page of results
 RECORD_SECONDS = 0.01  # more for each recorded run that a page shows
-STEP_SECONDS = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}  # an epoch at T = 2
+EPOCH_SECONDS = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}  # an epoch at T = 2
 SHOWN = {  # parameters that an executed notebook shows even where they are the default
     "teacher": {"dataset", "teacher", "scale", "seed"},
     "combination": {"dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed"},
@@ -46,12 +46,11 @@ class Job:
 
     @property
     def cost(self) -> float:
-        """Seconds of one core, roughly, from which the launcher estimates the time left."""
+        """Seconds of one core, guessed, from which the launcher estimates the time left."""
         if self.config is None:
-            return PAGE_SECONDS.get(self.notebook, PAGE_SECONDS[""]) + RECORD_SECONDS * len(self.record)
-        step = STEP_SECONDS[self.config.method]
+            return PAGE_SECONDS + RECORD_SECONDS * len(self.record)
         steps = 1 if self.config.method == "teacher" else self.config.timesteps / 2
-        return NOTEBOOK_SECONDS + step * steps * self.config.epochs
+        return NOTEBOOK_SECONDS + EPOCH_SECONDS[self.config.method] * steps * self.config.epochs
 
 
 def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], results: str, data: str) -> dict[str, Job]:

@@ -75,18 +75,9 @@ def pack(run: Run, repository: str = "") -> dict[str, Any]:
     if len(measures["class_names"]) <= CLASSES:
         found["classes"] = measures["class_names"].tolist()
         found["confusion"] = measures["confusion"].tolist()
-    energy = run.path / "energy.csv"
-    if energy.exists():
-        found["energy"] = [line.split(",") for line in energy.read_text(encoding="utf-8").splitlines()]
-        found["energy"] = [[_short(_number(word)) for word in row] for row in found["energy"]]
+    if run.has("energy.csv"):
+        found["energy"] = [list(run.energy), *run.energy.to_numpy(dtype=object).tolist()]
     return _short(found)
-
-
-def _number(word: str) -> float | str:
-    try:
-        return float(word)
-    except ValueError:
-        return word
 
 
 def _short(value: Any) -> Any:
@@ -186,11 +177,7 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
 
 def _energy(run: Run) -> float | None:
     """Energy of one image, summed over the layers."""
-    path = run.path / "energy.csv"
-    if not path.exists():
-        return None
-    head, *rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
-    return sum(float(row[head.index("energy_nj")]) for row in rows)
+    return run.energy["energy_nj"].sum() if run.has("energy.csv") else None
 
 
 class RunsTable(SphinxDirective):

@@ -263,7 +263,7 @@ def load_nmnist(root: Path, size: int, steps: int, binning: str) -> Dataset:
     def digests(cache: Path) -> dict:
         return file_digests([file for group in files.values() for file in group], cache, folder)
 
-    return _event_dataset("nmnist", root, folder, work, digests, size, steps, binning)
+    return _event_dataset("nmnist", folder, work, digests, size, steps, binning)
 
 
 def _nmnist_stream(path: Path, label: int) -> Iterator[tuple[Events, int, None]]:
@@ -316,7 +316,7 @@ def load_dvs_gesture(root: Path, size: int, steps: int, binning: str) -> Dataset
         [partial(streams, *pair) for pair in zip(*group, strict=True)] for group in zip(recordings, labels, strict=True)
     ]
     digests = partial(file_digests, files)
-    return _event_dataset("dvs_gesture", root, folder, work, digests, size, steps, binning)
+    return _event_dataset("dvs_gesture", folder, work, digests, size, steps, binning)
 
 
 def load_dvs_cifar10(root: Path, size: int, steps: int, binning: str) -> Dataset:
@@ -355,7 +355,7 @@ def load_dvs_cifar10(root: Path, size: int, steps: int, binning: str) -> Dataset
     def digests(cache: Path) -> dict:
         return {name: entry for group in groups for name, entry in file_digests(group, cache).items()}
 
-    return _event_dataset("dvs_cifar10", root, folder, work, digests, size, steps, binning)
+    return _event_dataset("dvs_cifar10", folder, work, digests, size, steps, binning)
 
 
 def _upright(path: Path, label: int) -> Iterator[tuple[Events, int, None]]:
@@ -380,7 +380,6 @@ def dvs_cifar10_split() -> dict[str, list[int]]:
 
 def _event_dataset(
     name: str,
-    root: Path,
     folder: Path,
     work: Sequence[Sequence[Callable]],
     digests: Callable[[Path], dict],
@@ -388,7 +387,7 @@ def _event_dataset(
     steps: int,
     binning: str,
 ) -> Dataset:
-    """Frames of all recordings of both splits, counted once and kept beside the data with a manifest."""
+    """Frames of all recordings of both splits, counted once and kept in the cache folder with a manifest."""
 
     def build(cache: Path) -> None:
         for split, recordings in zip(("train", "test"), work, strict=True):

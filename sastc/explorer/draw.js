@@ -148,9 +148,11 @@ function chart({ width, height, x, y, xLabel, yLabel, marks = [], theme, label, 
   const px = scale(x, box.left, width - box.right);
   const py = scale(y, height - box.bottom, box.top);
   const svg = picture(width, height, label, { class: "chart" });
-  for (const tick of ticks(y)) {
+  const levels = ticks(y);
+  const distinct = new Set(levels.map(short)).size === levels.length; // 18.86 and 18.91 are both 18.9
+  for (const tick of levels) {
     svg.append(make("line", { x1: box.left, x2: width - box.right, y1: py(tick), y2: py(tick), stroke: theme.line }),
-      text(box.left - 6, py(tick) + 4, short(tick), { "text-anchor": "end", fill: theme.muted, "font-size": 11 }));
+      text(box.left - 6, py(tick) + 4, distinct ? short(tick) : String(Number(tick.toPrecision(6))), { "text-anchor": "end", fill: theme.muted, "font-size": 11 }));
   }
   for (const tick of ticks(x)) {
     svg.append(text(px(tick), height - box.bottom + 16, short(tick), { "text-anchor": "middle", fill: theme.muted, "font-size": 11 }));

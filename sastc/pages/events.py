@@ -118,7 +118,7 @@ def first_weights(runs: pd.DataFrame) -> str:
     return (
         f"TET's VGGSNN starts from weights by He's method, √6 = 2.45 times as large as PyTorch's where inputs and "
         f"outputs are as many. Behind batch norms the first firing rates are the same. With them "
-        f"(<code>vggsnn_init=he</code>) the baseline is {parts.signed(mean)} points from itself, {n} "
+        f"(<code>vggsnn_init=he</code>) the baseline changes by {parts.signed(mean)} points, {n} "
         f"seed{'s' * (n > 1)}{width}: {report.judge(mean, half, n)}."
     )
 
