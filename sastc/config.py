@@ -323,15 +323,15 @@ class RunConfig:
     )
 
     def __post_init__(self):
-        fields = dataclasses.fields(self)
-        given = [f for f in fields if f.default is not None or getattr(self, f.name) is not None]
-        for field in given:
-            object.__setattr__(self, field.name, _check(field, getattr(self, field.name)))
-        for name, value in _presets(self).items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        for field in fields:
-            object.__setattr__(self, field.name, _check(field, getattr(self, field.name)))
+        fields, presets = _fields(), {}
+        for name, field in fields.items():
+            if field.default is not None or getattr(self, name) is not None:
+                object.__setattr__(self, name, _check(field, getattr(self, name)))
+            else:
+                presets[name] = field
+        values = _presets(self)
+        for name, field in presets.items():
+            object.__setattr__(self, name, _check(field, values.get(name)))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -354,7 +354,7 @@ class RunConfig:
     @classmethod
     def fields(cls) -> dict[str, dataclasses.Field]:
         """All fields by name; ``metadata`` holds doc, choices, low, high and the methods a field applies to."""
-        return {f.name: f for f in dataclasses.fields(cls)}
+        return dict(_fields())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
@@ -398,7 +398,7 @@ class RunConfig:
         """All fields, in a form that JSON keeps; with `relevant` only those that decide the run's numbers."""
         return {
             f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v
-            for f in dataclasses.fields(self)
+            for f in _fields().values()
             if not relevant
             or (self.method in f.metadata["applies"] and not f.metadata["exact"])
             or (f.name == "timesteps" and self.takes_steps)
@@ -431,6 +431,10 @@ class RunConfig:
 
     def teacher_config(self) -> "RunConfig | None":
         """The run that trains this run's teacher; ``None`` if there is none, or if `teacher_run` names one."""
+        return self._teacher
+
+    @functools.cached_property
+    def _teacher(self) -> "RunConfig | None":
         if self.method == "teacher" or not self.teacher or self.teacher_run:
             return None
         shared = (
@@ -469,7 +473,7 @@ class RunConfig:
             values["label_noise"] = self.label_noise
         return RunConfig(method="teacher", seed=self.teacher_seed, epochs=self.teacher_epochs or None, **values)
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """Ten hexadecimal digits: hash of the fields that matter to this run, and of its teacher's.
 
@@ -522,6 +526,11 @@ class RunConfig:
 
 
 @functools.cache
+def _fields() -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(RunConfig)}
+
+
+@functools.cache
 def _text_fields() -> frozenset[str]:
     return frozenset(name for name, field in RunConfig.fields().items() if field.type is str)
 
@@ -533,8 +542,8 @@ def close_matches(name: Any, names: Collection[str]) -> list[str]:
 
 def check_name(name: str, also: Collection[str] = ()) -> None:
     """Raise a :class:`ConfigError` that names close matches unless `name` is a field, or in `also`."""
-    names = [*RunConfig.fields(), *also]
-    if name not in names:
+    if name not in _fields() and name not in also:
+        names = [*_fields(), *also]
         close = close_matches(name, names)
         hint = f"did you mean {' or '.join(close)}?" if close else f"must be one of {', '.join(names)}"
         raise ConfigError(f"unknown field {shown(name)}: {hint}")

@@ -313,7 +313,7 @@ def test_sigterm_stops_all_that_the_launcher_has_started(project, tmp_path):
 
     process = project.start("workflow/launch.py", "--only", "attention", "--no-book", "--results", str(tmp_path))
     deadline = time.monotonic() + 120
-    while not all(any(word in command for command in started()) for word in ("snakemake", "--serve")):
+    while not all(any(word in command for command in started()) for word in ("engine.py", "--serve")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -81,11 +81,13 @@ def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
     file = ROOT / "results" / ".workflow" / "settings.json"
     file.write_text(json.dumps(settings | {"book": options.book}))
     where = ["--cores", str(options.cores), "--resources", f"gpu={options.gpus}"]
+    engine = [str(ROOT / "workflow" / "engine.py")]
     if options.profile:  # the profile says how many jobs run at a time, and where
         own = ROOT / "workflow" / "profiles" / options.profile
         where = ["--profile", str(own if own.is_dir() else options.profile)]
+        engine = ["-m", "snakemake"]
     return [
-        sys.executable, "-m", "snakemake", *more, "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
+        sys.executable, *engine, *more, "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
         "--configfile", str(file), *where, "--keep-going", "--rerun-incomplete",
         "--rerun-triggers", "mtime", "input",
     ]  # fmt: skip

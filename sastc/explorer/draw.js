@@ -139,7 +139,9 @@ function flow({ run, matrix, width, theme, label, difference, span, on }) {
 
 // Axes for lines and points. `marks` are horizontal lines {y, label, strong, below, left}: where the label stands.
 function chart({ width, height, x, y, xLabel, yLabel, marks = [], theme, label, draw }) {
-  const box = { left: 44, right: 10, top: 12, bottom: 40 };
+  const levels = ticks(y);
+  const distinct = new Set(levels.map(short)).size === levels.length; // 18.86 and 18.91 are both 18.9
+  const box = { left: distinct ? 44 : 60, right: 10, top: 12, bottom: 40 };
   const scale = ({ range: [low, high], log }, from, to) => {
     const place = log ? Math.log : (v) => v;
     const span = place(high) - place(low) || 1;
@@ -148,8 +150,6 @@ function chart({ width, height, x, y, xLabel, yLabel, marks = [], theme, label, 
   const px = scale(x, box.left, width - box.right);
   const py = scale(y, height - box.bottom, box.top);
   const svg = picture(width, height, label, { class: "chart" });
-  const levels = ticks(y);
-  const distinct = new Set(levels.map(short)).size === levels.length; // 18.86 and 18.91 are both 18.9
   for (const tick of levels) {
     svg.append(make("line", { x1: box.left, x2: width - box.right, y1: py(tick), y2: py(tick), stroke: theme.line }),
       text(box.left - 6, py(tick) + 4, distinct ? short(tick) : String(Number(tick.toPrecision(6))), { "text-anchor": "end", fill: theme.muted, "font-size": 11 }));
