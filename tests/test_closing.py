@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sastc import report
+from companion import report
+from companion.pages import parts
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.pages import parts
 from sastc.records import Run, list_runs, run_path, write_json
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

@@ -4,8 +4,8 @@ from fractions import Fraction
 import pandas as pd
 import pytest
 
-from sastc.pages import forensics, forensics_costs, forensics_digits
-from sastc.pages.parts import paper
+from companion.pages import forensics, forensics_costs, forensics_digits
+from companion.pages.parts import paper
 
 
 def binomial_tail(hits, n, p):

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sastc.train
+from companion.report import ROOT
 from sastc import __main__ as program
 from sastc.config import ConfigError, RunConfig, parse_arguments
 from sastc.experiments import load_experiment
-from sastc.report import ROOT
 
 sys.path.insert(0, str(ROOT / "workflow"))
 import execute

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 import yaml
 
-from sastc import figures
+from companion import figures
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -140,7 +140,8 @@ def test_the_repository_is_named_in_one_place():
     house.substitutions(None, config)
     assert f"git clone {url}\n" in config.myst_substitutions["clone"]
     assert f"url     = {{{url}}}" in config.myst_substitutions["citation"]
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "sastc").rglob("*.py")]
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    pages += [*(ROOT / "sastc").rglob("*.py"), *(ROOT / "companion").rglob("*.py")]
     assert not [page.name for page in pages if url in page.read_text()]
 
 

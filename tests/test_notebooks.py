@@ -8,9 +8,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from papermill.translators import PythonTranslator
 
-from sastc import notebook
+from companion import notebook
+from companion.report import ROOT
 from sastc.config import RunConfig
-from sastc.report import ROOT
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BASE = ["experiment", "scale", "changes", "results", "data"]

@@ -6,9 +6,9 @@ import re
 import pytest
 import yaml
 
+from companion.pages import cost
+from companion.sizing import run_flops
 from sastc.config import RunConfig
-from sastc.pages import cost
-from sastc.sizing import run_flops
 
 
 @pytest.fixture

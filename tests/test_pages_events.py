@@ -8,13 +8,13 @@ import pytest
 import torch
 from test_pages_measures import plan, record
 
+from companion.figures import loss_parts
+from companion.pages import events, verdicts
+from companion.report import ROOT
 from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events
 from sastc.experiments import load_experiment
-from sastc.figures import loss_parts
-from sastc.pages import events, verdicts
 from sastc.records import Run, run_path, write_json
-from sastc.report import ROOT
 
 BASE = RunConfig(dataset="digits_dvs", student="resnet18", timesteps=3)
 ACCURACY = {"baseline": 80.0, "kd": 84.0, "feature_kd": 86.0, "sastc": 90.0}

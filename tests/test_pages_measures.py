@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from companion.pages import choices, controls, energy, fisher, parts, runtime, sam, verdicts
 from sastc import records
 from sastc.config import ConfigError, RunConfig
 from sastc.experiments import Experiment, load_experiment
-from sastc.pages import choices, controls, energy, fisher, parts, runtime, sam, verdicts
 from sastc.records import RunError, run_path
 
 T, S, A, P = 3, 2, 3, 4

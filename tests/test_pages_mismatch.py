@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from companion.pages import grid, imagenet, mismatch
 from sastc.config import METHODS
 from sastc.experiments import load_experiment
-from sastc.pages import grid, imagenet, mismatch
 from sastc.records import run_path, write_arrays, write_json
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sastc import report
+from companion import report
+from companion.pages import accuracy, grid, layer_pairs, literature, sweeps
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
-from sastc.pages import accuracy, grid, layer_pairs, literature, sweeps
 from sastc.records import Run, run_path, write_json
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from test_pages_measures import plan, record
 
+from companion.pages import grid, tuning
 from sastc.config import RunConfig
-from sastc.pages import grid, tuning
 from sastc.records import run_path
 
 

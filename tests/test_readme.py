@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sastc import report
+from companion import report
+from companion.pages import choices, controls
+from companion.pages.parts import difference, frame
+from companion.pages.verdicts import widening
 from sastc.attention import attention_bounds
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
-from sastc.pages import choices, controls
-from sastc.pages.parts import difference, frame
-from sastc.pages.verdicts import widening
 from sastc.records import Run
 
 PAIRS = (("vgg11", "resnet19"), ("resnet18", "wrn28_4"))

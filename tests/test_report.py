@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages import verdicts
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.pages import verdicts
 from sastc.records import Run, run_path, write_json
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sastc import distributed, sizing
+from companion import sizing
+from sastc import distributed
 from sastc.config import RunConfig
 from sastc.data import Dataset
 from sastc.train import _Training

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from companion.report import ROOT
 from sastc import __main__ as program
-from sastc.report import ROOT
 from sastc.terminal import print_anywhere
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy.special import stdtrit
 
-from sastc import report
-from sastc.pages import verdicts
-from sastc.pages.verdicts import Claim, Comparison
+from companion import report
+from companion.pages import verdicts
+from companion.pages.verdicts import Claim, Comparison
 
 UP, DOWN, OPEN = Comparison("a", 2.0, 1.0, 3), Comparison("b", -2.0, 1.0, 3), Comparison("c", 0.5, 1.0, 3)
 ONE, NONE = Comparison("d", 9.0, math.nan, 1), Comparison("e", math.nan, math.nan, 0)

@@ -40,6 +40,7 @@ FOLDERS = [
     "notebooks",
     "paper",
     "sastc",
+    "companion",
     "workflow",
 ]
 # What every experiment runs here; the others run each method once, which is a part of Table 2's.

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sastc.closing import retired
+from companion.closing import retired
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of

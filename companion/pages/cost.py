@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from sastc import report
+from companion import report
+from companion.pages import parts
+from companion.sizing import run_flops, step_memory
 from sastc.config import EVENT_DATASETS, RunConfig, read_yaml
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
-from sastc.pages import parts
-from sastc.sizing import run_flops, step_memory
 
 # Dense bf16 FLOP/s with fp32 accumulation, from the vendor's data sheets.
 PEAKS = {"H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}
@@ -106,7 +106,7 @@ def _hours(value: float) -> str:
 
 
 def memory(plans: Sequence[Mapping[str, Any]] = PLANS) -> pd.DataFrame:
-    """Memory in GiB of one SASTC step on ImageNet in several ways: see :class:`sastc.sizing.Memory`."""
+    """Memory in GiB of one SASTC step on ImageNet in several ways: see :class:`companion.sizing.Memory`."""
     rows = []
     for plan in plans:
         config = RunConfig(**IMAGENET | plan)

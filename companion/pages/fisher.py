@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages.parts import frame, run_links, table
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages.parts import frame, run_links, table
 from sastc.records import Run
 
 
@@ -20,7 +20,7 @@ def traces(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
 
 def traces_of(runs: pd.DataFrame) -> pd.DataFrame:
-    """The same of the runs of :func:`sastc.pages.parts.frame`."""
+    """The same of the runs of :func:`companion.pages.parts.frame`."""
     rows = []
     for row in runs[runs.complete].itertuples():
         fisher = Run(row.path).measures.get("fisher")  # (E, T)
@@ -69,7 +69,7 @@ def summary(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(values: pd.DataFrame, place: str) -> str:
-    """HTML table of :func:`summary`, a row a run; `place` is :func:`sastc.pages.parts.place`."""
+    """HTML table of :func:`summary`, a row a run; `place` is :func:`companion.pages.parts.place`."""
     columns = {
         "method": lambda r: LABELS[r.method],
         "after the first epoch": lambda r: f"{r.first:.3g}",

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
+from companion.closing import closing as closing
+from companion.closing import facts_list as _facts
+from companion.closing import footer as footer
+from companion.closing import rerun_box as rerun_box
+from companion.closing import retired as retired
+from companion.closing import runs_of as runs_of
 from sastc.attention import attention_bounds
-from sastc.closing import closing as closing
-from sastc.closing import facts_list as _facts
-from sastc.closing import footer as footer
-from sastc.closing import rerun_box as rerun_box
-from sastc.closing import retired as retired
-from sastc.closing import runs_of as runs_of
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -150,7 +150,7 @@ def run_summary(run: Run) -> str:
 
 def size(experiment: Experiment) -> list[str]:
     """What the experiment's runs change of the paper's scale, in words; several values of a setting as a range."""
-    from sastc.sizing import SIZES
+    from companion.sizing import SIZES
 
     ours: dict[str, set] = {}
     papers: dict[str, set] = {}

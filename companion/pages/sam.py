@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages.parts import difference, frame, interval, table
 from sastc.config import METHODS, ConfigError
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages.parts import difference, frame, interval, table
 from sastc.records import Run, RunError, run_path
 
 COLUMNS = ("mean", "half", "n")
@@ -168,7 +168,7 @@ def likeness(plan: Experiment, results: str | Path = "results", layer: str = "")
 
 
 def likeness_of(runs: pd.DataFrame, layer: str = "") -> pd.DataFrame:
-    """The same of the runs of :func:`sastc.pages.parts.frame`; teachers lie beside them."""
+    """The same of the runs of :func:`companion.pages.parts.frame`; teachers lie beside them."""
     rows = []
     for row in runs[runs.complete].itertuples():
         run = Run(row.path)
@@ -189,7 +189,7 @@ def likeness_of(runs: pd.DataFrame, layer: str = "") -> pd.DataFrame:
 def likeness_table(values: pd.DataFrame, place: str) -> str:
     """HTML table: likeness to the teacher's map by method, and SASTC less each other method over seeds.
 
-    `place` is :func:`sastc.pages.parts.place`.
+    `place` is :func:`companion.pages.parts.place`.
     """
     means = values.groupby("method").correlation.agg(["mean", "size"])
     rows = pd.DataFrame(

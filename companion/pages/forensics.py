@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from companion.pages.parts import PAPER, paper
 from sastc.config import METHODS
 from sastc.labels import LABELS
-from sastc.pages.parts import PAPER, paper
 
 CELL = ["dataset", "student", "teacher", "method", "timesteps"]
 HEADLINE = ("CIFAR-100", "ResNet-18", "ResNet-32x4", "sastc", 2)

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
+from companion.pages.forensics import agrees, tables
+from companion.pages.parts import paper
 from sastc.labels import LABELS
-from sastc.pages.forensics import agrees, tables
-from sastc.pages.parts import paper
 
 ENERGY_NETWORKS = {"ResNet-32x4": "resnet32x4", "ResNet-18": "resnet18", "VGG-11": "vgg11"}
 
@@ -163,7 +163,7 @@ def deviations_sentence() -> str:
 
 def conclusions() -> list[str]:
     """What a reader may take from all of this, each with its reason."""
-    from sastc.pages import forensics, forensics_digits
+    from companion.pages import forensics, forensics_digits
 
     claims, gains = forensics.claimed_numbers(), forensics_digits.gains_beside_errors().set_index("against")
     printed = forensics.shared_cells()

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages.parts import difference, interval, run_links, switch, table, text
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages.parts import difference, interval, run_links, switch, table, text
 
 BASE = "as preset"
 # Settings after which the mismatch score is of other layers or other quantities, so that its change says nothing.
@@ -20,7 +20,7 @@ OTHER_SCORE = ("taps", "student_tap", "stm_")
 def effects(runs: pd.DataFrame, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
     """Every switch beside the first setting: mean difference, half the 95 % interval and n, for each value.
 
-    `runs` is :func:`sastc.pages.parts.frame` of an experiment; columns ``<value>_mean``, ``_half`` and ``_n``.
+    `runs` is :func:`companion.pages.parts.frame` of an experiment; columns ``<value>_mean``, ``_half`` and ``_n``.
     """
     named = runs.assign(switch=runs.switch.replace("", BASE))
     rows = []
@@ -47,7 +47,7 @@ def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
     """SASTC less every other method with the same settings, a row a switch: ``<method>_mean``, ``_half``, ``_n``.
 
-    `runs` is :func:`sastc.pages.parts.frame` of an experiment whose switches are run with every method.
+    `runs` is :func:`companion.pages.parts.frame` of an experiment whose switches are run with every method.
     """
     rows = []
     for name, same in runs.groupby("switch", sort=False):

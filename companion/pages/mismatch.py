@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import report
+from companion import report
+from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.pages import grid, parts
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS, WIDTH
 from sastc.labels import LABELS
-from sastc.pages import grid, parts
 from sastc.records import Run
 
 EPOCHS = 10  # "average them over the last 10 epochs"

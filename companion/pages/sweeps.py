@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import report
+from companion import report
+from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.pages import grid, parts
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS, WIDTH
 from sastc.labels import LABELS
-from sastc.pages import grid, parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Networks and batches are stand-ins that have shapes but no numbers, so that ImageNet at full size costs seconds on any
 machine. Operations are those of matrix products and convolutions, as torch counts them: a multiplication and an
-addition are two. What they take in seconds depends on the device, see :mod:`sastc.pages.cost`.
+addition are two. What they take in seconds depends on the device, see :mod:`companion.pages.cost`.
 """
 
 import contextlib

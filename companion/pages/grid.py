@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sastc import report
+from companion import report
+from companion.pages import parts
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages import parts
 
 FIELDS = {label: name for name, label in LABELS.items()} | {"": "", "teacher_ann": "teacher"}
 SAME_DATA = ("cifar10", "cifar100", "imagenet")  # runs on these may stand beside the paper's numbers

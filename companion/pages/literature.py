@@ -6,11 +6,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import report
+from companion import report
+from companion.figures import COLOURS, SERIES, WIDTH
+from companion.pages import grid, parts
 from sastc.experiments import Experiment, load_experiment
-from sastc.figures import COLOURS, SERIES, WIDTH
 from sastc.labels import LABELS
-from sastc.pages import grid, parts
 
 # Shape says how a network was made, after the works cited: weights of a trained ANN (some trained on), or its own.
 CONVERTED = ("Norm", "SPIKE-NORM", "Hybrid", "DIET-SNN")

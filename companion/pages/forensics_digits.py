@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from companion.pages.forensics import tables, wide
+from companion.pages.parts import paper
 from sastc.labels import LABELS
-from sastc.pages.forensics import tables, wide
-from sastc.pages.parts import paper
 
 TEST_IMAGES, SHARD = 10_000, 2_500  # CIFAR's test split, and a quarter of it: the share of one process in four
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages.choices import effects
+from companion.pages.parts import interval, run_links, signed, table, text
 from sastc.attention import attention_bounds
-from sastc.pages.choices import effects
-from sastc.pages.parts import interval, run_links, signed, table, text
 from sastc.records import Run
 
 LEARNED = "learned"

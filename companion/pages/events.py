@@ -10,13 +10,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sastc import report
+from companion import report
+from companion.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, WIDTH, series
+from companion.pages import parts
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.data.events import Events, event_rate
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, WIDTH, series
 from sastc.labels import LABELS
-from sastc.pages import parts
 from sastc.records import Run
 
 ON, OFF = SERIES[3], SERIES[5]  # violet and brown, as in the maps of differences
@@ -89,7 +89,7 @@ def stream_sentence(events: Events) -> str:
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """One row a run, the teachers' included, see :func:`sastc.pages.parts.frame`."""
+    """One row a run, the teachers' included, see :func:`companion.pages.parts.frame`."""
     teachers = tuple(config for config in plan.teachers if config not in plan.runs)
     return parts.frame(dataclasses.replace(plan, runs=plan.runs + teachers), results)
 

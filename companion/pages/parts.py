@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.report import download_csv
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path
-from sastc.report import download_csv
 
 PAPER = report.ROOT / "paper"
 
@@ -82,7 +82,7 @@ def table(
 
 
 def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
-    """HTML of a figure, see :func:`sastc.figures.as_html`; closes the figure. `alt` is the caption if there is none."""
+    """HTML of a figure, see :func:`companion.figures.as_html`; closes the figure. No caption: `alt` is the caption."""
     content = figures.as_html(drawing, name, caption or alt, alt)
     figures.plt.close(drawing)
     return content

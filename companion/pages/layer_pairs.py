@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import report
+from companion import report
+from companion.figures import COLOURS, series
+from companion.pages import grid, parts
 from sastc.calibration import layer_pairs
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.figures import COLOURS, series
 from sastc.labels import LABELS
-from sastc.pages import grid, parts
 
 
 class Panel(NamedTuple):

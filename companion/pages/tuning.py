@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages import parts
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
-from sastc.pages import parts
 from sastc.records import Run, run_path
 
 FIELDS = {"learning_rate": "learning rate", "beta": "weight β of the feature loss"}

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages.forensics_costs import energies, same_step_costs
+from companion.pages.parts import frame, interval, run_link, table, text
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages.forensics_costs import energies, same_step_costs
-from sastc.pages.parts import frame, interval, run_link, table, text
 from sastc.records import Run
 
 KEYS = ["student", "teacher", "timesteps", "method"]
@@ -26,7 +26,7 @@ def layers(path: Path) -> pd.DataFrame | None:
 
 
 def counts(runs: pd.DataFrame) -> pd.DataFrame:
-    """Operations and energy of the runs of :func:`sastc.pages.parts.frame`: a row a run with an ``energy.csv``."""
+    """Operations and energy of the runs of :func:`companion.pages.parts.frame`: a row a run with an ``energy.csv``."""
     columns = ["macs", "acs", "energy_nj", "special_energy_nj"]
     names = [*KEYS, "seed", "run", "path", "accuracy"]
     rows = [
@@ -64,7 +64,7 @@ def summary(counted: pd.DataFrame) -> pd.DataFrame:
 
 
 def ours_table(counted: pd.DataFrame, place: str) -> str:
-    """HTML table of our counts; every seed links to its run. `place` is :func:`sastc.pages.parts.place`."""
+    """HTML table of our counts; every seed links to its run. `place` is :func:`companion.pages.parts.place`."""
     rows = summary(counted)
 
     def seeds(row) -> str:

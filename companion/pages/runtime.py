@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sastc import figures, report
+from companion import figures, report
+from companion.pages.parts import frame, paper, run_links, table, text
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages.parts import frame, paper, run_links, table, text
 from sastc.records import Run
 
 KEYS = ["dataset", "student", "teacher", "timesteps"]

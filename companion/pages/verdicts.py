@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
-from sastc import report
+from companion import report
+from companion.pages import controls, energy, fisher, forensics, forensics_costs, forensics_digits, sam
+from companion.pages.events import as_preset
+from companion.pages.parts import difference, frame, interval, page_name, paper, table
 from sastc.config import METHODS
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
-from sastc.pages import controls, energy, fisher, forensics, forensics_costs, forensics_digits, sam
-from sastc.pages.events import as_preset
-from sastc.pages.parts import difference, frame, interval, page_name, paper, table
 from sastc.records import Run
 
 PAPERS_DATA = ("cifar10", "cifar100", "imagenet", "dvs_gesture", "dvs_cifar10")

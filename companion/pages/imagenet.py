@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sastc import report
+from companion import report
+from companion.pages import grid, parts
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.pages import grid, parts
 from sastc.records import Run
 
 PHOTOS = ("china", "flower")  # scikit-learn's sample photographs, 427 x 640
