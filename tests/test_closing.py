@@ -29,9 +29,9 @@ def commands(page):
 
 
 def test_closing_of_a_page_has_its_parameters(tmp_path):
-    plan = Experiment("table7", "x", "noise", "slim", (RunConfig(method="kd"),))
+    plan = Experiment("table7", "x", "table7", "slim", (RunConfig(method="kd"),))
     draw, train = commands(report.closing(plan, {"epochs": 2, "method": "kd"}, tmp_path))
-    assert draw[:7] == ["papermill", "notebooks/noise.ipynb", "own.ipynb", "--cwd", ".", "-p", "experiment"]
+    assert draw[:7] == ["papermill", "notebooks/table7.ipynb", "own.ipynb", "--cwd", ".", "-p", "experiment"]
     assert draw[7:11] == ["table7", "-p", "scale", "slim"]
     assert draw[11:14] == ["-p", "results", str(tmp_path)]
     assert draw[14:] == ["-y", 'changes: {"epochs": 2, "method": "kd"}']

@@ -31,7 +31,7 @@ def figure_of(colour):
 @pytest.mark.parametrize(
     ("page", "source"),
     [
-        ("runs/table7", "noise.ipynb"),
+        ("runs/table7", "table7.ipynb"),
         ("runs/table2_slim", "table2.ipynb"),
         ("runs/combination/digits-a-b-kd-T2-s0-0123456789", "combination.ipynb"),
         ("runs/teacher/digits-a-s0-0123456789", "teacher.ipynb"),
@@ -128,7 +128,7 @@ def test_buttons_lead_to_the_source_notebook():
     ]
     context = {"header_buttons": buttons}
     house.finish(None, "runs/table7", "page.html", context, None)
-    assert buttons[0]["buttons"][0]["url"] == "https://host/sastc/blob/main/notebooks/noise.ipynb"
+    assert buttons[0]["buttons"][0]["url"] == "https://host/sastc/blob/main/notebooks/table7.ipynb"
     assert buttons[1]["url"] == "https://host"
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from companion import report
-from companion.pages import accuracy, grid, layer_pairs, literature, sweeps
+from companion.pages import figure2, grid, sweeps, table2, table4
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.records import Run, run_path, write_json
@@ -50,9 +50,9 @@ def point(config):
 
 
 SWEEPS = [
-    ("table7", sweeps.NOISE),
-    ("fewshot", sweeps.FEW_SHOT),
-    ("batchsize", sweeps.BATCH_SIZE),
+    ("table7", sweeps.TABLE7),
+    ("fewshot", sweeps.FEWSHOT),
+    ("batchsize", sweeps.BATCHSIZE),
     ("beta", sweeps.BETA),
 ]
 
@@ -78,15 +78,15 @@ def test_every_cell_of_the_paper_has_a_run_or_a_command(plan, tmp_path, name, sw
 
 
 def test_slim_batches_of_128_are_the_runs_of_table_2(plan):
-    table2 = {config.name for config in plan("table2", "slim").runs}
-    assert {c.seed for c in plan("batchsize", "slim").runs if c.name in table2} == {0, 1, 2, 3, 4}
-    assert {c.batch_size for c in plan("batchsize", "slim").runs if c.name in table2} == {128}
+    names = {config.name for config in plan("table2", "slim").runs}
+    assert {c.seed for c in plan("batchsize", "slim").runs if c.name in names} == {0, 1, 2, 3, 4}
+    assert {c.batch_size for c in plan("batchsize", "slim").runs if c.name in names} == {128}
 
 
 def test_noise_table_puts_every_number_in_its_place(plan, record):
     noise = plan("table7", "slim")
     results = record((*noise.runs, *noise.teachers), point)
-    clean, same = sweeps.collect(sweeps.NOISE, noise, results)
+    clean, same = sweeps.collect(sweeps.TABLE7, noise, results)
     rows, printed = sweeps._cell(clean, "sastc", 0.5)
     assert sorted(rows.accuracy.dropna()) == [88.0, 88.125, 88.25]
     assert printed == 73.87
@@ -104,7 +104,7 @@ def test_noise_table_puts_every_number_in_its_place(plan, record):
     for panel in (clean, same):
         rows, _ = sweeps._cell(panel, "baseline", 0.2)
         assert sorted(rows.accuracy.dropna()) == [59.2, 59.325, 59.45]
-    page = sweeps.table(sweeps.NOISE, same)
+    page = sweeps.table(sweeps.TABLE7, same)
     assert "87.12 ± 0.12" in page
     assert "paper 73.87" in page
     assert ", ours" not in page, "CIFAR-10 is not the paper's CIFAR-100"
@@ -114,7 +114,7 @@ def test_noise_table_puts_every_number_in_its_place(plan, record):
 def test_only_the_same_dataset_is_subtracted(plan, record):
     noise = plan("table7", "paper")
     results = record([c for c in noise.runs if c.method == "sastc"], lambda c: 75.0)
-    page = sweeps.table(sweeps.NOISE, sweeps.collect(sweeps.NOISE, noise, results)[0])
+    page = sweeps.table(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[0])
     assert "paper 73.87, ours +1.13" in page
     assert "paper 77.08, ours −2.08" in page
 
@@ -123,36 +123,36 @@ def test_differences_pair_seeds_and_stand_beside_the_papers(plan, record):
     noise = plan("table7", "slim")
     scatter = {0: 0.0, 1: 1.0, 2: 2.0}
     results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * scatter.get(c.seed, 0.0))
-    gaps = sweeps.differences(sweeps.NOISE, sweeps.collect(sweeps.NOISE, noise, results)[0])
+    gaps = sweeps.differences(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[0])
     row = gaps[(gaps.value == 0.5) & (gaps.other == "kd")].iloc[0]
     assert row["mean"] == pytest.approx(21.0)  # 20 + mean of 0, 1, 2
     assert row.half == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
     assert (row.n, row.judgement) == (3, "better")
     assert row.paper == pytest.approx(73.87 - 70.80)
     assert (gaps[gaps.value == 0.1].n == 0).all(), "not run"
-    gaps = sweeps.differences(sweeps.NOISE, sweeps.collect(sweeps.NOISE, noise, results)[1])
+    gaps = sweeps.differences(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[1])
     assert gaps[(gaps.value == 0.1) & (gaps.other == "teacher")].paper.iloc[0] == pytest.approx(75.49 - 76.51)
 
 
 def test_sentences_count_and_claim_no_more(plan, record):
     noise = plan("table7")
     results = record((*noise.runs, *noise.teachers), lambda c: point(c) - 100 * (c.method == "sastc") * c.label_noise)
-    panel, same = sweeps.collect(sweeps.NOISE, noise, results)
-    lines = sweeps.sentences(sweeps.NOISE, panel)
+    panel, same = sweeps.collect(sweeps.TABLE7, noise, results)
+    lines = sweeps.sentences(sweeps.TABLE7, panel)
     told = "SASTC's mean is above the other students here at 1 of 3 values, in the paper at 6 of 6 values."
     assert lines[0] == f"{panel.title}: {told}"
     assert lines[1] == "SASTC's mean is above the teacher here at 2 of 3 values."
     assert "12 of 12 differences rest on one seed" in lines[2]
     assert "better" not in lines[2]
-    lines = sweeps.sentences(sweeps.NOISE, same)
+    lines = sweeps.sentences(sweeps.TABLE7, same)
     assert lines[1] == "SASTC's mean is above the teacher here at 1 of 2 values, in the paper at 4 of 6 values."
 
 
 def test_a_value_where_a_method_is_missing_is_not_counted(plan, record):
     noise = plan("table7")
     some = [c for c in noise.runs if c.method != "feature_kd" or c.label_noise != 0.2]
-    panel = sweeps.collect(sweeps.NOISE, noise, record(some, point))[0]
-    assert "above the other students here at 2 of 2 values" in sweeps.sentences(sweeps.NOISE, panel)[0]
+    panel = sweeps.collect(sweeps.TABLE7, noise, record(some, point))[0]
+    assert "above the other students here at 2 of 2 values" in sweeps.sentences(sweeps.TABLE7, panel)[0]
 
 
 def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record):
@@ -181,7 +181,7 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
 def test_curves_draw_means_deviations_and_the_paper(plan, record):
     noise = plan("table7", "slim")
     results = record((*noise.runs, *noise.teachers), point)
-    figure = sweeps.curve(sweeps.NOISE, sweeps.collect(sweeps.NOISE, noise, results))
+    figure = sweeps.curve(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results))
     assert [axis.get_title().split("\n")[0] for axis in figure.axes] == ["ours, CIFAR-10"] * 2 + [
         "the paper, CIFAR-100"
     ]
@@ -208,9 +208,9 @@ def test_pages_stand_without_a_single_run(plan, tmp_path):
             assert "ours" not in re.findall('class="(.*?)"', sweeps.table(sweep, panel))
             sweeps.differences_table(sweep, panel)
             assert sweeps.sentences(sweep, panel)[0].endswith("not run.")
-    layer_pairs.bars(layer_pairs.collect(plan("figure2"), tmp_path)[1])
-    accuracy.overview(accuracy.collect(plan("table2"), tmp_path))
-    literature.chart(literature.collect(plan("table4"), tmp_path))
+    figure2.bars(figure2.collect(plan("figure2"), tmp_path)[1])
+    table2.overview(table2.collect(plan("table2"), tmp_path))
+    table4.chart(table4.collect(plan("table4"), tmp_path))
     plt.close("all")
 
 
@@ -220,7 +220,7 @@ def test_pages_stand_without_a_single_run(plan, tmp_path):
 def test_list_of_commands_holds_each_missing_run_once(plan, record):
     noise = plan("table7")
     results = record(noise.runs[:3], point)
-    runs = sweeps.every_run(sweeps.collect(sweeps.NOISE, noise, results))
+    runs = sweeps.every_run(sweeps.collect(sweeps.TABLE7, noise, results))
     page = html.unescape(grid.not_run(runs, noise))
     commands = re.findall("python -m sastc train [^<\n]*", page)
     assert len(commands) == len(set(commands)) == (~runs.complete).sum() == len(runs) - 3
@@ -236,8 +236,8 @@ def test_list_of_commands_holds_each_missing_run_once(plan, record):
 
 @pytest.mark.parametrize("scale", ["quick", "slim", "paper"])
 def test_table_2_holds_every_cell_of_the_paper(plan, tmp_path, scale):
-    runs = accuracy.collect(plan("table2", scale), tmp_path)
-    found = list(accuracy.cells(runs))
+    runs = table2.collect(plan("table2", scale), tmp_path)
+    found = list(table2.cells(runs))
     assert len(found) == 13 * 3 * 4
     paper = pd.read_csv(grid.parts.PAPER / "cifar_accuracy.csv")
     teachers = paper[paper.method != "baseline"]
@@ -253,24 +253,24 @@ def test_table_2_holds_every_cell_of_the_paper(plan, tmp_path, scale):
 
 
 def test_table_2_joins_and_subtracts_on_the_papers_data_alone(plan, record):
-    table2 = plan("table2", "slim")
-    runs = accuracy.collect(table2, record(table2.runs, lambda c: 90.0 + c.seed))
-    data = accuracy.summary(runs).set_index(["dataset", "student", "teacher", "timesteps", "method"])
+    experiment = plan("table2", "slim")
+    runs = table2.collect(experiment, record(experiment.runs, lambda c: 90.0 + c.seed))
+    data = table2.summary(runs).set_index(["dataset", "student", "teacher", "timesteps", "method"])
     row = data.loc[("cifar10", "vgg11", "resnet19", 2, "sastc")]
     assert (row.accuracy, row.n, row.paper) == (92.0, 5, 93.55)
     assert np.isnan(row.difference), "narrow networks are not the paper's"
     assert data.loc[("cifar10", "vgg11", "wrn28_4", 2, "baseline")].n == 5, "one baseline for all teachers"
     assert data.loc[("cifar100", "vgg11", "vgg13", 2, "baseline")].n == 0, "but not for another dataset"
-    page = accuracy.table(runs)
+    page = table2.table(runs)
     assert "paper 93.55<" in page
     assert ", ours" not in page
     assert page.count('rowspan="3"') == 13
-    full = accuracy.collect(plan("table2", "paper"), record(plan("table2", "paper").runs, lambda c: 90.0 + c.seed))
-    row = accuracy.summary(full).set_index(["student", "teacher", "timesteps", "method"])
+    full = table2.collect(plan("table2", "paper"), record(plan("table2", "paper").runs, lambda c: 90.0 + c.seed))
+    row = table2.summary(full).set_index(["student", "teacher", "timesteps", "method"])
     assert row.difference["vgg11", "resnet19", 2, "sastc"] == pytest.approx(91.0 - 93.55)
-    assert "paper 93.55, ours −2.55" in accuracy.table(full)
-    quick = accuracy.collect(plan("table2"), record(plan("table2").runs, lambda c: 90.0))
-    assert accuracy.summary(quick).difference.isna().all(), "digits are no CIFAR"
+    assert "paper 93.55, ours −2.55" in table2.table(full)
+    quick = table2.collect(plan("table2"), record(plan("table2").runs, lambda c: 90.0))
+    assert table2.summary(quick).difference.isna().all(), "digits are no CIFAR"
 
 
 def test_a_line_of_yaml_adds_a_teacher_and_a_number_of_steps(tmp_path, record, request):
@@ -284,25 +284,27 @@ def test_a_line_of_yaml_adds_a_teacher_and_a_number_of_steps(tmp_path, record, r
         head, rest = source.split(f"\n{scale}:", 1)
         first, rest = rest.split("\n", 1)
         path.write_text(f"{head}\n{scale}:{first}\n  - {line}\n{rest}")
-        table2 = load_experiment(path, scale)
-        added = [c for c in table2.runs if c.teacher == "resnet34" or c.timesteps == 4]
-        runs = accuracy.collect(table2, record(added, lambda c: 71.0 if c.method == "sastc" else 70.0))
-        data = accuracy.summary(runs)
+        experiment = load_experiment(path, scale)
+        added = [c for c in experiment.runs if c.teacher == "resnet34" or c.timesteps == 4]
+        runs = table2.collect(experiment, record(added, lambda c: 71.0 if c.method == "sastc" else 70.0))
+        data = table2.summary(runs)
         assert len(data) == 13 * 12 + 4, "one row more"
         row = data[(data.accuracy == 71.0) & (data.teacher == pair)].iloc[0]
         assert (row.n, row.method) == (1, "sastc")
         assert np.isnan(row.paper)
-        page = accuracy.table(runs)
+        page = table2.table(runs)
         assert "71.00" in page
         assert page.count("rowspan=") == (14 if scale == "quick" else 13), "beside the other steps of its pair"
-        names = [label.get_text() for label in accuracy.overview(runs).axes[0].get_yticklabels()]
+        names = [label.get_text() for label in table2.overview(runs).axes[0].get_yticklabels()]
         assert len(names) == (14 if scale == "quick" else 13)
 
 
 def test_overview_draws_gains_over_the_baseline(plan, record):
-    table2 = plan("table2", "slim")
+    experiment = plan("table2", "slim")
     gain = {"baseline": 0.0, "kd": 1.0, "feature_kd": 2.0, "sastc": -3.0}
-    figure = accuracy.overview(accuracy.collect(table2, record(table2.runs, lambda c: 80 + gain[c.method] + c.seed)))
+    figure = table2.overview(
+        table2.collect(experiment, record(experiment.runs, lambda c: 80 + gain[c.method] + c.seed))
+    )
     axis = figure.axes[0]
     assert axis.get_title() == "T = 2"
     names = [label.get_text() for label in axis.get_yticklabels()]
@@ -318,8 +320,8 @@ def test_overview_draws_gains_over_the_baseline(plan, record):
 
 def test_figure_2_has_20_12_and_16_pairs_and_two_lines_each(plan, tmp_path):
     for scale in ("quick", "slim", "paper"):
-        runs, panels = layer_pairs.collect(plan("figure2", scale), tmp_path)
-        assert [len(layer_pairs.effects(p)) - 1 for p in panels] == [20, 12, 16]
+        runs, panels = figure2.collect(plan("figure2", scale), tmp_path)
+        assert [len(figure2.effects(p)) - 1 for p in panels] == [20, 12, 16]
         for panel in panels:
             pairs = panel.runs[panel.runs.method == "feature_kd"]
             assert len(pairs[["snn_layer", "ann_layer"]].drop_duplicates()) == panel.students * panel.teachers
@@ -336,20 +338,20 @@ def test_figure_2_compares_each_pair_with_kd(plan, record):
         better = {"kd": 80.0, "sastc": 81.0}.get(config.method, 78.0)
         return better + {"5-3": 4.0, "2-1": -6.0}.get(pair, 0.0) + 0.1 * config.seed * (config.method == "kd")
 
-    _, (panel, *others) = layer_pairs.collect(slim, record(slim.runs, value))
-    data = layer_pairs.effects(panel).set_index(["snn_layer", "ann_layer"])
+    _, (panel, *others) = figure2.collect(slim, record(slim.runs, value))
+    data = figure2.effects(panel).set_index(["snn_layer", "ann_layer"])
     assert data.minus_kd[0, 0] == pytest.approx(0.9)
     assert data.minus_kd[5, 3] == pytest.approx(1.9)
     assert data.judgement[5, 3] == "better"
     assert data.minus_kd[2, 1] == pytest.approx(-8.1)
-    lines = layer_pairs.sentences(panel)
+    lines = figure2.sentences(panel)
     assert "19 of 20 pairs are below KD, from −8.10 to +1.90 points" in lines[0]
     assert "interval of 19 of 20 lies below zero" in lines[0]
     assert lines[1].startswith("1 of 20 fixed pairs end above SASTC, which is +0.90 points from KD (better)")
     assert "5 with teacher layer 3; here this pair is number 1 of 20, +4.00 points from the pair at" in lines[2]
     assert "layer 2 −3.60" in lines[3]
-    assert layer_pairs.sentences(others[0]) == ["(b) ResNet-18 & PyramidNet-20 is not run."]
-    figure = layer_pairs.bars([panel, *others])
+    assert figure2.sentences(others[0]) == ["(b) ResNet-18 & PyramidNet-20 is not run."]
+    figure = figure2.bars([panel, *others])
     assert len(figure.axes) == 1, "what is not run is not drawn"
     bars = [bar for container in figure.axes[0].containers if hasattr(container, "patches") for bar in container]
     assert min(bar.get_height() for bar in bars) == pytest.approx(-8.1)
@@ -360,17 +362,17 @@ def test_figure_2_compares_each_pair_with_kd(plan, record):
 
 
 def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
-    runs = literature.collect(plan("table4"), record(plan("table4").runs, lambda c: 60.0))
+    runs = table4.collect(plan("table4"), record(plan("table4").runs, lambda c: 60.0))
     assert runs.empty, "digits have no place in it"
-    assert "this book" not in literature.table(runs)
+    assert "this book" not in table4.table(runs)
     record(plan("table4", "slim").runs, lambda c: 60.0 + c.seed + 10 * (c.student == "resnet18"))
     for scale in ("quick", "slim"):  # recorded runs stand in it whatever scale the page is of
-        runs = literature.collect(plan("table4", scale), tmp_path)
+        runs = table4.collect(plan("table4", scale), tmp_path)
         assert runs.complete.sum() == 8
-        page = literature.table(runs)
+        page = table4.table(runs)
         assert "SASTC, this book, slim scale" in page
         assert {"61.00", "72.00"} <= set(re.findall(r"<td>([\d.]+)</td>", page))
-        figure = literature.chart(runs)
+        figure = table4.chart(runs)
         assert len(figure.axes[0].containers) == 2
         below = [text.get_text() for text in figure.axes[0].texts if "this book" in text.get_text()]
         assert below == ["this book, slim:\nResNet-18 72.0 ↓\nVGG-11 61.0 ↓"], (
@@ -380,16 +382,16 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         drawn = sorted(y for line in figure.axes[1].lines for y in line.get_ydata())
         paper = pd.read_csv(grid.parts.PAPER / "sota_static.csv")
         assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
-    assert "above it stand SPIKE-NORM" in literature.sentences(runs)[2]
-    assert "8 of our runs" in literature.sentences(runs)[3]
+    assert "above it stand SPIKE-NORM" in table4.sentences(runs)[2]
+    assert "8 of our runs" in table4.sentences(runs)[3]
 
 
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
-    assert accuracy.trained_twice("slim", tmp_path) == ""
+    assert table2.trained_twice("slim", tmp_path) == ""
     (tmp_path / "slim").mkdir()
     twice = pd.DataFrame(dict(run=["a", "b", "c"], earlier=[50.0, 51.0, 52.0], accuracy=[51.0, 51.0, 50.0]))
     twice.to_csv(tmp_path / "slim" / "trained_twice.csv", index=False)
-    told = accuracy.trained_twice("slim", tmp_path)
+    told = table2.trained_twice("slim", tmp_path)
     assert told.startswith("3 runs were trained twice")
     assert "differ by −0.33 ± 1.53 points (mean and standard deviation, at most 2.00)" in told
 

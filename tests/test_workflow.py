@@ -246,7 +246,7 @@ def test_braces_in_the_folder_of_runs_are_no_wildcards(project):
         (["table2", "changes=3"], "changes=3: must be {setting: value, ...}, as {} is"),
         (["table2", "scale=huge"], "unknown scale 'huge'"),
         (["table2", "experiment=tabel2"], "unknown experiment 'tabel2': did you mean table2"),
-        (["imagenet", "scale=slim"], "scale='slim': experiments/table3.yaml lists no runs at this scale"),
+        (["table3", "scale=slim"], "scale='slim': experiments/table3.yaml lists no runs at this scale"),
         (["sam", "image=abc"], "image='abc': must be an integer, as -1 is"),
         (["cost", "share=true"], "share=True: must be a number, as 0.4 is"),
         (["tabel2"], "unknown notebook 'tabel2': did you mean table2"),

@@ -38,17 +38,17 @@ class Sweep:
         return f"{100 * value:g} %" if self.percent else f"{value:g}"
 
 
-NOISE = Sweep(
+TABLE7 = Sweep(
     "label_noise", "wrong training labels", "noisy_labels", "noise_fraction", percent=True, neutral=0.0,
     split_field="noise_teacher",
     split={"clean": "teacher trained on clean labels", "same_noise": "teacher trained on the same wrong labels"},
 )  # fmt: skip
-FEW_SHOT = Sweep(
+FEWSHOT = Sweep(
     "train_fraction", "training images of each class", "few_shot", "train_fraction", percent=True, neutral=1.0,
     split_field="subset_teacher",
     split={"same_subset": "teacher trained on the same images", "full": "teacher trained on all images"},
 )  # fmt: skip
-BATCH_SIZE = Sweep("batch_size", "batch size", "batch_size", "batch_size", methods=("baseline", "kd", "sastc"))
+BATCHSIZE = Sweep("batch_size", "batch size", "batch_size", "batch_size", methods=("baseline", "kd", "sastc"))
 BETA = Sweep("beta", "weight β of the feature loss", "beta_sensitivity", "", methods=("baseline", "kd", "sastc"))
 
 

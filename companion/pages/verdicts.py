@@ -12,8 +12,8 @@ from scipy.special import stdtrit  # not scipy.stats, which takes a second to im
 
 from companion import report
 from companion.pages import controls, energy, fisher, forensics, forensics_costs, forensics_digits, sam
-from companion.pages.events import as_preset
 from companion.pages.parts import difference, frame, interval, page_name, paper, table
+from companion.pages.table6 import as_preset
 from sastc.config import METHODS
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
