@@ -1,8 +1,13 @@
-"""What the book's own extension changes on finished pages."""
+"""The house: what may import what, what things are called, and what the book changes on finished pages."""
 
+import ast
 import base64
+import os
 import re
+import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -11,6 +16,7 @@ import matplotlib.pyplot as plt
 import pytest
 import yaml
 
+import sastc
 from companion import figures
 
 ROOT = Path(__file__).parents[1]
@@ -201,3 +207,92 @@ def test_one_build_of_mathjax_is_kept(tmp_path):
     house.keep_one_mathjax(SimpleNamespace(outdir=tmp_path), None)
     kept = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert kept == {"tex-chtml.js", "output/chtml/fonts/x.woff", "sre/x"}
+
+
+def imported(path):
+    """Names of the packages that a module imports, also inside functions, and of modules of pages."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sastc").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_library_imports_nothing_of_the_book(path):
+    house = {"companion", "workflow", "benchmarks", "book", "tests", "notebooks"}
+    drawing = {"matplotlib", "nbformat", "papermill"}
+    assert not {name.split(".")[0] for name in imported(path)} & (house | drawing)
+
+
+def test_type_checkers_see_the_public_names_where_they_are():
+    tree = ast.parse((ROOT / "sastc" / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: (node.module, alias.name) for node in block.body for alias in node.names}
+    assert seen == {name: (f"sastc.{home}", name) for name, home in sastc._HOME.items()}
+
+
+def test_the_wheel_is_the_library_alone_and_works_without_the_checkout(tmp_path):
+    source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
+    for name in ("sastc", "companion", "benchmarks"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", *build, str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        names = set(archive.namelist())
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sastc"}
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sastc").rglob("*") if path.is_file()}
+    assert {name for name in kept if "__pycache__" not in name} <= names, "the explorer's scripts and the C++, too"
+    empty.mkdir()
+    code = f"""
+import importlib, pkgutil, sys
+sys.path = [{str(site)!r}] + [path for path in sys.path if path and path != {str(ROOT)!r}]
+import sastc
+assert sastc.__file__.startswith({str(site)!r}), sastc.__file__
+for module in pkgutil.walk_packages(sastc.__path__, "sastc."):
+    importlib.import_module(module.name)
+for name in sastc.__all__:
+    getattr(sastc, name)
+assert not {{"companion", "benchmarks", "matplotlib"}} & set(sys.modules)
+assert importlib.util.find_spec("companion") is None
+print(sastc.LIF())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = dict(cwd=empty, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], **run)
+    assert done.returncode == 0, done.stderr
+    assert "LIF" in done.stdout
+    assert not list(empty.iterdir())
+
+
+def test_one_stem_for_one_page():
+    """The experiment, its notebook, its page in the book, and the module that draws it have one name.
+
+    Modules that several pages share have names of their own, and so has what is part of one page, ``forensics_costs``.
+    """
+    experiments = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "experiments").glob("*.yaml")}
+    notebooks = {path.stem: path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    modules = {path.stem for path in (ROOT / "companion" / "pages").glob("*.py")} - {"__init__"}
+    toc = set(re.findall(r"file: runs/(\w+)", (ROOT / "book" / "_toc.yml").read_text()))
+    assert {name: content["notebook"] for name, content in experiments.items()} == {name: name for name in experiments}
+    assert set(notebooks) == {*experiments, "combination", "teacher"}, "of one run"
+    assert {re.sub("_(slim|paper)$", "", page) for page in toc} == set(experiments)
+    for name in set(notebooks):
+        assert name in notebooks[name].split("experiment = ")[-1][:40] or name not in experiments, "its own by default"
+    users = {
+        module: [name for name, text in notebooks.items() if re.search(rf"pages import .*\b{module}\b", text)]
+        for module in modules
+    }
+    for module in modules:
+        if module in notebooks:
+            assert module in users[module], f"the page {module} is drawn by its module"
+        else:
+            part_of = [name for name in notebooks if module.startswith(f"{name}_")]
+            assert part_of or len(users[module]) > 1, f"pages/{module}.py has the name of no page, and only one uses it"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from companion.pages import choices, controls, energy, fisher, parts, runtime, sam, verdicts
+from companion.pages import choices, combination, controls, energy, fisher, parts, runtime, sam, verdicts
 from sastc import records
 from sastc.config import ConfigError, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -219,7 +219,7 @@ def test_facts_of_attention_by_hand(tmp_path):
 
 def test_cells_of_one_run_and_the_sentence_on_likeness(tmp_path):
     run = attention_run(tmp_path)
-    page = controls.cells_table(run)
+    page = combination.cells_table(run)
     assert page.count("<tr>") == 3, "a heading and two cells"
     data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
     assert len(data) == run.measures["attention"][-1].size
