@@ -24,6 +24,7 @@ test: lint
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
@@ -42,5 +43,5 @@ lock:
 		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv results/quick results/site results/notebooks results/.workflow .snakemake book/_build *.egg-info
+	rm -rf .venv results/quick results/site results/notebooks results/.workflow .snakemake .mypy_cache book/_build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

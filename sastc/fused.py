@@ -72,7 +72,7 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
             warnings.warn(f"neurons run uncompiled, several times slower: {error}", RuntimeWarning, stacklevel=2)
             return result
 
-    run.eager = kernel
+    run.eager = kernel  # type: ignore[attr-defined]
     return run
 
 
