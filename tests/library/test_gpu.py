@@ -1,4 +1,4 @@
-"""What only a real GPU can show: ``SASTC_TEST_GPU=1 pytest tests/library/test_gpu.py``. All else is tested on the CPU."""
+"""What only a real GPU can show: ``SASTC_TEST_GPU=1 pytest tests/library/test_gpu.py``; the rest needs none."""
 
 import numpy as np
 import pytest
