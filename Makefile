@@ -24,13 +24,14 @@ test: lint
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # The exact versions; a file that is written last marks an environment that is complete.
-.venv/ready: requirements.lock
+.venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; choose it with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
@@ -42,5 +43,5 @@ lock:
 		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv results/quick results/site results/notebooks results/.workflow .snakemake book/_build *.egg-info
+	rm -rf .venv results/quick results/site results/notebooks results/.workflow .snakemake .mypy_cache book/_build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,11 +1,35 @@
 """Self-attentive spatio-temporal calibration (SASTC) for ANN-to-SNN distillation.
 
-Names and modules are imported when first used, so that ``sastc.RunConfig`` does not wait for torch.
+Names and modules are imported when first used, so that ``sastc.RunConfig`` does not wait for torch. Type checkers and
+editors see the imports below.
 """
 
 import importlib
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sastc.build import load_model as load_model
+    from sastc.calibration import SelfAttentiveCalibration as SelfAttentiveCalibration
+    from sastc.cka import linear_cka as linear_cka
+    from sastc.config import ConfigError as ConfigError
+    from sastc.config import RunConfig as RunConfig
+    from sastc.data import load_dataset as load_dataset
+    from sastc.energy import count_energy as count_energy
+    from sastc.experiments import load_experiment as load_experiment
+    from sastc.explorer import explore as explore
+    from sastc.fisher import fisher_trace as fisher_trace
+    from sastc.losses import kd_loss as kd_loss
+    from sastc.losses import sastc_loss as sastc_loss
+    from sastc.models import create_model as create_model
+    from sastc.neurons import LIF as LIF
+    from sastc.records import Run as Run
+    from sastc.records import RunError as RunError
+    from sastc.records import find_run as find_run
+    from sastc.records import list_runs as list_runs
+    from sastc.sam import spike_activation_map as spike_activation_map
+    from sastc.stm import stm_score as stm_score
+    from sastc.train import run as run
 
 _HOME = {
     "RunConfig": "config",

@@ -15,8 +15,10 @@ from sastc.models.layers import check
 from sastc.records import Run, RunError, find_run
 
 # Fields that decide what both networks look like.
-SHAPE = ("width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps")
-SHAPE += ("resnet_head", "hidden_init", "vggsnn_init")
+SHAPE = (
+    "width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps",
+    "resnet_head", "hidden_init", "vggsnn_init",
+)  # fmt: skip
 
 
 def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:

@@ -8,9 +8,9 @@ features ``(B, C, H, W)``, attention and distances ``(T, B, S, A)``. A teacher t
 import functools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,8 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
         first = int(named)  # names count layers from one, numbers from zero
         try:
             given = [pair.split("-") for pair in pairs.split(",")] if named else pairs
-            chosen = [tuple((int(i) if named else operator.index(i)) - first for i in pair) for pair in given]
+            number: Callable[[Any], int] = int if named else operator.index
+            chosen = [tuple(number(i) - first for i in pair) for pair in given]  # type: ignore[misc]
         except (TypeError, ValueError):
             chosen = []
         valid = bool(chosen) and all(len(p) == 2 and 0 <= p[0] < students and 0 <= p[1] < teachers for p in chosen)
@@ -367,7 +368,7 @@ def _layer_shapes(field: str, shapes: Iterable[Shape]) -> list[Shape]:
     shapes = list(shapes)
     valid = bool(shapes) and all(isinstance(s, Sequence) and len(s) == 3 and all(map(is_count, s)) for s in shapes)
     check(field, shapes, valid, "one (channels, height, width) for each layer; (F, 1, 1) for a vector of F features")
-    return [tuple(map(int, s)) for s in shapes]
+    return [(int(c), int(h), int(w)) for c, h, w in shapes]
 
 
 class Calibration(NamedTuple):
@@ -555,7 +556,7 @@ class SelfAttentiveCalibration(nn.Module):
         elif self.source == "random":
             scores = self.scores.expand(steps, -1, -1)
         else:
-            square = student_similarity.detach(), teacher_similarity
+            square = [student_similarity.detach(), teacher_similarity]
             if batch != (columns := student_similarity.shape[-1]):
                 square = [distributed.gather(rows, -2, columns) for rows in square]
             cka = linear_cka(*square)

@@ -469,7 +469,7 @@ class RunConfig:
     def _teacher(self) -> "RunConfig | None":
         if self.method == "teacher" or not self.teacher or self.teacher_run:
             return None
-        shared = (
+        shared: tuple[str, ...] = (
             "dataset",
             "teacher",
             "variant",
@@ -532,7 +532,7 @@ class RunConfig:
     @property
     def arguments(self) -> list[str]:
         """The shortest ``key=value`` arguments that give this config."""
-        first = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")
+        first: tuple[str, ...] = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")
         values, default = self.to_dict(), RunConfig().to_dict()
         if self.method == "teacher":
             first = tuple(n for n in first if n != "student" and (n != "timesteps" or self.takes_steps))
@@ -594,7 +594,7 @@ def parse_arguments(arguments: list[str], also: Collection[str] = ()) -> dict[st
 
     Names must be fields of :class:`RunConfig`, or be in `also`.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
@@ -767,7 +767,7 @@ _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
 _BETA |= {"digits_dvs": 50.0, "nmnist": 1.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
 _IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
 _IMAGE_SIZE |= {"digits_dvs": 8, "nmnist": 34, "dvs_gesture": 64, "dvs_cifar10": 48}
-_SIZE = {
+_SIZE: dict[str, dict[str, Any]] = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
     # As much of CIFAR-10 as two CPU cores learn in minutes a run. Ours: a learning rate for a short schedule.

@@ -214,8 +214,8 @@ class _Counter:
     """Hooks that add up what a model's layers do."""
 
     def __init__(self, model: nn.Module, neurons: type | tuple[type, ...], encoding: str, timesteps: int | None = None):
-        modules = dict(model.named_modules())
-        spiking = [module for module in modules.values() if isinstance(module, neurons)]
+        modules: dict[str, nn.Module] = dict(model.named_modules())
+        spiking: list[nn.Module] = [module for module in modules.values() if isinstance(module, neurons)]
         layers = {name: module for name, module in modules.items() if isinstance(module, (nn.Conv2d, nn.Linear))}
         if (getattr(model, "spiking", False) or timesteps is not None) and not spiking:
             raise ValueError(f"neurons={neurons!r}: must be the class of the model's neurons; it has none of these")

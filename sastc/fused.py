@@ -72,7 +72,7 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
             warnings.warn(f"neurons run uncompiled, several times slower: {error}", RuntimeWarning, stacklevel=2)
             return result
 
-    run.eager = kernel
+    run.eager = kernel  # type: ignore[attr-defined]
     return run
 
 
@@ -80,7 +80,7 @@ _broken: list[Exception] = []
 
 
 def _watched() -> bool:
-    """Whether operations are counted, or done without numbers, as :mod:`sastc.sizing` does."""
+    """Whether operations are counted, or done without numbers, as :mod:`companion.sizing` does."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 

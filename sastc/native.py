@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -96,7 +97,7 @@ def _options(
 
 
 @functools.cache
-def _function(name: str, dtype: torch.dtype) -> ctypes._CFuncPtr:
+def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
     function = getattr(library(), f"{name}_{DTYPES[dtype]}")
     pointers = 3 if name == "spikes" else 5
     function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_long] * 2 + [ctypes.c_void_p, ctypes.c_int]

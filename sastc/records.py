@@ -304,7 +304,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as a compressed npz without pickles; floating-point arrays as float32."""
-    small = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+    small: dict[str, Any] = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **small)
     write(path, buffer.getvalue())
@@ -413,7 +413,7 @@ def code_version(package: Path = Path(__file__).parent) -> tuple[str | None, boo
 def _installed_version(package: Path) -> tuple[str | None, bool | None]:
     """The same of a package that pip has installed from git: its files are compared with pip's hashes of them."""
     for found in distributions(name="sastc"):
-        if found.locate_file("sastc").resolve() != package.resolve():
+        if Path(str(found.locate_file("sastc"))).resolve() != package.resolve():
             continue  # another copy's metadata
         with contextlib.suppress(ValueError, KeyError, TypeError):
             commit = json.loads(found.read_text("direct_url.json") or "{}")["vcs_info"]["commit_id"]

@@ -67,7 +67,7 @@ def stm_from_mismatch(
 class MeanMismatch:
     """Mismatch of every pair of layers, by distance: the mean over batches and over all processes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._squared: list[Tensor] = []  # (T, S, A) a batch, over this process's rows
         self._rows: list[tuple[float, int]] = []  # their share of all processes' rows, and their length
 

@@ -1,6 +1,8 @@
 import os
 import shutil
 
+from tiny import TINY
+
 # Numbers are compared bit for bit, which GPUs do not promise. Those in test_gpu.py are asked for.
 if "SASTC_TEST_GPU" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -12,11 +14,6 @@ from browsing import browsing
 from sastc.config import RunConfig
 
 torch.set_num_threads(1)
-
-# The smallest run that goes through everything: seconds on one core.
-TINY = dict(epochs=2, teacher_epochs=1, batch_size=16, train_subset=80, image_size=8, width=1 / 16)
-TINY |= dict(stm_batches=2, probe_batches=1)
-TINY_SETTINGS = [f"{name}={value}" for name, value in TINY.items()]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 import nbformat
 
+from companion.notebook import WORDS, check_kind, from_folder
 from sastc.config import ConfigError, RunConfig, parse_arguments, shown
 from sastc.experiments import check_choice, load_experiment
-from sastc.notebook import WORDS, check_kind, from_folder
 from sastc.records import user_path
 from sastc.terminal import print_anywhere
 

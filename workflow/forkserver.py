@@ -25,7 +25,7 @@ LOCKS = Path(__file__).parents[1] / "results" / ".workflow"
 # among them: it looks for its kernel when it is imported.
 PRELOADED = (
     "execute", "ipykernel.kernelapp", "jupyter_client.provisioning", "myst_nb", "papermill", "sastc.data.cifar",
-    "sastc.figures", "sastc.report", "sastc.train", "sklearn.datasets", "torch._dynamo",
+    "companion.figures", "companion.report", "sastc.train", "sklearn.datasets", "torch._dynamo",
 )  # fmt: skip
 
 

@@ -23,9 +23,9 @@ import psutil
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from companion.notebook import FOLDERS, from_folder
 from sastc.config import SCALES, ConfigError, parse_arguments
 from sastc.experiments import check_choice
-from sastc.notebook import FOLDERS, from_folder
 from sastc.records import Run, run_path
 from sastc.terminal import print_anywhere
 

@@ -1,18 +1,23 @@
 """What the workflow has to do: the notebooks of all experiments at one scale, with their parameters and inputs."""
 
+import ast
 import dataclasses
+import functools
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-from sastc.closing import retired
+from companion.closing import retired
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of
 from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
+DRAWING = ("companion", "benchmarks")  # packages whose modules draw pages
+EXPLORER = "sastc/explorer"  # and the part of the library that does
 # Rough guesses of seconds of one core; only their ratios matter for the time left.
 NOTEBOOK_SECONDS = 3.0  # a notebook without its training
 PAGE_SECONDS = 5.0  # a page of results
@@ -122,6 +127,65 @@ def write_digests(jobs: dict[str, Job]) -> None:
             digest.write_text(text)
         newest = max(found[path][1] for path in job.record)
         os.utime(digest, ns=(newest, newest))
+
+
+@functools.cache
+def drawn_from(notebook: str, root: Path = ROOT) -> tuple[str, ...]:
+    """Files besides the notebook itself whose change makes its pages old, relative to `root`.
+
+    They are read from the source, of which nothing is executed: modules of ``companion/`` and ``benchmarks/`` that the
+    notebook imports, itself or through others, also inside a function; tables of ``paper/`` whose name is a text in any
+    of them; the explorer, where it is used. The library is not among them: a change there draws no page again.
+    """
+    cells = json.loads((root / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    tables = {path.stem: path for path in (root / "paper").glob("*.csv")}
+    found: set[Path] = set()
+    ahead = [_names("".join(cell["source"]), ()) for cell in cells if cell["cell_type"] == "code"]
+    while ahead:
+        names, texts = ahead.pop()
+        for path in {file for name in names for file in _modules(name, root)} - found:
+            found.add(path)
+            ahead.append(_names(path.read_text(encoding="utf-8"), path.parent.relative_to(root).parts))
+        if any(name.startswith("sastc.explore") for name in names):
+            found |= {path for path in (root / EXPLORER).glob("*") if path.is_file()}
+        found |= {tables[stem] for text in texts if (stem := text.removesuffix(".csv")) in tables}
+    return tuple(sorted(path.relative_to(root).as_posix() for path in found))
+
+
+@functools.cache
+def _names(source: str, package: tuple[str, ...]) -> tuple[set[str], set[str]]:
+    """Dotted names that code of a package imports, or takes from ``sastc`` by a dot, and all its texts.
+
+    Some of the names are no modules. A cell that is no Python, such as a command of IPython, has none: one that is
+    wrong says so when it is executed.
+    """
+    names, texts = set(), set()
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return names, texts
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom():
+                above = package[: len(package) + 1 - node.level] if node.level else ()
+                base = ".".join((*above, *filter(None, [node.module])))
+                names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            case ast.Attribute(value=ast.Name(id="sastc")):
+                names.add(f"sastc.{node.attr}")
+            case ast.Constant(value=str()):
+                texts.add(node.value)
+    return names, texts
+
+
+def _modules(name: str, root: Path) -> list[Path]:
+    """Files that are executed when a name is imported: its module, and the packages around it."""
+    parts = name.split(".")
+    if parts[0] not in DRAWING:
+        return []
+    places = [root.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
+    return [file for place in places for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()]
 
 
 def data_name(config: RunConfig, results: str) -> str:

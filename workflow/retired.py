@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sastc.closing import COPY
+from companion.closing import COPY
 from sastc.records import list_runs
 
 COLUMNS = ["scale", "run", "settings", "data", "accuracy", "last_accuracy", "best_accuracy", "stm", "commit"]

@@ -18,8 +18,8 @@ import yaml
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
+from companion.figures import WIDTH
 from sastc.config import SCALES
-from sastc.figures import WIDTH
 
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')

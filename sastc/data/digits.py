@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def digits_split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
     return train, test
 
 
-def digits_camera(image_size: int) -> dict[str, float]:
+def digits_camera(image_size: int) -> dict[str, Any]:
     """How the digits move: saccades of one pixel of the original 8x8, all from the top, as in N-MNIST."""
     return {"amplitude": image_size / 8, "start": -np.pi / 2}
 

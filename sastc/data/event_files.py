@@ -306,11 +306,11 @@ def load_dvs_gesture(root: Path, size: int, steps: int, binning: str) -> Dataset
         events = read_aedat3(recording)
         for label, start, stop in read_trials(trials):
             inside = (events.t >= start) & (events.t < stop)
-            part = [column[inside] for column in (events.t, events.x, events.y, events.p)]
-            if not len(part[0]):
+            t, x, y, p = events.t[inside], events.x[inside], events.y[inside], events.p[inside]
+            if not len(t):
                 raise ValueError(f"{recording}: holds no event of the {GESTURES[label]} from {start} to {stop} us")
-            ends = np.array([0, len(part[0])])
-            yield Events(*part, ends, SENSOR, SENSOR), label, (start, stop)
+            ends = np.array([0, len(t)])
+            yield Events(t, x, y, p, ends, SENSOR, SENSOR), label, (start, stop)
 
     work = [
         [partial(streams, *pair) for pair in zip(*group, strict=True)] for group in zip(recordings, labels, strict=True)

@@ -166,9 +166,9 @@ def simulate_events(
         _count(field, value)
     if not 0 < threshold < np.inf:
         raise ValueError(f"threshold={threshold!r}: must be greater than 0 and finite")
-    for field, value in (("amplitude", amplitude), ("refractory", refractory), ("noise_rate", noise_rate)):
-        if not 0 <= value < np.inf:
-            raise ValueError(f"{field}={value!r}: must be at least 0 and finite")
+    for field, number in (("amplitude", amplitude), ("refractory", refractory), ("noise_rate", noise_rate)):
+        if not 0 <= number < np.inf:
+            raise ValueError(f"{field}={number!r}: must be at least 0 and finite")
     if start is not None and not np.isfinite(start):
         raise ValueError(f"start={start!r}: must be finite")
     if seed < 0:
@@ -179,8 +179,9 @@ def simulate_events(
         raise ValueError(f"indices: {len(indices)} of them, must be one for each of the {count} images")
 
     noise = round(noise_rate * height * width * duration / 1e6)
-    words = np.stack([draw_words(1 + noise, seed, EVENTS, int(i)) for i in indices]) if count else np.empty((0, 1))
-    starts = words[:, 0] * (2 * np.pi / 2**64) if start is None else np.full(count, float(start))
+    drawn = [draw_words(1 + noise, seed, EVENTS, int(i)) for i in indices]
+    words = np.stack(drawn) if count else np.empty((0, 1), np.uint64)
+    starts: NDArray[Any] = words[:, 0] * (2 * np.pi / 2**64) if start is None else np.full(count, float(start))
     size = max(1, CHUNK_PIXELS // (height * width))
     parts = [_noise(words[:, 1:], duration, height * width)] if noise else []  # image, t, place, p
     for first in range(0, count, size):
@@ -374,8 +375,8 @@ def frame_scale(frames: Tensor) -> tuple[float, float]:
 
     As a `Dataset`'s std, with mean 0, it scales frames to unit power and leaves a pixel without events at zero.
     """
-    power = [frames[:, :, p].double().square().mean().sqrt().item() / 255 for p in (0, 1)]
-    return tuple(value or 1.0 for value in power)
+    off, on = (frames[:, :, p].double().square().mean().sqrt().item() / 255 for p in (0, 1))
+    return off or 1.0, on or 1.0
 
 
 def to_events(dataset: Dataset, steps: int, binning: str = "time", *, seed: int = 0, **camera: Any) -> Dataset:
@@ -407,7 +408,7 @@ def to_events(dataset: Dataset, steps: int, binning: str = "time", *, seed: int 
     ValueError
         For an argument out of range, or a set of sequences or of images that are decoded batch by batch.
     """
-    splits = {}
+    splits: dict[str, Any] = {}
     for name, words in (("train", 2 * seed), ("test", 2 * seed + 1)):
         split: Split = getattr(dataset, name)
         if not isinstance(split.images, Tensor) or split.images.dim() != 4:

@@ -81,7 +81,7 @@ def array_digest(array: NDArray[Any]) -> str:
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     digest = hashlib.sha256(header.getvalue())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array))  # type: ignore[arg-type]
     return digest.hexdigest()
 
 

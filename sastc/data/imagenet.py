@@ -76,7 +76,7 @@ def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:
     test = next((folder / split for split in ("val", "validation", "test") if (folder / split).is_dir()), None)
     if test is None:
         missing(name, [folder], "val/<class>/* or test/<class>/* beside train/", "move a part of the images there")
-    splits, names = {}, {}
+    splits, names, listings = {}, {}, {}
     for split, place in (("train", folder / "train"), ("test", test)):
         for path in subfolders(place):
             check_name(path)
@@ -94,12 +94,12 @@ def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:
             files += [path.relative_to(folder).as_posix() for path in found]
             labels += [label] * len(found)
         splits[split] = Split(LazyImages(Files(folder, files), image_size), torch.tensor(labels))
-        splits[split, "listing"] = _listing(folder, files)
+        listings[split] = _listing(folder, files)
     provenance = {
         "source": "image folders",
         "folder": folder.resolve().name,
-        "train_listing_sha256": splits["train", "listing"],
-        "test_listing_sha256": splits["test", "listing"],
+        "train_listing_sha256": listings["train"],
+        "test_listing_sha256": listings["test"],
         **_contents(folder, splits["train"], splits["test"]),
     }
     return _lazy_dataset(name, names["train"], splits["train"], splits["test"], provenance)
@@ -167,7 +167,7 @@ def _imagenet_parquet(root: Path, train: list[Path], test: list[Path], image_siz
         "folder": train[0].parent.resolve().name,
         "files": {file: entry["sha256"] for file, entry in source.items()},
     }
-    return _lazy_dataset("imagenet", classes, *splits, provenance)
+    return _lazy_dataset("imagenet", classes, splits[0], splits[1], provenance)
 
 
 def _lazy_dataset(

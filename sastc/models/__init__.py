@@ -124,17 +124,17 @@ def create_model(
         *((key, value, OPTIONS[key]) for key, value in options.items() if key in OPTIONS),
     ):
         check(key, value, isinstance(value, str) and value in choices, f"one of {', '.join(choices)}")
-    for key, value in (
+    for key, count in (
         ("num_classes", num_classes),
         ("in_channels", in_channels),
         ("image_size", image_size),
         ("timesteps", timesteps),
     ):
-        check(key, value, is_count(value), "an integer >= 1")
-    for key, value in (("width", width), ("tdbn_alpha", tdbn_alpha)):
-        if key == "width" or value is not None:
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            check(key, value, number and 0 < value < math.inf, "a positive finite number")
+        check(key, count, is_count(count), "an integer >= 1")
+    for key, number in (("width", width), ("tdbn_alpha", tdbn_alpha)):
+        if key == "width" or number is not None:
+            real = isinstance(number, Real) and not isinstance(number, bool)
+            check(key, number, real and 0 < number < math.inf, "a positive finite number")
 
     make_neuron = _neuron_factory(neuron, neuron_options or {})
     example = make_neuron()
@@ -173,4 +173,4 @@ def _neuron_factory(neuron: str | Callable[..., nn.Module], options: dict[str, A
         return lambda: LIF(**options)
     factory = callable(neuron) and not isinstance(neuron, nn.Module)
     check("neuron", neuron, factory, "'lif', 'relu' or a function that returns a new nn.Module")
-    return lambda: neuron(**options)
+    return lambda: neuron(**options)  # type: ignore[operator]

@@ -66,7 +66,7 @@ def check(field: str, value: Any, valid: bool, allowed: str) -> None:
 
 def is_count(value: Any) -> bool:
     """Whether `value` is an integer of at least 1."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 class Conv(nn.Conv2d):

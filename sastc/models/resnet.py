@@ -1,6 +1,7 @@
 """ResNet (He et al. 2016). In an SNN the neuron fires after the residual addition, where the ReLU stands in an ANN."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -69,7 +70,7 @@ def resnet(
     return Network(recipe, stages, *pooled_head(recipe, inputs, **head))
 
 
-def resnet18(recipe: Recipe, variant: str, **head: str) -> Network:
+def resnet18(recipe: Recipe, variant: str, **head: Any) -> Network:
     """ResNet-18: "released" as the authors' student, "standard" as He et al. published it."""
     # paper: only the name  released: three stages, the trunk otherwise known as ResNet-19
     if variant == "released":
@@ -77,21 +78,21 @@ def resnet18(recipe: Recipe, variant: str, **head: str) -> Network:
     return resnet(recipe, (2, 2, 2, 2), (64, 128, 256, 512), **head)
 
 
-def resnet19(recipe: Recipe, **head: str) -> Network:
+def resnet19(recipe: Recipe, **head: Any) -> Network:
     """ResNet-19 (Zheng et al. 2021), the released teacher."""
     return resnet(recipe, (3, 3, 2), (128, 256, 512), **head)
 
 
-def resnet34(recipe: Recipe, **head: str) -> Network:
+def resnet34(recipe: Recipe, **head: Any) -> Network:
     """ResNet-34."""
     return resnet(recipe, (3, 4, 6, 3), (64, 128, 256, 512), **head)
 
 
-def resnet32x4(recipe: Recipe, **head: str) -> Network:
+def resnet32x4(recipe: Recipe, **head: Any) -> Network:
     """ResNet-32x4 as in RepDistiller: the CIFAR ResNet of depth 32 with four times the channels (twice in the stem)."""
     return resnet(recipe, (5, 5, 5), (64, 128, 256), stem=32, **head)
 
 
-def bottleneck16(recipe: Recipe, **head: str) -> Network:
+def bottleneck16(recipe: Recipe, **head: Any) -> Network:
     """The network that the released code calls WRN-16-2: bottlenecks [2, 1, 1] with 512, 1024 and 2048 outputs."""
     return resnet(recipe, (2, 1, 1), (128, 256, 512), branch=bottleneck, **head)

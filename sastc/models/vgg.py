@@ -34,7 +34,7 @@ def vgg11(recipe: Recipe, downsample: str, head: str) -> Network:
         neck.append(PerStep(nn.AdaptiveAvgPool2d(2)))
     neck.append(nn.Flatten(-3))
     flat, hidden = stages["stage4"].channels * min(side, 2) ** 2, recipe.channels(4096)
-    sizes = (flat, hidden, hidden) if head == "stacked" else (flat,)
+    sizes: tuple[int, ...] = (flat, hidden, hidden) if head == "stacked" else (flat,)
     sizes += (recipe.num_classes,)
     classifier = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(sizes)))
     return Network(recipe, stages, nn.Sequential(*neck), classifier, sides=sides if side <= 2 else None)

@@ -1,0 +1,196 @@
+"""Effect of settings switched one at a time, against the experiment's first setting, over common seeds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import figures, report
+from companion.pages.parts import difference, interval, run_links, switch, table, text
+from sastc.config import METHODS, RunConfig
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+
+BASE = "as preset"
+# Settings after which the mismatch score is of other layers or other quantities, so that its change says nothing.
+OTHER_SCORE = ("taps", "student_tap", "stm_")
+
+
+def effects(runs: pd.DataFrame, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
+    """Every switch beside the first setting: mean difference, half the 95 % interval and n, for each value.
+
+    `runs` is :func:`companion.pages.parts.frame` of an experiment; columns ``<value>_mean``, ``_half`` and ``_n``.
+    """
+    named = runs.assign(switch=runs.switch.replace("", BASE))
+    rows = []
+    for name in [s for s in dict.fromkeys(named.switch) if s != BASE]:
+        row: dict[str, object] = {"switch": name}
+        for value in values:
+            found = difference(named, value, "switch", name, BASE)
+            row |= {f"{value}_{part}": v for part, v in zip(("mean", "half", "n"), found, strict=True)}
+        rows.append(row)
+    columns = ["switch", *(f"{v}_{part}" for v in values for part in ("mean", "half", "n"))]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
+    """Other values of a field beside its first one, as :func:`effects`, a row a method and value: ``KD, bf16``."""
+    rows = []
+    for method, same in runs.groupby("method", sort=False):
+        first, *others = dict.fromkeys(same[field])
+        switches = {first: ""} | {other: f"{LABELS[method]}, {other}" for other in others}
+        rows.append(effects(same.assign(switch=same[field].map(switches)), values))
+    return pd.concat(rows, ignore_index=True)
+
+
+def gains(runs: pd.DataFrame) -> pd.DataFrame:
+    """SASTC less every other method with the same settings, a row a switch: ``<method>_mean``, ``_half``, ``_n``.
+
+    `runs` is :func:`companion.pages.parts.frame` of an experiment whose switches are run with every method.
+    """
+    rows = []
+    for name, same in runs.groupby("switch", sort=False):
+        row: dict[str, object] = {"switch": name or BASE}
+        for other in (m for m in METHODS if m != "sastc"):
+            found = report.paired_difference(same, "sastc", other)
+            row |= {f"{other}_{part}": v for part, v in zip(("mean", "half", "n"), found, strict=True)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def changed(plan: Experiment) -> list[str]:
+    """A line a switch: every setting of a run that it changes, with what that was."""
+    first: dict[str, RunConfig] = {}
+    lines: dict[str, dict[str, None]] = {}
+    for config in plan.runs:
+        base = first.setdefault(config.method, config)
+        if name := switch(config, base):
+            was, now = base.to_dict(relevant=True), config.to_dict(relevant=True)
+            fields = [f for f in now if f not in ("seed", "variant") and now[f] != was[f]]
+            lines.setdefault(name, {}).update({f"{f} = {_word(now[f])} (was {_word(was[f])})": None for f in fields})
+    return [(f"<em>{text(name)}</em>: " if len(f) > 1 else "") + text(", ".join(f)) for name, f in lines.items()]
+
+
+def verdict_of_each(runs: pd.DataFrame) -> list[str]:
+    """A sentence a switch: what its intervals allow to say of SASTC against each other method."""
+    return [
+        f"<em>{text(name or BASE)}</em>: {report.held_up(same)}" for name, same in runs.groupby("switch", sort=False)
+    ]
+
+
+def methods_table(runs: pd.DataFrame, field: str) -> str:
+    """HTML table of :func:`in_every_method`, with accuracies and links to the runs."""
+    accuracies = runs[runs.complete].groupby(["method", field], sort=False)
+    rows = pd.DataFrame([{"method": m, "value": v, "done": done} for (m, v), done in accuracies])
+    found = in_every_method(runs, field).set_index("switch")
+
+    def change(row, value: str) -> str:
+        name = f"{LABELS[row.method]}, {row.value}"
+        if name not in found.index:
+            return "–"
+        mean, half, n = (found.loc[name, f"{value}_{part}"] for part in ("mean", "half", "n"))
+        judged = f" ({report.judge(mean, half, int(n))})" if value == "accuracy" else ""
+        return interval(mean, half, int(n), 3 if value == "stm" else 2) + judged
+
+    columns = {
+        "method": lambda r: LABELS[r.method],
+        field: lambda r: text(r.value),
+        "accuracy (%)": lambda r: report.mean_sd(r.done.accuracy),
+        "change of accuracy (points)": lambda r: change(r, "accuracy"),
+        "change of STM": lambda r: change(r, "stm"),
+        "runs": lambda r: run_links(r.done),
+    }
+    caption = "Mean ± standard deviation; changes with 95 % intervals over seeds, beside the method's first row."
+    return table(rows, caption, f"methods-{field}", columns, csv=found.reset_index())
+
+
+def comparable(switch: str) -> bool:
+    """Whether the mismatch score still measures the same after this switch."""
+    return not switch.startswith(OTHER_SCORE)
+
+
+def effects_table(runs: pd.DataFrame) -> str:
+    """HTML table of the switches: accuracy, its change, the change of the mismatch score, links to the runs."""
+    named = runs.assign(switch=runs.switch.replace("", BASE))
+    found = effects(runs)
+    base = pd.DataFrame([{"switch": BASE}])
+    rows = pd.concat([base, found], ignore_index=True)
+    done = named[named.complete]
+
+    def change(row, value: str) -> str:
+        if row.switch == BASE:
+            return "–"
+        if value == "stm" and not comparable(row.switch):
+            return '<span class="seeds">other layers or units</span>'
+        mean, half, n = (getattr(row, f"{value}_{part}") for part in ("mean", "half", "n"))
+        return interval(mean, half, int(n), 4 if value == "stm" else 2)
+
+    def verdict(row) -> str:
+        if row.switch == BASE:
+            return "–"
+        return report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
+
+    columns = {
+        "setting": lambda r: text(r.switch),
+        "accuracy<br>(%)": lambda r: report.mean_sd(done[done.switch == r.switch].accuracy),
+        "change<br>(points)": lambda r: change(r, "accuracy"),
+        "which is": verdict,
+        "change of<br>STM score": lambda r: change(r, "stm"),
+        "runs": lambda r: run_links(done[done.switch == r.switch]),
+    }
+    switched = dict.fromkeys(part.partition(" = ")[0] for switch in found.switch for part in switch.split(", "))
+    preset = ", ".join(_preset(runs, name) for name in switched if name != "variant")
+    caption = f"Each setting alone, beside the first row, which has {preset}; 95 % intervals over the seeds."
+    return table(rows, caption, "choices", columns)
+
+
+def _preset(runs: pd.DataFrame, name: str) -> str:
+    """What the first setting has where a switch has something else."""
+    return f"{name} = {_word(runs.iloc[0][name])}"
+
+
+def _word(value: object) -> str:
+    """A setting's value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+
+
+def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Changes with their intervals: a row a switch, a panel a value."""
+    plt = figures.plt
+    drawing, axes = plt.subplots(1, len(titles), sharey=True, figsize=(7.0, 0.34 * len(found) + 1.0), squeeze=False)
+    y = np.arange(len(found))
+    for axis, (value, title) in zip(axes[0], titles.items(), strict=True):
+        mean, half = found[f"{value}_mean"].astype(float), found[f"{value}_half"].astype(float)
+        if value == "stm":
+            mean = mean.where(found.switch.map(comparable))
+        look = dict(fmt="D", color=figures.COLOURS["sastc"], ecolor="black", elinewidth=1.1, capsize=2.5)
+        axis.errorbar(mean, y, xerr=half.where(half.notna(), 0), **look)
+        axis.axvline(0, color="gray", linewidth=1)
+        axis.set(xlabel=title)
+    axes[0][0].set_yticks(y, found.switch)
+    axes[0][0].invert_yaxis()
+    return drawing
+
+
+def sentences(runs: pd.DataFrame) -> list[str]:
+    """What came out, computed."""
+    found = effects(runs)
+    known = found[found.accuracy_half > 0]
+    if known.empty:
+        return ["No setting is recorded with seeds that differ."]
+    said = [report.judge(r.accuracy_mean, r.accuracy_half, r.accuracy_n) for r in known.itertuples()]
+    known = known.assign(said=said)
+    out = []
+    for word in ("better", "worse", "not distinguishable"):
+        names = "; ".join(text(s) for s in known[known.said == word].switch)
+        out.append(
+            f"Accuracy {word}{' from' if word.startswith('not') else ' than'} the first row's: {names or 'none'}."
+        )
+    widths = known.accuracy_half
+    out.append(
+        f"An interval's half width is {widths.min():.1f} to {widths.max():.1f} points with "
+        f"{' or '.join(str(n) for n in sorted(set(known.accuracy_n)))} seeds: a smaller effect would not be seen. With "
+        f"{len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to miss zero by chance."
+    )
+    return out

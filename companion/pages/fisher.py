@@ -1,0 +1,137 @@
+"""Temporal Fisher information over training (Appendix 1, Fig. 1)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import figures, report
+from companion.pages.parts import frame, run_links, table
+from sastc.config import METHODS
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+from sastc.records import Run
+
+
+def traces(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """Every recorded trace of an experiment, long: a row for each run, epoch and t."""
+    return traces_of(frame(plan, results))
+
+
+def traces_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """The same of the runs of :func:`companion.pages.parts.frame`."""
+    rows = []
+    for row in runs[runs.complete].itertuples():
+        fisher = Run(row.path).measures.get("fisher")  # (E, T)
+        if fisher is None:
+            continue
+        for (epoch, t), value in np.ndenumerate(fisher):
+            rows.append((row.student, row.teacher, row.method, row.seed, row.run, epoch + 1, t + 1, float(value)))
+    return pd.DataFrame(rows, columns=["student", "teacher", "method", "seed", "run", "epoch", "t", "trace"])
+
+
+def panels(values: pd.DataFrame) -> Figure:
+    """One panel a method, one line a time step, darker for later steps: mean over the seeds."""
+    plt = figures.plt
+    methods = [m for m in METHODS if m in set(values.method)]
+    drawing, axes = plt.subplots(
+        1, len(methods), sharey=True, figsize=(min(1.75 * len(methods) + 0.8, figures.WIDTH), 2.8), squeeze=False
+    )
+    for axis, method in zip(axes[0], methods, strict=True):
+        chosen = values[values.method == method]
+        steps = sorted(chosen.t.unique())
+        for t in steps:
+            line = chosen[chosen.t == t].groupby("epoch").trace.mean()
+            look = dict(color=figures.COLOURS[method], marker=figures.MARKERS[method])
+            axis.plot(line.index, line, alpha=0.25 + 0.75 * t / len(steps), label=f"t = {t}", **look)
+        axis.set_yscale("log")
+        axis.set(xlabel="epoch", title=LABELS[method])
+        axis.legend(fontsize=8)
+    axes[0][0].set_ylabel("trace of the Fisher information")
+    return drawing
+
+
+def summary(values: pd.DataFrame) -> pd.DataFrame:
+    """For every method and seed: the trace with all steps after the first and the last epoch, and their ratio.
+
+    `highest` is the epoch after which it is highest.
+    """
+    last_step = values[values.t == values.groupby("run").t.transform("max")]
+    rows = []
+    for (method, seed, run), chosen in last_step.groupby(["method", "seed", "run"]):
+        line = chosen.sort_values("epoch").trace.to_numpy()
+        late = values[(values.run == run) & (values.epoch == values.epoch.max()) & (values.t == 1)].trace.sum()
+        rows.append(dict(method=method, seed=seed, run=run, first=line[0], last=line[-1], change=line[-1] / line[0],
+                         highest=int(line.argmax()) + 1, one_step=late))  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["method", "seed", "run", "first", "last", "change", "highest", "one_step"])
+    return frame.sort_values("method", key=lambda c: c.map(METHODS.index), kind="stable").reset_index(drop=True)
+
+
+def summary_table(values: pd.DataFrame, place: str) -> str:
+    """HTML table of :func:`summary`, a row a run; `place` is :func:`companion.pages.parts.place`."""
+    columns = {
+        "method": lambda r: LABELS[r.method],
+        "after the first epoch": lambda r: f"{r.first:.3g}",
+        "after the last epoch": lambda r: f"{r.last:.3g}",
+        "change (×)": lambda r: f"{r.change:.3g}",
+        "with one step only, last epoch": lambda r: f"{r.one_step:.3g}",
+        "run": lambda r: run_links(pd.DataFrame([r])),
+    }
+    caption = f"Trace of the empirical Fisher information with all T steps. {place}"
+    return table(summary(values), caption, "fisher", columns)
+
+
+def log_differences(values: pd.DataFrame, one: str = "sastc") -> pd.DataFrame:
+    """Log₁₀ of the last trace of one method less every other's, paired over seeds."""
+    rows = summary(values)
+    rows = rows.assign(accuracy=np.log10(rows["last"]), complete=True)
+    others = [m for m in METHODS if m != one and m in set(rows.method)]
+    found = [(other, *report.paired_difference(rows, one, other)) for other in others]
+    return pd.DataFrame(found, columns=["other", "mean", "half", "n"])
+
+
+def sentences(values: pd.DataFrame) -> list[str]:
+    """What came out, computed."""
+    if values.empty:
+        return ["No run with Fisher information is recorded."]
+    out = []
+    means = summary(values).groupby("method")["last"].mean()
+    order = means.sort_values()
+    out.append(
+        "After the last epoch, from low to high: " + ", ".join(f"{LABELS[m]} {v:.3g}" for m, v in order.items()) + "."
+    )
+    if "baseline" in means:
+        below = [LABELS[m] for m in METHODS if m in means and means[m] < means["baseline"]]
+        out.append(f"Below the baseline: {', '.join(below) or 'none'}; the paper says: all methods of distillation.")
+    verdicts = {"better": "lower", "worse": "higher"}
+    for row in log_differences(values).itertuples():
+        says = report.judge(-row.mean, row.half, row.n)
+        width = f"{10 ** (row.mean - row.half):.2f} to {10 ** (row.mean + row.half):.2f}; " if row.half > 0 else ""
+        out.append(
+            f"SASTC's trace divided by {LABELS[row.other]}'s is {10**row.mean:.2f} ({width}n={row.n}: "
+            f"{verdicts.get(says, says)})."
+        )
+    courses = summary(values).groupby("method", sort=False)
+    told = "; ".join(f"{LABELS[method]} {_course(rows)}" for method, rows in courses)
+    out.append(f"From the first epoch to the last of {values.epoch.max()}: {told}.")
+    out.append("The paper says that it decreases during training, fastest with SASTC.")
+    return out
+
+
+def _course(rows: pd.DataFrame) -> str:
+    """Which way the trace of one method's runs goes, by what factor, and after which epoch it is highest."""
+    up, n = int((rows.change > 1).sum()), len(rows)
+    way = "rises" if up == n else "falls" if up == 0 else f"rises in {up} of {n} runs"
+    factor = report._span(rows.change.round(2), "{:.2f}".format)
+    return f"{way} (× {factor}; highest after epoch {report._span(rows.highest)})"
+
+
+def spread(values: pd.DataFrame) -> str:
+    """A sentence: by what factor the last trace differs between seeds."""
+    last = summary(values).groupby("method")["last"].agg(["min", "max", "size"])
+    several = last[last["size"] > 1]
+    if several.empty:
+        return "At most one seed of each method: how much seeds differ is not known, an order of them is no result."
+    n, most = report._span(several["size"]), (several["max"] / several["min"]).max()
+    return f"Between the {n} seeds of one method the last trace differs by a factor of up to {most:.2f}."

@@ -1,0 +1,325 @@
+"""Pages on one setting: its values down, the methods across, the paper's values beside ours (tables and curves)."""
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import report
+from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.pages import grid, parts
+from sastc.config import DISTIL, METHODS, RunConfig
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a page varies, and where the paper prints it."""
+
+    field: str  # of RunConfig
+    words: str
+    table: str  # paper/<table>.csv
+    column: str  # of that table
+    methods: tuple[str, ...] = ("teacher", *METHODS)
+    split: dict[str, str] = dataclasses.field(default_factory=dict)  # values shown apart, and their words
+    split_field: str = ""
+    neutral: float | None = None  # the value at which the split says nothing
+    percent: bool = False
+
+    def show(self, value: float) -> str:
+        """A value in words."""
+        return f"{100 * value:g} %" if self.percent else f"{value:g}"
+
+
+TABLE7 = Sweep(
+    "label_noise", "wrong training labels", "noisy_labels", "noise_fraction", percent=True, neutral=0.0,
+    split_field="noise_teacher",
+    split={"clean": "teacher trained on clean labels", "same_noise": "teacher trained on the same wrong labels"},
+)  # fmt: skip
+FEWSHOT = Sweep(
+    "train_fraction", "training images of each class", "few_shot", "train_fraction", percent=True, neutral=1.0,
+    split_field="subset_teacher",
+    split={"same_subset": "teacher trained on the same images", "full": "teacher trained on all images"},
+)  # fmt: skip
+BATCHSIZE = Sweep("batch_size", "batch size", "batch_size", "batch_size", methods=("baseline", "kd", "sastc"))
+BETA = Sweep("beta", "weight β of the feature loss", "beta_sensitivity", "", methods=("baseline", "kd", "sastc"))
+
+
+class Panel(NamedTuple):
+    """The cells of one student, teacher and kind of teacher."""
+
+    title: str
+    key: str  # for file names
+    runs: pd.DataFrame
+    paper: pd.DataFrame  # method, value, accuracy
+
+
+def published(sweep: Sweep) -> pd.DataFrame:
+    """The paper's cells: dataset, student, teacher, method, value, accuracy (nan where it prints a figure alone)."""
+    table = grid.published(sweep.table)
+    if sweep.column:
+        return table.rename(columns={sweep.column: "value"})
+    rows = []
+    for (dataset, student, teacher), facts in table.groupby(["dataset", "student", "teacher"], sort=False):
+        low, high, step = (facts.value[facts.quantity == f"beta_{name}"].iloc[0] for name in ("min", "max", "step"))
+        pair = dict(dataset=dataset, student=student, teacher=teacher, timesteps=facts.timesteps.iloc[0])
+        rows += [pair | dict(method=m, value=np.nan, accuracy=np.nan) for m in ("baseline", "kd")]
+        rows += [pair | dict(method="sastc", value=v, accuracy=np.nan) for v in np.arange(low, high + 1, step)]
+    return pd.DataFrame(rows)
+
+
+def wanted(sweep: Sweep, plan: Experiment) -> Iterator[RunConfig]:
+    """A run for each of the paper's cells at the plan's scale, with the settings of the plan's first run."""
+    template = plan.runs[0]
+    for row in published(sweep).itertuples():
+        changes = dict(method="kd" if row.method == "teacher" else row.method)
+        if not sweep.column:  # β: a panel for each of the paper's pairs
+            changes |= dict(dataset=grid.dataset_for(row.dataset, template), student=row.student, teacher=row.teacher)
+        if pd.notna(row.value):
+            changes[sweep.field] = int(row.value) if sweep.field == "batch_size" else float(row.value)
+        splits = list(sweep.split) if row.method in DISTIL and row.value != sweep.neutral else []
+        if row.method == "teacher":  # the one trained on the same data
+            splits = [next(s for s in sweep.split if s.startswith("same"))]
+        for split in splits or [""]:
+            config = template.replace(**changes | ({sweep.split_field: split} if split else {}))
+            yield config.teacher_config() if row.method == "teacher" else config
+
+
+def collect(sweep: Sweep, plan: Experiment, results: str | Path = "results") -> list[Panel]:
+    """The page's panels; every cell of the paper is in one, run or not.
+
+    Each has the teacher that taught its students: the one trained on the same data, which the paper's row is of, or the
+    same one at every value, which the paper has not.
+    """
+    runs = grid.filled(plan, wanted(sweep, plan), results)
+    runs = runs[runs.method.isin(sweep.methods)]
+    applies = RunConfig.fields()[sweep.field].metadata["applies"]
+    runs = runs.assign(value=runs[sweep.field].where(runs.method.isin(applies)))
+    cells, panels = published(sweep), []
+    students = runs[runs.method != "teacher"]
+    for dataset, student, teacher, steps in dict.fromkeys(
+        students[["dataset", "student", "teacher", "timesteps"]].itertuples(index=False, name=None)
+    ):
+        pair = runs[(runs.dataset == dataset) & (runs.teacher == teacher)]
+        pair = pair[((pair.student == student) & (pair.timesteps == steps)) | (pair.method == "teacher")]
+        printed = cells
+        if not sweep.column:
+            printed = cells[(cells.student == student) & (cells.teacher == teacher)]
+        title = f"{LABELS[student]} & {LABELS[teacher]}, T={steps}, {LABELS[dataset]}"
+        for split in sweep.split or [""]:
+            chosen = pair
+            if split:
+                alike = ~pair.method.isin(DISTIL) | (pair.value == sweep.neutral)
+                chosen = pair[alike | (pair[sweep.split_field] == split)]
+            paper = printed
+            if split and not split.startswith("same"):  # one teacher for all values
+                one = chosen[(chosen.method == "teacher") & (chosen.value == sweep.neutral)]
+                levels = sorted({*chosen.value.dropna(), *printed.value.dropna()})
+                chosen = pd.concat([chosen[chosen.method != "teacher"], *(one.assign(value=v) for v in levels)])
+                paper = printed[printed.method != "teacher"]
+            words = f"{title}: {sweep.split[split]}" if split else title
+            panels.append(Panel(words, "_".join(filter(None, (student, teacher, split))), chosen, paper))
+    return panels
+
+
+def shown(panels: list[Panel]) -> list[Panel]:
+    """The panels in which SASTC is run at more than one value; where there is none, the first."""
+    values = [p.runs.value[p.runs.complete & (p.runs.method == "sastc")].nunique() for p in panels]
+    return [panel for panel, n in zip(panels, values, strict=True) if n > 1] or panels[:1]
+
+
+def every_run(panels: list[Panel]) -> pd.DataFrame:
+    """The runs of all panels, each once."""
+    return pd.concat([panel.runs for panel in panels]).drop_duplicates("run")
+
+
+def _cell(panel: Panel, method: str, value: float) -> tuple[pd.DataFrame, float]:
+    """Our runs and the paper's value; a method without the field has the same at every value."""
+    rows, cells = (frame[frame.method == method] for frame in (panel.runs, panel.paper))
+    if rows.value.notna().any():
+        rows, cells = rows[rows.value == value], cells[cells.value == value]
+    return rows, cells.accuracy.iloc[0] if len(cells) else np.nan
+
+
+def values(panel: Panel) -> list[float]:
+    """All values of the setting, ours and the paper's."""
+    return sorted({*panel.runs.value.dropna(), *panel.paper.value.dropna()})
+
+
+def _rows(sweep: Sweep, panel: Panel) -> list[tuple[str, list[str], float]]:
+    """Rows of a table: heading, methods and value; methods without the setting have a row of their own, the first."""
+    without = [m for m in sweep.methods if panel.runs.value[panel.runs.method == m].isna().all()]
+    rows = [(sweep.show(value), [m for m in sweep.methods if m not in without], value) for value in values(panel)]
+    return [("without", without, np.nan), *rows] if without else rows
+
+
+def table(sweep: Sweep, panel: Panel) -> str:
+    """HTML table of accuracies: a row a value, a column a method; CSV of the same."""
+    comparable = grid.subtractable(panel.runs, panel.paper.dataset.iloc[0])
+    frame = grid.means(panel.runs, ["method", "value"]).merge(
+        panel.paper[["method", "value", "accuracy"]].rename(columns={"accuracy": "paper"}), "outer"
+    )
+    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in sweep.methods)
+    body = []
+    for name, methods, value in _rows(sweep, panel):
+        cells = [grid.cell(*_cell(panel, m, value), comparable) if m in methods else "" for m in sweep.methods]
+        body.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
+    link = report.download_csv(frame.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}")
+    caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(panel)} Download: {link}"
+    return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
+
+
+def _source(panel: Panel) -> str:
+    row = panel.paper.iloc[-1]
+    pair = f"{LABELS[row.student]} &amp; {LABELS[row.teacher]} on {LABELS[row.dataset]} at T={row.timesteps:g}"
+    return f"The paper's values: {pair}." if panel.paper.accuracy.notna().any() else f"The paper draws {pair}."
+
+
+def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
+    """SASTC less every other method at each value that is run: mean, half of the 95 % interval, n, the paper's."""
+    rows = []
+    for value in values(panel):
+        ours, printed = _cell(panel, "sastc", value)
+        for other in sweep.methods:
+            if other == "sastc":
+                continue
+            theirs, theirs_printed = _cell(panel, other, value)
+            both = pd.concat([ours, theirs])
+            mean, half, n = report.paired_difference(both, "sastc", other) if len(both) else (np.nan, np.nan, 0)
+            row = dict(value=value, other=other, mean=mean, half=half, n=n, paper=printed - theirs_printed)
+            rows.append(row | {"judgement": report.judge(mean, half, n)})
+    return pd.DataFrame(rows)
+
+
+def differences_table(sweep: Sweep, panel: Panel) -> str:
+    """HTML table of :func:`differences`: a row a value, a column another method."""
+    gaps, body = differences(sweep, panel), []
+    others = list(dict.fromkeys(gaps.other))
+    for value, group in gaps.groupby("value"):
+        if not group.n.any():
+            continue
+        cells = []
+        for row in group.itertuples():
+            paper = f'<span class="paper">paper {parts.signed(row.paper)}</span>' if np.isfinite(row.paper) else ""
+            verdict = f'<span class="seeds">{"" if row.n == 1 else row.judgement}</span>'
+            cells.append(f"<td>{parts.interval(row.mean, row.half, row.n)} {verdict}{paper}</td>")
+        body.append(f'<tr><th scope="row">{sweep.show(value)}</th>{"".join(cells)}</tr>')
+    head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
+    link = report.download_csv(gaps.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}_differences")
+    caption = (
+        f"{panel.title}. Percentage points, ± half the 95 % interval over common seeds; one seed (n=1) says nothing. "
+        f"Download: {link}"
+    )
+    return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
+
+
+def sentences(sweep: Sweep, panel: Panel) -> list[str]:
+    """How often SASTC is ahead, here and in the paper, and of how many differences an interval excludes zero."""
+    gaps, lines = differences(sweep, panel), []
+    students = [m for m in sweep.methods if m not in ("teacher", "sastc")]
+    for names, words in ((students, "the other students"), (["teacher"], "the teacher")):
+        rows = gaps[gaps.other.isin(names)]
+        told = []
+        for column, who in (("mean", "here"), ("paper", "in the paper")):
+            known = rows.dropna(subset=column).groupby("value")[column].agg(["min", "count"])
+            known = known[known["count"] == len(names)]
+            if len(known):
+                told.append(f"{who} at {int((known['min'] > 0).sum())} of {len(known)} values")
+        if names and told:
+            lines.append(f"SASTC's mean is above {words} {', '.join(told)}.")
+    run = gaps[gaps.n > 0]
+    if run.empty:
+        return [f"{panel.title} is not run."]
+    open_ended, equal = int((run.n == 1).sum()), int((run.judgement == report.NO_INTERVAL).sum())
+    counts = run.judgement.value_counts()
+    words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
+    judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
+    single = f"{open_ended} of {len(run)} differences rest on one seed, from which nothing can be said"
+    same = f"{equal} of {len(run)} are the same in every seed, which gives no interval"
+    told = filter(None, (judged, single if open_ended else "", same if equal else ""))
+    lines.append("SASTC minus each other method: " + "; ".join(told) + ".")
+    return [f"{panel.title}: {lines[0]}", *lines[1:]]
+
+
+def optimum(panel: Panel) -> str:
+    """The best value of SASTC's setting, here and in the paper, and what it is ahead of."""
+    every = panel.runs[panel.runs.method == "sastc"]
+    facts = grid.published("beta_sensitivity").set_index(["student", "teacher", "quantity"]).value
+    pair = every.student.iloc[0], every.teacher.iloc[0]
+    paper = ""
+    if (*pair, "beta_optimum") in facts.index:
+        names = ("beta_optimum", "gain_over_kd_at_optimum", "gain_over_baseline_at_optimum")
+        best, kd, baseline = (facts[*pair, name] for name in names)
+        paper = (
+            f" The paper's optimum for this pair is {best:g}, {kd:+.2f} points over KD, {baseline:+.2f} over baseline."
+        )
+    rows = every[every.complete]
+    if rows.value.nunique() < 2:
+        return f"{panel.title}: fewer than two values are run.{paper}"
+    mean = rows.groupby("value").accuracy.mean()
+    best = mean.idxmax()
+    open_values = []
+    for value in mean.index.drop(best):
+        gap, half, n = parts.difference(rows, "accuracy", "value", best, value)
+        if not (n > 1 and gap > half):
+            open_values.append(f"{value:g}")
+    apart = f"not told apart from {', '.join(open_values)}" if open_values else "ahead of all others"
+    span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"
+    return f"{panel.title}: the best of {len(mean)} values is {best:g}, {apart}; {span}.{paper}"
+
+
+def curve(sweep: Sweep, panels: list[Panel]) -> Figure:
+    """Accuracy against the setting: our panels, then the paper's; error bars are standard deviations over seeds."""
+    printed = published(sweep).dropna(subset="accuracy")
+    columns = len(panels) + bool(len(printed))
+    figure, axes = plt.subplots(1, columns, figsize=(min(max(4.6, 3.4 * columns), WIDTH), 3.5), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=False):
+        data = grid.means(panel.runs[panel.runs.complete], ["method", "value"])
+        _draw(sweep, axis, data)
+        *_, kind = panel.title.partition(": ")
+        if sweep is BETA:
+            kind = _mark_optimum(axis, data)
+        lines = [f"ours, {LABELS[panel.runs.dataset.iloc[0]]}", *textwrap.wrap(kind, 26)]  # panels may be narrow
+        axis.set_title("\n".join(lines), fontsize=9)
+    if len(printed):
+        _draw(sweep, axes[0][-1], printed)
+        axes[0][-1].set_title(f"the paper, {LABELS[printed.dataset.iloc[0]]}", fontsize=9)
+    axes[0][0].set_ylabel("test accuracy (%)")
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=len(sweep.methods))
+    return figure
+
+
+def _draw(sweep: Sweep, axis, data: pd.DataFrame) -> None:
+    """One panel: a line a method, a horizontal line where the setting does not apply."""
+    for method in sweep.methods:
+        rows = data[data.method == method].sort_values("value")
+        look = dict(color=COLOURS[method], label=LABELS[method])
+        if rows.value.isna().all() and len(rows):
+            axis.axhline(rows.accuracy.iloc[0], linestyle="--" if method == "kd" else ":", **look)
+        elif len(rows):
+            bars = rows.sd if "sd" in rows and rows.sd.notna().any() else None
+            axis.errorbar(rows.value, rows.accuracy, bars, marker=MARKERS[method], capsize=2.5, **look)
+    ticks = sorted(data.value.dropna().unique())
+    if not sweep.percent and len(set(np.diff(ticks))) > 1:  # not evenly spaced
+        axis.set_xscale("log")
+        axis.minorticks_off()
+    few = ticks if len(ticks) <= 7 else ticks[::3]
+    axis.set_xticks(few, [sweep.show(v).replace(" %", "") for v in few])
+    axis.set_xlabel(sweep.words + (" (%)" if sweep.percent else ""))
+
+
+def _mark_optimum(axis, data: pd.DataFrame) -> str:
+    """Circle the best mean; returns it in words."""
+    rows = data[data.method == "sastc"].reset_index(drop=True)
+    if rows.empty:
+        return ""
+    best = rows.loc[rows.accuracy.idxmax()]
+    axis.plot(best.value, best.accuracy, "o", markersize=12, fillstyle="none", color="black")
+    return f"best mean of {len(rows)}: β = {best.value:g}"

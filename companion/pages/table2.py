@@ -1,0 +1,181 @@
+"""Table 2 whole: every cell of the paper, what is run of it here, and the gain of each method at a glance."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import report
+from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.pages import grid
+from sastc.config import METHODS, RunConfig
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+from sastc.records import user_path
+
+
+def published() -> pd.DataFrame:
+    """The paper's Table 2; a baseline has no teacher and stands once for each student, T and dataset."""
+    return grid.published("cifar_accuracy")
+
+
+def wanted(plan: Experiment) -> Iterator[RunConfig]:
+    """A run for each cell that the plan leaves out, with the settings of the plan's first run."""
+    template = plan.runs[0]
+    have = {_key(c.dataset, c.student, c.teacher, c.timesteps, c.method) for c in plan.runs}
+    for row in published().itertuples():
+        dataset = grid.dataset_for(row.dataset, template)
+        if _key(dataset, row.student, row.teacher, row.timesteps, row.method) in have:
+            continue
+        changes = dict(dataset=dataset, student=row.student, method=row.method)
+        if row.teacher:
+            changes["teacher"] = row.teacher
+        else:  # a baseline measures its mismatch to the first teacher of its student
+            same = published().query("student == @row.student and dataset == @row.dataset and teacher != ''")
+            changes["teacher"] = same.teacher.iloc[0]
+        yield template.replace(**changes, timesteps=row.timesteps, seed=0)
+
+
+def _key(dataset: str, student: str, teacher: str, timesteps: int, method: str) -> tuple[str, str, str, int, str]:
+    return dataset, student, "" if method == "baseline" else teacher, timesteps, method
+
+
+def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """The experiment's runs and a row for every cell of the paper that it leaves out."""
+    runs = grid.filled(plan, wanted(plan), results)
+    return runs[runs.method != "teacher"]
+
+
+def cells(runs: pd.DataFrame) -> Iterator[tuple[pd.Series, str, pd.DataFrame, float]]:
+    """Every pair and T of the paper, then those that only we run: that row, a method, our runs, the paper's value."""
+    table, columns = published(), ["dataset", "student", "teacher", "timesteps"]
+    keys = table[table.teacher != ""][columns].drop_duplicates()
+    ours = runs[runs.planned & (runs.method != "baseline")][columns].drop_duplicates()
+    elsewhere = ~ours.dataset.isin(grid.SAME_DATA)  # stands for any dataset of the paper
+    printed = [set(keys[names].itertuples(index=False, name=None)) for names in (columns, columns[1:])]
+    rows = ours.itertuples(index=False, name=None)
+    new = [row not in printed[0] and not (e and row[1:] in printed[1]) for row, e in zip(rows, elsewhere, strict=True)]
+    keys = pd.concat([keys, ours[new]], ignore_index=True)
+    keys = keys.iloc[keys.groupby(columns[:3], sort=False).ngroup().argsort(kind="stable")]
+    value = table.set_index(["dataset", "student", "teacher", "timesteps", "method"]).accuracy
+    for _, key in keys.iterrows():
+        rows = runs[(runs.student == key.student) & (runs.timesteps == key.timesteps)]
+        rows = rows[(rows.dataset == key.dataset) | ~rows.dataset.isin(grid.SAME_DATA)]
+        for method in METHODS:
+            own = rows[rows.method == method]
+            teacher = "" if method == "baseline" else key.teacher
+            own = own[own.teacher == teacher] if teacher else own
+            yield key, method, own, value.get((key.dataset, key.student, teacher, key.timesteps, method), np.nan)
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: our mean, sd and n, the paper's value, and the difference where size and data are the paper's."""
+    rows = []
+    for key, method, own, paper in cells(runs):
+        done = own[own.complete]
+        same = grid.subtractable(done, key.dataset)
+        row = key.to_dict() | dict(method=method, accuracy=done.accuracy.mean(), sd=done.accuracy.std(), n=len(done))
+        row |= dict(paper=paper, difference=done.accuracy.mean() - paper if same else np.nan)
+        rows.append(row | dict(runs=" ".join(done.run), commands="; ".join(own.command)))
+    return pd.DataFrame(rows)
+
+
+def table(runs: pd.DataFrame) -> str:
+    """Table 2 as HTML: three rows (T) a pair, a column a method; CSV of the same."""
+    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
+    body, last = [], None
+    grouped: dict[tuple, list[str]] = {}
+    for key, _, own, paper in cells(runs):
+        same = grid.subtractable(own[own.complete], key.dataset)
+        grouped.setdefault(tuple(key), []).append(f"<td>{grid.cell(own, paper, same)}</td>")
+    steps = Counter(key[:3] for key in grouped)
+    for (dataset, student, teacher, timesteps), columns in grouped.items():
+        pair = (dataset, student, teacher)
+        name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{LABELS[dataset]}</span>"
+        first = f'<th scope="rowgroup" rowspan="{steps[pair]}">{name}</th>' if pair != last else ""
+        body.append(f'<tr>{first}<th scope="row">{timesteps}</th>{"".join(columns)}</tr>')
+        last = pair
+    caption = (
+        "Test accuracy in percent after the last epoch, mean ± sd over n seeds; the seeds link to their runs. Below it "
+        "the paper's value, and at the paper's scale and on its dataset ours minus the paper's. A baseline has no "
+        "teacher: one run stands in every row of its student and T. "
+        f"Download: {report.download_csv(summary(runs), 'table2')}"
+    )
+    return report._table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
+
+
+def overview(runs: pd.DataFrame) -> Figure:
+    """Gain over the baseline of every pair, T and method: ours filled above, the paper's hollow below."""
+    data = summary(runs)
+    keys = ["dataset", "student", "teacher", "timesteps"]
+    base = data[data.method == "baseline"].set_index(keys)[["accuracy", "paper"]]
+    data = data[data.method != "baseline"].merge(base, left_on=keys, right_index=True, suffixes=("", "_baseline"))
+    pairs = data[["dataset", "student", "teacher"]].drop_duplicates().reset_index(drop=True)
+    steps = sorted(data.timesteps.unique())
+    figure, axes = plt.subplots(1, len(steps), sharey=True, sharex=True, figsize=(WIDTH, 0.48 * len(pairs) + 1.4))
+    for axis, t in zip(axes, steps, strict=True):
+        for y, pair in pairs.iterrows():
+            rows = data[(data.timesteps == t) & (data[list(pair.index)] == pair).all(axis=1)].set_index("method")
+            for lane, column, fill in ((-0.17, "accuracy", "full"), (0.17, "paper", "none")):
+                gain = rows[column] - rows[f"{column}_baseline"]
+                axis.plot(gain, np.full(len(gain), y + lane), color="#bbbbbb", linewidth=1, zorder=1)
+                for method in gain.dropna().index:
+                    look = dict(color=COLOURS[method], marker=MARKERS[method], fillstyle=fill, linestyle="none")
+                    axis.plot(gain[method], y + lane, **look)
+        axis.axvline(0, color=COLOURS["baseline"], linewidth=1.2)
+        axis.set_title(f"T = {t}")
+        axis.grid(False, axis="y")
+        for y in np.flatnonzero(pairs.dataset.ne(pairs.dataset.shift()))[1:]:
+            axis.axhline(y - 0.5, color="#999999", linewidth=0.8)
+    axes[len(axes) // 2].set_xlabel("gain over baseline (points)")  # one for all: three do not fit beside each other
+    for dataset, rows in pairs.groupby("dataset"):
+        place = dict(transform=axes[-1].get_yaxis_transform(), rotation=270, va="center", color="#808080")
+        axes[-1].text(1.03, rows.index.to_numpy().mean(), LABELS[dataset], **place)
+    names = [f"{LABELS[p.student]} & {LABELS[p.teacher]}" for p in pairs.itertuples()]
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    handles = [
+        plt.Line2D([], [], color=COLOURS[m], marker=MARKERS[m], linestyle="none", label=LABELS[m]) for m in METHODS[1:]
+    ]
+    for fill, words in (("full", "ours"), ("none", "paper")):
+        look = dict(color="black", marker="o", linestyle="none", fillstyle=fill)
+        handles.append(plt.Line2D([], [], **look, label=words))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    return figure
+
+
+def sentences(runs: pd.DataFrame) -> list[str]:
+    """How much of the table is run, and in how many rows SASTC has the highest value, here and in the paper."""
+    data = summary(runs)
+    unique = runs[runs.planned | ~runs.complete].shape[0]
+    lines = [f"{int((data.n > 0).sum())} of the {len(data)} cells of this table are run, by "
+             f"{int(runs.complete.sum())} runs of {unique} that are listed."]  # fmt: skip
+    keys = ["dataset", "student", "teacher", "timesteps"]
+    for column, who in (("accuracy", "Here"), ("paper", "In the paper")):
+        whole = data.pivot_table(index=keys, columns="method", values=column).dropna()
+        if len(whole) and set(METHODS) <= set(whole):
+            best = int((whole.idxmax(axis=1) == "sastc").sum())
+            lines.append(f"{who}, SASTC has the highest mean in {best} of the {len(whole)} rows that are complete.")
+    return lines
+
+
+def trained_twice(scale: str, results: str | Path = "results") -> str:
+    """What is known of runs trained twice with one seed, by versions that round differently; '' if there are none.
+
+    They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one.
+    """
+    path = user_path(results) / scale / "trained_twice.csv"
+    if not path.is_file():
+        return ""
+    found = pd.read_csv(path)
+    change = found.accuracy - found.earlier
+    return (
+        f"{len(found)} runs were trained twice with the same seed, images and settings, by two versions of the code "
+        f"that differ in how they round. Their accuracies differ by {change.mean():+.2f} ± {change.std():.2f} points "
+        f"(mean and standard deviation, at most {change.abs().max():.2f}), and the later ones are shown: so much of "
+        "the scatter between seeds is rounding, and pairing by seed takes little of it away."
+    ).replace("-", "−")

@@ -1,0 +1,194 @@
+"""Learning rate and β, chosen on validation images: what each value gives, and what the feature loss then does."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import figures, report
+from companion.pages import parts
+from sastc.config import METHODS, RunConfig
+from sastc.experiments import Experiment, load_experiment
+from sastc.labels import LABELS
+from sastc.records import Run, run_path
+
+FIELDS = {"learning_rate": "learning rate", "beta": "weight β of the feature loss"}
+FACTS = ("images", "error", "loss_ratio", "gradient_ratio", "cosine", "projectors")
+
+
+def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """:func:`parts.frame` with what each run says of itself.
+
+    `images`: validation images. `error`: two standard errors of the accuracy, in points, from their number alone.
+    `loss_ratio`: β times the feature loss over the KD loss, in the first epoch. The others are means over epochs.
+    `gradient_ratio`: norm of the feature term's gradient on the student over that of the KD term. `cosine`: between
+    those two gradients. `projectors`: share of the feature term's squared gradient that falls on projectors and SASTC's
+    attention.
+    """
+    rows = parts.frame(plan, results).assign(planned=True)
+    return rows.assign(**pd.DataFrame([_facts(r) for r in rows.itertuples()], index=rows.index))
+
+
+def _facts(row) -> dict[str, float]:
+    facts = dict.fromkeys(FACTS, math.nan)
+    if not row.complete:
+        return facts
+    run = Run(row.path)
+    share, facts["images"] = row.accuracy / 100, run.provenance["data"]["test_images"]
+    facts["error"] = 2 * 100 * math.sqrt(share * (1 - share) / facts["images"])
+    history = run.history
+    if "feature_loss" in history:
+        facts["loss_ratio"] = float(row.beta * history.feature_loss[0] / history.kd_loss[0])
+    if "gradient_feature" in history:
+        kd, feature, helpers = (history[f"gradient_{n}"] for n in ("kd", "feature", "projectors"))
+        facts["gradient_ratio"] = float((feature / kd).mean())
+        facts["projectors"] = float((helpers**2 / (helpers**2 + feature**2)).mean())
+        facts["cosine"] = float(history.gradient_cosine.mean())
+    return facts
+
+
+def preset(rows: pd.DataFrame, method: str) -> RunConfig:
+    """The settings of the scale, which runs have that name no others."""
+    first = rows.iloc[0]
+    same = dict(dataset=first.dataset, student=first.student, teacher=first.teacher, scale=first.scale)
+    return RunConfig(method=method, **same)
+
+
+def along(rows: pd.DataFrame, method: str, field: str, recorded: bool = True) -> pd.DataFrame:
+    """The runs of a method that differ in `field` alone; the other field has its preset."""
+    other = next(name for name in FIELDS if name != field)
+    chosen = rows[(rows.method == method) & (rows.complete | (not recorded))]
+    if method in RunConfig.fields()[other].metadata["applies"]:
+        chosen = chosen[chosen[other] == getattr(preset(rows, method), other)]
+    return chosen.sort_values(field)
+
+
+def methods_of(field: str) -> list[str]:
+    """Methods that a field applies to."""
+    return [m for m in METHODS if m in RunConfig.fields()[field].metadata["applies"]]
+
+
+def curves(rows: pd.DataFrame) -> Figure:
+    """Validation accuracy against either field, a line a method; bars are ± the error."""
+    plt = figures.plt
+    drawing, axes = plt.subplots(1, len(FIELDS), figsize=(7.0, 3.3), sharey=True)
+    for axis, (field, words) in zip(axes, FIELDS.items(), strict=True):
+        methods = methods_of(field)
+        for i, method in enumerate(methods):
+            data = along(rows, method, field)
+            look = dict(color=figures.COLOURS[method], marker=figures.MARKERS[method], label=LABELS[method])
+            x = data[field] * 1.04 ** (i - (len(methods) - 1) / 2)  # beside each other
+            axis.errorbar(x, data.accuracy, data.error, capsize=2.5, **look)
+        known = sorted(rows[field][rows.complete & rows.method.isin(methods)].unique())
+        axis.axvline(getattr(preset(rows, "sastc"), field), color="black", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel=words)
+        axis.set_xticks(known, [f"{v:g}" for v in known])
+        axis.minorticks_off()
+    axes[0].set_ylabel("validation accuracy (%)")
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
+    return drawing
+
+
+def errors(rows: pd.DataFrame) -> str:
+    """A sentence: what ± and bars are."""
+    images = report._span(rows.images.dropna(), "{:,.0f}".format) if rows.images.notna().any() else "no"
+    return f"± and bars: two standard errors, from the number of validation images ({images}) alone."
+
+
+def table(rows: pd.DataFrame, place: str) -> str:
+    """HTML table: a row a run; `place` is :func:`parts.place`."""
+    columns = {
+        "method": lambda r: LABELS[r.method],
+        "learning<br>rate": lambda r: f"{r.learning_rate:g}",
+        "β": lambda r: f"{r.beta:g}" if r.method in methods_of("beta") else "",
+        "validation<br>accuracy (%)": lambda r: f"{r.accuracy:.2f} ± {r.error:.2f}" if r.complete else "–",
+        "β × feature<br>/ KD loss,<br>first epoch": "loss_ratio",
+        "gradient on<br>the student,<br>feature / KD": "gradient_ratio",
+        "cosine<br>of the two": lambda r: parts.signed(r.cosine),
+        "on projectors<br>(and<br>attention)": lambda r: (
+            "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %"
+        ),
+        "STM (ln)": "stm",
+        "run": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
+    }
+    names = [*FIELDS, "method", "accuracy", *FACTS, "stm", "run"]
+    caption = f"{errors(rows)} Gradients: once an epoch, means over the epochs. {place}"
+    return parts.table(rows, caption, "tuning", columns, csv=rows[[*names, "command"]])
+
+
+def sentences(rows: pd.DataFrame) -> list[str]:
+    """For either field and every method: the best value, and whether the preset can be told from it.
+
+    The error of a difference is that of two runs on images of their own, though both see the same. Values that are
+    planned and not run are named.
+    """
+    out = []
+    for field, words in FIELDS.items():
+        for method in methods_of(field):
+            data, used = along(rows, method, field), getattr(preset(rows, method), field)
+            if len(data) < 2 or used not in data[field].to_numpy():
+                continue
+            best = data.loc[data.accuracy.idxmax()]
+            ours = data[data[field] == used].iloc[0]
+            gap, error = best.accuracy - ours.accuracy, math.hypot(best.error, ours.error)
+            missing = sorted(set(along(rows, method, field, recorded=False)[field]) - set(data[field]))
+            lacking = f" ({', '.join(f'{v:g}' for v in missing)} not run)" if missing else ""
+            head = f"{LABELS[method]}, {words}: best of {len(data)}{lacking} is {best[field]:g} ({best.accuracy:.2f} %)"
+            if best[field] == used:
+                out.append(f"{head}, the preset.")
+            else:
+                told = "more" if gap > error else "less"
+                out.append(
+                    f"{head}; the preset, {used:g}, is {gap:.2f} ± {error:.2f} points lower, {told} than the error."
+                )
+    return out or ["Nothing is recorded yet."]
+
+
+def pull(rows: pd.DataFrame) -> list[str]:
+    """What the feature loss does to the student beside the KD loss: ranges over β, at the preset learning rate."""
+    out = []
+    for method in methods_of("beta"):
+        data = along(rows, method, "beta").dropna(subset="cosine")
+        if len(data):
+            helpers = "projectors and attention" if method == "sastc" else "projectors"
+            ratio, cosine = (report._span(data[n].round(2), "{:.2f}".format) for n in ("gradient_ratio", "cosine"))
+            share = report._span((100 * data.projectors).round(), "{:.0f}".format)
+            out.append(
+                f"{LABELS[method]}, β = {', '.join(f'{b:g}' for b in data.beta)}, means over the epochs: the feature "
+                f"term's gradient on the student is {ratio} times the KD term's, the cosine between the two is "
+                f"{cosine}, and {share} % of the feature term's squared gradient falls on {helpers}, which are thrown "
+                "away after training."
+            )
+    return [line.replace("-", "−") for line in out]
+
+
+def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
+    """A sentence: how much the seeds of Table 2's runs with the preset differ, beside the bars here."""
+    found: dict[str, list[float]] = {}
+    for config in load_experiment(report.ROOT / "experiments" / "table2.yaml", rows.scale[0]).runs:
+        run = Run(run_path(config, results))
+        if run.complete and config.identity == preset(rows, config.method).replace(seed=config.seed).identity:
+            found.setdefault(config.method, []).append(run.metrics["accuracy"])
+    spread = {method: np.std(values, ddof=1) for method, values in found.items() if len(values) > 1}
+    if not spread:
+        return "How much seeds differ is not known: no method has two with the preset."
+    told = ", ".join(f"{LABELS[method]} {sd:.2f} (n={len(found[method])})" for method, sd in spread.items())
+    more = [LABELS[method] for method, sd in spread.items() if 2 * sd > rows.error.mean()]
+    return (
+        f"Standard deviation over the seeds of Table 2's runs with the preset, in points on the test images: {told}. "
+        f"Twice that is more than a bar here (± {rows.error.mean():.2f}) for {' and '.join(more) or 'no method'}."
+    )
+
+
+def schedule(rows: pd.DataFrame) -> str:
+    """A sentence: after which epochs the learning rate drops here, and with the preset."""
+    first, same = rows.iloc[0], preset(rows, "sastc")
+    here, there = (
+        ([round(m * c.epochs) for m in c.milestones], int(c.epochs)) for c in (first, same)
+    )  # as RunConfig.learning_rate_at rounds
+    told = [f"after epochs {', '.join(map(str, drops))} of {epochs}" for drops, epochs in (here, there)]
+    shares = [[drop / epochs for drop in drops] for drops, epochs in (here, there)]
+    shape = ": rounded to whole epochs, the schedule has another shape" if shares[0] != shares[1] else ""
+    return f"The learning rate drops {told[0]} here, and {told[1]} with the preset{shape}."

@@ -1,0 +1,470 @@
+"""From recorded runs to the book: the paper's numbers beside ours, tables, and footers that name the runs."""
+
+import base64
+import html
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
+
+from companion.closing import closing as closing
+from companion.closing import facts_list as _facts
+from companion.closing import footer as footer
+from companion.closing import rerun_box as rerun_box
+from companion.closing import retired as retired
+from companion.closing import runs_of as runs_of
+from sastc.attention import attention_bounds
+from sastc.config import DISTIL, METHODS, RunConfig
+from sastc.experiments import Experiment, load_experiment
+from sastc.labels import LABELS
+from sastc.records import Run, run_path
+
+ROOT = Path(__file__).parents[1]
+NO_INTERVAL = "cannot say from equal differences"
+PAIR = ("dataset", "student", "teacher", "timesteps")
+_NAMES = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
+FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
+
+
+# The paper's numbers
+
+
+def paper_accuracy(config: RunConfig, dataset: str | None = None) -> float | None:
+    """Accuracy that Table 2 prints for a run's student, teacher, method and T; ``None`` if it has no such cell.
+
+    `dataset` asks for another dataset's column, for example CIFAR-10's beside a run on digits.
+    """
+    table = pd.read_csv(ROOT / "paper" / "cifar_accuracy.csv")
+    teacher = "" if config.method == "baseline" else LABELS[config.teacher]
+    rows = table[
+        (table.dataset == LABELS[dataset or config.dataset])
+        & (table.student == LABELS.get(config.student, ""))
+        & (table.teacher.fillna("") == teacher)
+        & (table.method == config.method)
+        & (table.timesteps == config.timesteps)
+    ]
+    return float(rows.accuracy.iloc[0]) if len(rows) else None
+
+
+# Tables
+
+
+def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name and command."""
+    rows, runs = [], [Run(run_path(config, results)) for config in experiment.runs]
+    old = retired(runs)
+    for config, run in zip(experiment.runs, runs, strict=True):
+        complete = run.complete and run.path not in old
+        metrics = run.metrics if complete else {}
+        row = {name: getattr(config, name) for name in ("dataset", "student", "teacher", "method", "timesteps", "seed")}
+        row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
+        rows.append(row | {"run": run.name, "complete": complete, "command": config.command})
+    return pd.DataFrame(rows)
+
+
+def mean_sd(values: Sequence[float], digits: int = 2) -> str:
+    """``95.10 ± 0.30`` over seeds; no deviation for a single value, a dash for none."""
+    known = [v for v in values if np.isfinite(v)]
+    if not known:
+        return "–"
+    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.{digits}f}{deviation}"
+
+
+def cell(rows: pd.DataFrame, paper: float | None, link: str = "combination/{}.html") -> str:
+    """One HTML cell: our mean ± sd and n, each seed linked to its run, and the paper's value below."""
+    done = rows[rows.complete]
+    if len(done):
+        links = " ".join(f'<a href="{link.format(r.run)}" title="{r.run}">{r.seed}</a>' for r in done.itertuples())
+        ours = (
+            f'<span class="ours">{mean_sd(done.accuracy)}</span> <span class="seeds">n={len(done)}: seed {links}</span>'
+        )
+    else:
+        commands = html.escape("\n".join(rows.command), quote=True)
+        ours = f'<span class="missing" title="{commands}">–</span>'
+    return ours + (f'<span class="paper">paper {paper:.2f}</span>' if paper is not None else "")
+
+
+def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, str, int]]:
+    """Every dataset, student, teacher and T that a distillation is run for, in the experiment's order."""
+    keys = runs[runs.method != "baseline"][list(PAIR)].drop_duplicates()
+    return list(keys.itertuples(index=False, name=None))
+
+
+def one_of_each(experiment: Experiment, results: str | Path = "results") -> list[Run]:
+    """The recorded runs of all methods that share student, teacher, T and seed with the experiment's first run."""
+    first = experiment.runs[0]
+    same = [c for c in experiment.runs if all(getattr(c, n) == getattr(first, n) for n in (*PAIR, "seed"))]
+    return [run for c in same if (run := Run(run_path(c, results))).complete]
+
+
+def with_record(experiment: Experiment, results: str | Path = "results") -> list[Run]:
+    """The experiment's runs, recorded or not, after those of record at the other scales that it names."""
+    of_record = [run for plan in record_plans(experiment) for run in runs_of(plan, results) if run.complete]
+    return of_record + runs_of(experiment, results)
+
+
+def record_plans(experiment: Experiment) -> list[Experiment]:
+    """The experiment at the other scales whose runs of record it shows."""
+    others = [scale for scale in experiment.of_record if scale != experiment.scale]
+    return [load_experiment(ROOT / "experiments" / f"{experiment.name}.yaml", scale) for scale in others]
+
+
+def run_summary(run: Run) -> str:
+    """HTML facts of one run: accuracy, the paper's value, mismatch, teacher, parameters."""
+    config, metrics, provenance = run.config, run.metrics, run.provenance
+    last, best = metrics["last_accuracy"], metrics["best_accuracy"]
+    facts = {"Test accuracy": f"<strong>{last:.2f} %</strong> after the last epoch; best {best:.2f} % in epoch "
+             f"{metrics['best_epoch']} of {metrics['epochs']}"}  # fmt: skip
+    if config.method != "teacher":
+        same = config.dataset in ("cifar10", "cifar100")
+        papers = [config.dataset] if same else ["cifar10", "cifar100"]
+        values = [f"{v:.2f} % on {LABELS[d]}" for d in papers if (v := paper_accuracy(config, d)) is not None]
+        if not config.changed:  # the paper has no such run
+            other = "" if same and config.scale == "paper" else "; not comparable: other networks, images and schedule"
+            facts["The paper's Table 2"] = ", ".join(values) + other if values else "no such cell"
+    if "stm" in metrics:
+        epochs = min(10, metrics["epochs"])
+        facts["STM score"] = f"{metrics['stm']:.3f}, mean of the last {epochs} epochs"
+    if teacher := provenance.get("teacher"):
+        page = f"../teacher/{teacher['run']}.html"
+        facts["Teacher"] = f'<a href="{page}">{LABELS[config.teacher]}</a>, {teacher["accuracy"]:.2f} %'
+    facts["Parameters"] = f"{metrics['parameters']:,}"
+    told = [f"{metrics['train_seconds_per_epoch']:.2f} s an epoch of training"]
+    if "inference_seconds" in metrics:  # older records have neither this nor the memory
+        told.append(f"{metrics['inference_seconds']:.2f} s for the test split")
+    facts["Time"] = f"{', '.join(told)}, on {html.escape(provenance['device'])}"
+    if "peak_memory_bytes" in metrics:
+        where = "on the GPU" if provenance["device_type"] == "cuda" else "of the whole process"
+        facts["Peak memory"] = f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB {where}"
+    files = [name for name in FILES if run.has(name)]
+    facts["Files"] = " ".join(download(run.read(name), f"{run.name}-{name}", "text/plain", name) for name in files)
+    return _facts(facts)
+
+
+def size(experiment: Experiment) -> list[str]:
+    """What the experiment's runs change of the paper's scale, in words; several values of a setting as a range."""
+    from companion.sizing import SIZES
+
+    ours: dict[str, set] = {}
+    papers: dict[str, set] = {}
+    scaled = {name for config in experiment.runs for name in config.scaled}
+    for config in experiment.runs:
+        for name in scaled & config.to_dict(relevant=True).keys():
+            here, there = config.scaled.get(name, (getattr(config, name),) * 2)
+            ours.setdefault(name, set()).add(here)
+            papers.setdefault(name, set()).add(there)
+    if "train_subset" in ours:
+        ours["train_subset"] = {n or SIZES[experiment.runs[0].dataset][0] for n in ours["train_subset"]}
+    images = _span({SIZES[config.dataset][0] for config in experiment.runs}, "{:,}".format)
+    words = []
+    if "width" in ours:
+        words.append(f"{_span(ours['width'], lambda v: str(Fraction(v).limit_denominator(64)))} of the channels")
+    if "train_subset" in ours:
+        words.append(f"{_span(ours['train_subset'], '{:,}'.format)} of {images} training images")
+    if "epochs" in ours:
+        words.append(f"{_span(ours['epochs'])} epochs")
+    if "precision" in ours:
+        words.append(_span(ours["precision"]))
+    for name, sign in dict(learning_rate="learning rate", beta="β", gamma="γ").items():
+        if name in ours:
+            here, there = (_span(values[name], "{:g}".format) for values in (ours, papers))
+            words += [f"{sign} = {here} instead of {there}"] * (here != there)
+    return words
+
+
+def _span(values: Iterable, show: Callable[[Any], str] = str) -> str:
+    """One value, or the lowest and the highest."""
+    low, high = min(values := set(values)), max(values)
+    return show(low) if low == high else f"{show(low)} to {show(high)}"
+
+
+def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
+    """HTML note on what results at this scale can show."""
+    sets = {config.dataset for config in experiment.runs}
+    if sets and sets <= {"digits", "digits_dvs"}:
+        widths = _span({c.width for c in experiment.runs}, lambda v: str(Fraction(v).limit_denominator(64)))
+        epochs = _span({config.epochs for config in experiment.runs})
+        text = (
+            "<strong>Digits are no CIFAR-10, let alone ImageNet.</strong> "
+            f"These runs train networks with {widths} of the paper's channels "
+            f"for {epochs} epochs on small images of handwritten digits. They show that every part works; they say "
+            "nothing about whether the paper's results hold."
+        )
+    elif experiment.scale == "slim":
+        text = f"<strong>Slim scale: compare methods, not the paper.</strong> {', '.join(size(experiment))}; "
+        held_out = any(config.validation for config in experiment.runs)
+        text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
+        students = [config for config in experiment.runs if config.method != "baseline"]
+        if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
+            text += "All seeds of a pair share one teacher and one subset of the images: "
+            text += "their luck is not in the intervals. "
+        recorded = [run for run in runs_of(experiment, results) if run.complete]
+        if any("JPEG copy" in run.provenance["data"]["name"] for run in recorded):
+            text += 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.'
+    else:
+        text = f"Scale: {experiment.scale}."
+    return f'<p class="scale-note">{" ".join([text.strip(), *networks(experiment)])}</p>'
+
+
+def networks(experiment: Experiment) -> list[str]:
+    """A sentence that names the networks and time steps, unless they are so many that the tables do it better."""
+    steps: dict[str, set[int]] = {}
+    for config in experiment.runs:
+        if config.method in DISTIL:  # a baseline belongs to every teacher
+            steps.setdefault(f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}", set()).add(config.timesteps)
+    named = [f"{pair} at T = {', '.join(map(str, sorted(of_pair)))}" for pair, of_pair in steps.items()]
+    return [f"Student &amp; teacher: {'; '.join(named)}."] if 0 < len(named) <= 3 else []
+
+
+# Statistics
+
+
+def spread(values: np.ndarray) -> float:
+    """Standard deviation (n − 1) along the first axis, averaged over the others; ``nan`` for a single value."""
+    return float(values.std(0, ddof=1).mean()) if len(values) > 1 else np.nan
+
+
+def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[float, float, int]:
+    """Mean difference of two methods over common seeds, half the width of its 95 % interval, and the number of seeds.
+
+    `runs` holds one student, teacher and T. The interval is Student's t on the differences of each seed; it is ``nan``
+    for fewer than two, and where they do not differ: three equal differences do not show that a fourth would be the
+    same. Equal is to single precision of the values, in which measures are recorded.
+
+    Raises
+    ------
+    ValueError
+        A method has more than one run of a seed: the runs differ in something else, which a mean would hide.
+    """
+    done = runs[runs.complete & runs.method.isin([method, other])]
+    twice = done[done.duplicated(["method", "seed"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise ValueError(f"method {first.method!r} has more than one run of seed {first.seed}: must be one a seed")
+    accuracy = done.pivot(index="seed", columns="method", values="accuracy")
+    if not {method, other} <= set(accuracy):
+        return np.nan, np.nan, 0
+    difference = (accuracy[method] - accuracy[other]).dropna()
+    n = len(difference)
+    if n == 0:
+        return np.nan, np.nan, 0
+    deviation = difference.std(ddof=1)
+    differ = deviation > 1e-6 * accuracy.loc[difference.index, [method, other]].abs().max(axis=None)
+    half = stdtrit(n - 1, 0.975) * deviation / np.sqrt(n) if differ else np.nan
+    return float(difference.mean()), float(half), n
+
+
+def judge(mean: float, half: float, n: int) -> str:
+    """What a paired difference allows to say: nothing where there is no interval, or one without width."""
+    if n == 0:
+        return "not run"
+    if n == 1:
+        return "cannot say from one seed"
+    if not (half > 0 and np.isfinite(mean)):
+        return NO_INTERVAL
+    return "not distinguishable" if abs(mean) <= half else "better" if mean > 0 else "worse"
+
+
+def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
+    """The runs of one dataset, student, teacher and T; a baseline belongs to every teacher."""
+    rows = runs[(runs.dataset == dataset) & (runs.student == student) & (runs.timesteps == timesteps)]
+    return rows[(rows.teacher == teacher) | (rows.method == "baseline")]
+
+
+def differences_table(runs: pd.DataFrame) -> str:
+    """HTML table: SASTC against each other method for every student, teacher and T."""
+    others = [m for m in METHODS if m != "sastc"]
+    head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
+    body, frame = [], []
+    for dataset, student, teacher, timesteps in _pairs(runs):
+        rows, cells = _same_pair(runs, dataset, student, teacher, timesteps), []
+        for other in others:
+            mean, half, n = paired_difference(rows, "sastc", other)
+            row = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps, other=other)
+            frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
+            value = "–" if n == 0 else _signed(mean) + (f" ± {half:.2f}" if half > 0 else "")
+            cells.append(
+                f'<td><span class="ours">{value}</span> <span class="seeds">n={n}: {judge(mean, half, n)}</span></td>'
+            )
+        name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
+        body.append(f"<tr>{name}{''.join(cells)}</tr>")
+    caption = (
+        "Differences of test accuracy in percentage points, mean ± half the 95 % interval over n seeds. "
+        f"Download: {download_csv(frame, 'differences')}"
+    )
+    return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
+
+
+def _judged(runs: pd.DataFrame, first: RunConfig) -> list[tuple[str, str, int]]:
+    """Student, teacher and T of the first config, and of all others whose SASTC has two seeds or more."""
+    done = runs[runs.complete & (runs.method == "sastc") & (runs.dataset == first.dataset)]
+    seeds = done.groupby(["student", "teacher", "timesteps"], sort=False).seed.nunique()
+    return list(dict.fromkeys([(first.student, first.teacher, first.timesteps), *seeds[seeds > 1].index]))
+
+
+def held_up(runs: pd.DataFrame) -> str:
+    """A sentence: what the intervals of one student, teacher and T allow to say of SASTC against each other method."""
+    phrases = {
+        "not run": "not compared with",
+        "cannot say from one seed": "not to be judged from one seed against",
+        NO_INTERVAL: "not to be judged from seeds that do not differ against",
+        "not distinguishable": "not distinguishable from",
+        "better": "better than",
+        "worse": "worse than",
+    }
+    told = []
+    for other, name in _NAMES.items():
+        mean, half, n = paired_difference(runs, "sastc", other)
+        interval = f", {_signed(mean - half)} to {_signed(mean + half)}" if half > 0 else ""
+        told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
+    return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
+
+
+def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str]:
+    """What the front page says of the results, by name: sentences, and ``results_short``, an HTML table."""
+    first = experiment.runs[0]
+    judged = {key: _same_pair(runs, first.dataset, *key) for key in _judged(runs, first)}
+    shown = {key: of_pair for key, of_pair in judged.items() if key[-1] == first.timesteps}
+    heads = ['<th scope="col">method</th>']
+    for (student, teacher, _), of_pair in shown.items():
+        seeds = " to ".join(sorted({str(n) for n in of_pair[of_pair.complete].groupby("method").seed.nunique()}))
+        name = f"{LABELS[student]} &amp;<br>{LABELS[teacher]}"
+        heads.append(f'<th scope="col">{name} <span class="seeds">n={seeds or 0}</span></th>')
+    rows = []
+    for method in METHODS:
+        cells = [f'<th scope="row">{LABELS[method]}</th>']
+        for (student, teacher, _), of_pair in shown.items():
+            printed = paper_accuracy(first.replace(student=student, teacher=teacher, method=method), "cifar10")
+            paper = f'<span class="paper">paper {printed:.2f}</span>' if printed is not None else ""
+            value = mean_sd(of_pair[of_pair.complete & (of_pair.method == method)].accuracy)
+            cells.append(f'<td><span class="ours">{value}</span>{paper}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    recorded = Run(run_path(first, results))
+    data = recorded.provenance["data"]["name"] if recorded.complete else LABELS[first.dataset]
+    caption = (
+        f"Test accuracy (%) at T={first.timesteps}, mean ± standard deviation over n seeds: {data}, "
+        f"{first.scale} scale. The paper's values are CIFAR-10's, its feature KD is another than ours."
+    )
+    return {
+        "held_up": held_up_in(list(judged.values())),
+        "size": ", ".join(size(experiment)) or "the paper's size",
+        "results_short": _table(caption, "".join(heads), rows),
+    }
+
+
+def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
+    """The same of several pairs: in how many SASTC is better than each other method, and by how much."""
+    if len(pairs) == 1:
+        return held_up(pairs[0])
+    told = []
+    for other, name in _NAMES.items():
+        found = [f for rows in pairs if (f := paired_difference(rows, "sastc", other))[2] > 1]
+        if found:
+            said = ", ".join(f"{word} in {n}" for word, n in Counter(judge(*f) for f in found).most_common())
+            means = [mean for mean, _, _ in found]
+            told.append(f"against {name} {said} ({_signed(min(means))} to {_signed(max(means))} points)")
+    compared = "; ".join(told) or "not compared with another method"
+    return f"In {len(pairs)} combinations of networks and T, each with several seeds, SASTC is {compared}."
+
+
+# Attention
+
+
+def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
+    """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate.
+
+    With `question` they begin with the answer, where the counts leave no doubt, and end with how much the weights
+    differ between images and time steps.
+    """
+    cells = easiest = at_bound = 0
+    favourites: dict[str, int] = {}
+    bounds, images, steps = set(), [], []
+    for run in runs:
+        measures, config = run.measures, run.config
+        attention, distance = measures["attention"][-1], measures["distance"][-1]  # (T, S, A)
+        low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
+        near = 0.01 * (high - low)
+        best = attention.argmax(-1)
+        cells += best.size
+        easiest += int((best == distance.argmin(-1)).sum())
+        at_bound += int((attention.max(-1) >= high - near).sum())
+        bounds.add(high)
+        images.append(spread(measures["attention_instance"][-1]))  # of (P, T, S, A)
+        steps.append(spread(attention))
+        for layer in measures["teacher_layers"][best.ravel()]:
+            favourites[str(layer)] = favourites.get(str(layer), 0) + 1
+    if not cells:
+        return "No SASTC run is recorded."
+    layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
+    if len(favourites) == 1:
+        layers = f"always {layers.split()[0]}"
+    bound = f"the largest weight the formula allows ({_span(bounds, '{:.2f}'.format)} of 1)"
+    known = {name: np.nanmean(s) for name, s in (("images", images), ("time steps", steps)) if np.isfinite(s).any()}
+    hardly = "hardly differed" if all(v < 0.01 for v in known.values()) else "differed"
+    sizes = " and ".join(np.format_float_positional(v, 1, fractional=False, trim="-") for v in known.values())
+    differ = f" The weights {hardly} between {' or '.join(known)} (standard deviation {sizes})." if question else ""
+    where = f"In all {len(runs)} SASTC runs" if len(runs) > 1 else "In the one SASTC run"
+    if easiest == at_bound == cells:
+        return (
+            f"{'The easy way. ' * question}{where}, for every student layer and time step ({cells} cases), attention "
+            f"gave {bound} to the teacher layer that is easiest to imitate ({layers}).{differ}"
+        )
+    return (
+        f"{where} there are {cells} cases, one for each student layer and time step. In {at_bound} of them attention "
+        f"gave {bound}, to within 1 %; in {easiest} the highest weight lies on the teacher layer with the lowest "
+        f"distance, the easiest to imitate. The layers with the highest weight: {layers}.{differ}"
+    )
+
+
+def attention_spread_table(runs: Sequence[Run]) -> str:
+    """HTML table: how much attention differs from uniform, between time steps, images and classes."""
+    names = ("run", "from uniform", "between time steps", "between images", "between classes")
+    body, frame = [], []
+    for run in runs:
+        measures, config = run.measures, run.config
+        instance = measures["attention_instance"][-1]  # (P, T, S, A)
+        spreads = [
+            np.sqrt(np.mean((measures["attention"][-1] - 1 / instance.shape[-1]) ** 2)),
+            spread(measures["attention"][-1]),
+            spread(instance),
+            np.nanstd(measures["attention_class"][-1], axis=0, ddof=1).mean(),
+        ]
+        pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
+        cells = "".join(f"<td>{v:.2g}</td>" if np.isfinite(v) else "<td>–</td>" for v in spreads)
+        body.append(f'<tr><th scope="row" class="whole">{pair}</th>{cells}</tr>')
+        frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
+    head = "".join(f'<th scope="col">{name.replace(" ", "<br>", 1)}</th>' for name in names)
+    link = download_csv(frame, "attention-spread")
+    return _table(f"Spread of the attention weights η after the last epoch. Download: {link}", head, body)
+
+
+# HTML
+
+
+def download(content: bytes, name: str, media: str, words: str) -> str:
+    """Link that holds a whole file."""
+    data = base64.b64encode(content).decode()
+    return f'<a class="download" download="{html.escape(name)}" href="data:{media};base64,{data}">{words}</a>'
+
+
+def download_csv(rows: Sequence[dict] | pd.DataFrame, name: str) -> str:
+    """The same for rows, as a CSV file."""
+    return download(pd.DataFrame(rows).to_csv(index=False).encode(), f"{name}.csv", "text/csv", "CSV")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _table(caption: str, head: str, rows: Iterable[str]) -> str:
+    return (
+        f'<div class="table-box"><table class="results"><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )

@@ -1,0 +1,263 @@
+"""What a run takes, computed without doing it: operations of an epoch, memory of a step.
+
+Networks and batches are stand-ins that have shapes but no numbers, so that ImageNet at full size costs seconds on any
+machine. Operations are those of matrix products and convolutions, as torch counts them: a multiplication and an
+addition are two. What they take in seconds depends on the device, see :mod:`companion.pages.cost`.
+"""
+
+import contextlib
+import functools
+import math
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from sastc import distributed
+from sastc.build import SHAPE, build_model
+from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
+from sastc.config import EVENT_DATASETS, RunConfig
+from sastc.data import Dataset, Split
+from sastc.train import _Training
+
+# Training images, test images, channels, classes: data/README.md
+SIZES = {
+    "digits": (1437, 360, 1, 10), "cifar10": (50_000, 10_000, 3, 10), "cifar100": (50_000, 10_000, 3, 100),
+    "imagenet": (1_281_167, 50_000, 3, 1000), "digits_dvs": (1437, 360, 2, 10), "dvs_gesture": (1176, 288, 2, 11),
+    "dvs_cifar10": (9000, 1000, 2, 10), "nmnist": (60_000, 10_000, 2, 10),
+}  # fmt: skip
+CALIBRATION = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim", "attention")
+MORE = ("image_size", "student_tap", "output", "teacher_input")  # what also decides a network
+DISTANCES = ("resize_student", "small_student", "projector_bn", "target_norm")
+
+
+def stand_in(config: RunConfig, images: int) -> Dataset:
+    """A dataset of the config's shapes with so many images, which are all zero."""
+    _, _, channels, classes = _sizes(config)
+    steps = (config.timesteps,) if config.dataset in EVENT_DATASETS else ()
+    pixels = torch.zeros(images, *steps, channels, config.image_size, config.image_size, dtype=torch.uint8)
+    split = Split(pixels, torch.zeros(images, dtype=torch.int64))
+    names = tuple(map(str, range(classes)))
+    return Dataset(
+        config.dataset, config.dataset, names, split, split, (0.5,) * channels, (0.5,) * channels, 0, False, {}
+    )
+
+
+def _sizes(config: RunConfig) -> tuple[int, int, int, int]:
+    if config.dataset not in SIZES:
+        raise ValueError(f"dataset={config.dataset!r}: has no size of its own; must be one of {', '.join(SIZES)}")
+    return SIZES[config.dataset]
+
+
+# Operations
+
+
+def run_flops(config: RunConfig) -> int:
+    """Operations of a whole run: training and testing after each epoch; its teacher's training is not counted.
+
+    The few batches on which the mismatch score is measured, and what is measured at the end, are left out.
+    """
+    train, test, *_ = _sizes(config)
+    train = math.floor((config.train_subset or train) * config.train_fraction)
+    steps = train // config.batch_size if config.partial_batch == "drop" else train / config.batch_size
+    forward, _ = _network_flops(config, "teacher" if config.method == "teacher" else "student")
+    return round(config.epochs * (steps * step_flops(config) + test * forward))
+
+
+def step_flops(config: RunConfig) -> int:
+    """Operations of one training step: the student forward and backward, the teacher forward, the calibration."""
+    _, flops = _network_flops(config, "teacher" if config.method == "teacher" else "student")
+    if config.method in ("kd", "feature_kd", "sastc"):
+        flops += _network_flops(config, "teacher")[0]
+    flops *= config.batch_size
+    return flops + (_calibration_flops(config) if config.method in ("feature_kd", "sastc") else 0)
+
+
+def _for_steps(flops: Callable[[int], int], steps: int) -> int:
+    """Operations for any T from those for 1 and 2: what is done once, and what is done at every step."""
+    return flops(1) + (steps - 1) * (flops(2) - flops(1))
+
+
+def _network_config(config: RunConfig, role: str, steps: int) -> RunConfig:
+    """A config of everything that decides a network, and of nothing else."""
+    names = {"dataset", "scale", "variant", role, *SHAPE, *MORE}
+    values = {name: getattr(config, name) for name in names}
+    return RunConfig(method="teacher" if role == "teacher" else "baseline", timesteps=steps, **values)
+
+
+@functools.cache
+def _model(config: RunConfig, role: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        return build_model(config, stand_in(config, 1), role)
+
+
+def _by_step(config: RunConfig) -> bool:
+    """Whether the teacher runs at every step."""
+    return config.dataset in EVENT_DATASETS and config.teacher_input == "per_step"
+
+
+def _network_flops(config: RunConfig, role: str) -> tuple[int, int]:
+    """Operations an image: forward, and forward and backward."""
+    once = role == "teacher" and not _by_step(config)
+
+    def flops(steps: int) -> Tensor:
+        return torch.tensor(_flops_an_image(_network_config(config, role, steps), role))
+
+    return tuple((flops(1) if once else _for_steps(flops, config.timesteps)).tolist())
+
+
+@functools.cache
+def _flops_an_image(config: RunConfig, role: str) -> tuple[int, int]:
+    model, batch = _model(config, role).train(), 2  # a batch norm of one pixel needs two images
+    images = stand_in(config, 0).train.images
+    x = torch.zeros(*images.shape[1:-3], batch, *images.shape[-3:], device="meta")
+    with _Operations() as counter:
+        logits = model(x)
+        forward = counter.total
+        logits.sum().backward()
+    return forward // batch, counter.total // batch
+
+
+def _calibration_flops(config: RunConfig) -> int:
+    students, teachers = (
+        tuple(_model(_network_config(config, role, 1), role).feature_shapes()) for role in ("student", "teacher")
+    )
+    size, sastc = config.batch_size, config.method == "sastc"
+    options = tuple((name, getattr(config, name)) for name in DISTANCES)
+    pairs = layer_pairs("all" if sastc else config.feature_pairs, len(students), len(teachers))
+    flops = config.timesteps * sum(_pair_flops(students[s], teachers[a], size, options) for s, a in pairs)
+    if sastc:
+        options = (_by_step(config), config.mlp_dim, tuple((name, getattr(config, name)) for name in CALIBRATION))
+        flops += _for_steps(lambda steps: _attention_flops(students, teachers, steps, size, *options), config.timesteps)
+    return flops
+
+
+@functools.cache
+def _pair_flops(student: tuple, teacher: tuple, size: int, options: tuple) -> int:
+    """Operations of the projector and the distance of one pair of layers, a time step."""
+    with torch.device("meta"), _Operations() as counter:
+        module = LayerDistances([student], [teacher], [(0, 0)], **dict(options))
+        spikes, target = torch.zeros(1, size, *student, requires_grad=True), torch.zeros(size, *teacher)
+        module([spikes], [target]).sum().backward()
+    return counter.total
+
+
+@functools.cache
+def _attention_flops(
+    students: tuple, teachers: tuple, steps: int, size: int, by_step: bool, mlp_dim: int, options: tuple
+) -> int:
+    """Operations of the similarity matrices and the attention."""
+    no_autocast = mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext())  # there is none on meta
+    with no_autocast, torch.device("meta"), _Operations() as counter:
+        module = SelfAttentiveCalibration(students, teachers, mlp_dim, **dict(options))
+        spikes = [torch.zeros(steps, size, *shape, requires_grad=True) for shape in students]
+        targets = [torch.zeros(*([steps] if by_step else []), size, *shape) for shape in teachers]
+        attention = module.attention(*module.similarities(spikes, targets))
+        if attention.requires_grad:
+            attention.sum().backward()
+    return counter.total
+
+
+class _Operations(TorchDispatchMode):
+    """What FlopCounterMode counts, without its sums for every module, which take most of its time."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if count := flop_registry.get(function._overloadpacket):
+            self.total += count(*arguments, **(options or {}), out_val=result)
+        return result
+
+
+# Memory
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one training step; tensors alone, without the workspaces of libraries and an allocator's gaps."""
+
+    weights: int  # of student, projectors and attention
+    gradients: int
+    optimizer: int
+    teacher: int
+    kept: int  # more than before the forward pass of a micro-batch, when it ends: activations kept, outputs, losses
+    peak: int  # most at any moment of a step, all of the above included
+
+
+def step_memory(config: RunConfig) -> Memory:
+    """Memory of a training step of one process, operation by operation, without allocating it.
+
+    All of the step is counted as a run does it: accumulation, checkpointing, precision. Operations are the CPU's; where
+    a GPU's library keeps something of its own, it is not counted.
+    """
+    stay = mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module)  # a stand-in cannot be moved
+    with stay, FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+        config = replace(config, fisher_samples=0)  # no part of a step, and of more images than a batch has
+        training = _Training(config, Path(), stand_in(config, config.batch_size), torch.device("cpu"), False)
+        return _measure_step(training, live)
+
+
+def _measure_step(training: _Training, live: "_Live") -> Memory:
+    training.model.train()
+    training.calibration.train()
+    trained, optimizer = list(training.trained.parameters()), training.optimizer
+    for p in trained:  # the optimizer's state, as after a first step
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    x, y, _ = next(iter(training._train_batches(0)))
+    live.peak, kept = live.now, 0
+    for part in distributed.micro_batches(x, y, training.config.batch_size, training.micro):
+        before = live.now
+        parts, _ = training._losses(part.x, part.y, False, part)
+        kept = max(kept, live.now - before)
+        (parts["loss"] * part.share).backward()
+        del parts
+    gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
+    optimizer.step()
+    teacher = training.teacher.parameters() if training.teacher is not None else ()
+    return Memory(
+        weights=sum(p.nbytes for p in trained),
+        gradients=gradients,
+        optimizer=sum(leaf.nbytes for leaf in tree_leaves(dict(optimizer.state)) if isinstance(leaf, Tensor)),
+        teacher=sum(p.nbytes for p in teacher),
+        kept=kept,
+        peak=live.peak,
+    )
+
+
+class _Live(TorchDispatchMode):
+    """Bytes of all tensors that are alive, made by operations inside the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._known:
+            self._known.add(key)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, nbytes: int) -> None:
+        self._known.discard(key)
+        self.now -= nbytes

@@ -1,0 +1,160 @@
+"""How pages end, and that all pages of results have one shape."""
+
+import ast
+import html
+import json
+import math
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from companion import report
+from companion.pages import parts
+from sastc.config import RunConfig
+from sastc.experiments import Experiment
+from sastc.records import Run, list_runs, run_path, write_json
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+RUNS = {"combination", "teacher"}  # a run says nothing of the paper
+OTHERS = {"benchmarks", "explorer", "precision"}  # what they ask is not in the paper
+
+
+def commands(page):
+    """The commands of a box, split as a shell does."""
+    return [shlex.split(html.unescape(c)) for c in re.findall(r"<pre>(.+?)</pre>", page)]
+
+
+def test_closing_of_a_page_has_its_parameters(tmp_path):
+    plan = Experiment("table7", "x", "table7", "slim", (RunConfig(method="kd"),))
+    draw, train = commands(report.closing(plan, {"epochs": 2, "method": "kd"}, tmp_path))
+    assert draw[:7] == ["papermill", "notebooks/table7.ipynb", "own.ipynb", "--cwd", ".", "-p", "experiment"]
+    assert draw[7:11] == ["table7", "-p", "scale", "slim"]
+    assert draw[11:14] == ["-p", "results", str(tmp_path)]
+    assert draw[14:] == ["-y", 'changes: {"epochs": 2, "method": "kd"}']
+    words = "python workflow/launch.py epochs=2 method=kd --scale slim --only table7"
+    assert train == words.split(), "a setting after --only would be read as the name of an experiment"
+    assert "0 recorded, 1 not run" in report.closing(plan, None, tmp_path)
+
+
+def test_footer_names_what_the_scale_changes(tmp_path):
+    facts = dict(commit="a", dirty=False, device="a CPU", threads=1, versions={"torch": "2"}, python="3")
+    configs = [RunConfig(dataset="cifar10", scale=s, method="kd", epochs=e) for s, e in (("slim", 9), ("slim", 12))]
+    for config in configs:
+        for name, content in dict(
+            provenance=facts | {"data": {"name": "x"}}, metrics={}, config=config.to_dict()
+        ).items():
+            write_json(run_path(config, tmp_path) / f"{name}.json", content)
+    page = report.footer([Run(run_path(c, tmp_path)) for c in configs], "x")
+    assert "epochs = 9, 12 (there 240)" in page
+    assert "gamma = 1 (there 0.3)" in page
+    assert "beta" not in page
+    assert "Unlike" not in report.footer([], "x")
+
+
+def test_closing_of_a_page_without_runs_has_nothing_to_train():
+    plan = Experiment("forensics", "x", "forensics", "quick", (), needs_runs=False)
+    page = report.closing(plan)
+    assert len(commands(page)) == 1
+    assert "none needed" in page
+
+
+def test_box_of_a_run_quotes_lists(tmp_path):
+    run = Run(run_path(RunConfig(method="kd", milestones=(0.5, 0.75), timesteps=3), tmp_path))
+    run.path.mkdir(parents=True)
+    (run.path / "config.json").write_text(json.dumps(RunConfig(method="kd", milestones=(0.5, 0.75)).to_dict()))
+    papermill, checked = commands(report.rerun_box(run, "combination"))
+    assert papermill[-2:] == ["-y", "milestones: [0.5, 0.75]"] or "milestones: [0.5,0.75]" in papermill
+    assert checked[:3] == ["python", "workflow/execute.py", "combination"]
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_pages_have_one_shape(path):
+    """What the paper says, what was done, what came out, how sure it is, how it was made, in this order."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(c["source"]) for c in cells]
+    code = [t for c, t in zip(cells, texts, strict=True) if c["cell_type"] == "code"]
+    for source in code:
+        ast.parse(source)
+    end = "report.rerun_box(" if path.stem in RUNS else "closing("
+    assert sum(end in source for source in code) == 1
+    if path.stem in OTHERS:
+        return
+    marks = ["## What came out", "## How it was made"]
+    if path.stem not in RUNS:
+        marks = ["**What the paper says", "**What ", "## What came out", "## How sure is it?", "## How it was made"]
+        marks = marks if path.stem != "forensics" else ["**The paper tested", *marks[2:]]
+        assert texts[0].startswith("# ")
+    words = "\n".join(t for c, t in zip(cells, texts, strict=True) if c["cell_type"] == "markdown")
+    place = -1
+    for mark in marks:
+        found = words.find(mark, place + 1)
+        assert found > place, f"{mark!r} is missing, or not after what stands before it"
+        place = found
+
+
+def recorded(results, config, data, accuracy):
+    folder = run_path(config, results)
+    write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "provenance.json", {"data": {"name": data}, "commit": "abc"})
+    numbers = dict(accuracy=accuracy, last_accuracy=accuracy, best_accuracy=accuracy + 1, stm=2.0)
+    write_json(folder / "metrics.json", numbers)
+
+
+def test_runs_on_a_copy_and_on_the_original_are_never_together(tmp_path):
+    base = RunConfig(dataset="cifar10", scale="slim", method="kd")
+    plan = Experiment("x", "x", "x", "slim", tuple(base.replace(seed=seed) for seed in range(3)))
+    for config in plan.runs[:2]:
+        recorded(tmp_path, config, "CIFAR-10 (JPEG copy)", 50.0)
+
+    def shown():
+        frames = parts.frame(plan, tmp_path), report.collect(plan, tmp_path)
+        assert [list(f[f.complete].accuracy) for f in frames[:1]] == [list(f[f.complete].accuracy) for f in frames[1:]]
+        complete = [run for run in report.runs_of(plan, tmp_path) if run.complete]
+        assert {run.provenance["data"]["name"] for run in complete} == {parts.place(plan, tmp_path)[6:-13]}
+        return list(frames[0][frames[0].complete].accuracy)
+
+    assert shown() == [50.0, 50.0], "the copy, where there is nothing else"
+    recorded(tmp_path, plan.runs[2], "CIFAR-10", 90.0)
+    assert shown() == [90.0]
+    assert parts.place(plan, tmp_path) == "Ours: CIFAR-10, slim scale."
+
+
+def test_accuracies_of_the_copy_are_kept(tmp_path):
+    root = Path(__file__).parents[2]
+    table = pd.read_csv(root / "results" / "jpeg_copy.csv").set_index("run")
+    for run in list_runs(root / "results"):
+        if "JPEG copy" in run.provenance["data"]["name"]:
+            row = table.loc[run.name]
+            numbers = [
+                run.metrics.get(name, math.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")
+            ]
+            assert row[["accuracy", "last_accuracy", "best_accuracy", "stm"]].tolist() == pytest.approx(
+                numbers, nan_ok=True
+            )
+            assert row.commit == run.provenance["commit"]
+            assert RunConfig.from_arguments(row.settings.split(" ")).name == run.name
+    config = RunConfig(dataset="cifar10", scale="slim", method="kd")
+    write_table = runpy.run_path(str(root / "workflow" / "retired.py"))["main"]
+    recorded(tmp_path, config, "CIFAR-10 (JPEG copy)", 50.0)
+    write_table(tmp_path)
+    recorded(tmp_path, config, "CIFAR-10", 90.0)
+    write_table(tmp_path)
+    assert pd.read_csv(tmp_path / "jpeg_copy.csv").accuracy.tolist() == [50.0], "what has left stays in the table"
+
+
+def test_every_choice_of_the_variants_has_a_row():
+    page = (NOTEBOOKS.parent / "book" / "choices.md").read_text(encoding="utf-8")
+    rows = "\n".join(line for line in page.splitlines() if line.startswith("|"))
+    differing = {"teacher_reshuffle"}
+    for dataset in ("cifar10", "cifar100", "imagenet", "dvs_gesture"):
+        for method in ("teacher", "baseline", "kd", "feature_kd", "sastc"):
+            given = dict(dataset=dataset, method=method, scale="paper")
+            paper, released = (RunConfig(**given, variant=v).to_dict() for v in ("paper", "released"))
+            differing |= {name for name in paper if paper[name] != released[name]}
+    differing -= {"variant"}
+    assert {"reshuffle", "partial_batch", "headline", "hidden_init"} <= differing
+    assert [name for name in sorted(differing) if f"{{setting}}`{name}`" not in rows] == []

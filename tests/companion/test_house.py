@@ -1,0 +1,305 @@
+"""The house: what may import what, what things are called, and what the book changes on finished pages."""
+
+import ast
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import pytest
+import yaml
+
+import sastc
+from companion import figures
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+house = __import__("house")
+
+
+def figure_of(colour):
+    """HTML of a small figure with a line of one colour, marks and a clipped area."""
+    drawing, axis = plt.subplots(figsize=(5, 2))
+    axis.plot([0, 1], [0, 1], color=colour, marker="o")
+    axis.set(xlabel="x & y", title="words")
+    page = figures.as_html(drawing, "lines", 'a "line" & marks')
+    plt.close(drawing)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("page", "source"),
+    [
+        ("runs/table7", "table7.ipynb"),
+        ("runs/table2_slim", "table2.ipynb"),
+        ("runs/combination/digits-a-b-kd-T2-s0-0123456789", "combination.ipynb"),
+        ("runs/teacher/digits-a-s0-0123456789", "teacher.ipynb"),
+        ("method", None),
+    ],
+)
+def test_pages_know_their_source(page, source):
+    assert house.source_of(page) == source
+    assert source is None or (ROOT / "notebooks" / source).exists()
+
+
+@pytest.mark.browser
+def test_wide_tables_keep_their_caption_in_sight_and_fit_on_paper(browser):
+    cells = "".join(f'<td><span class="ours">{n} ± 0.50 and more</span></td>' for n in range(9))
+    table = f'<table class="results"><caption>{"words " * 60}</caption><tbody><tr>{cells}</tr></tbody></table>'
+    css = (ROOT / "book" / "_static" / "custom.css").read_text()
+    page = browser.new_page(viewport={"width": 600, "height": 800})
+    page.set_content(f'<style>{css}</style><article class="bd-article"><div class="table-box">{table}</div></article>')
+    box, caption = page.locator(".table-box"), page.locator("caption")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth + 200")
+    box.evaluate("box => box.scrollLeft = 150")
+    inside = box.bounding_box()
+    assert caption.bounding_box()["x"] == pytest.approx(inside["x"], abs=1)
+    assert caption.bounding_box()["width"] == pytest.approx(inside["width"], abs=1)
+    page.emulate_media(media="print")
+    assert box.evaluate("box => getComputedStyle(box).overflowX") == "visible"
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
+def test_wide_drawings_are_as_wide_as_the_page():
+    drawing, axis = plt.subplots(figsize=(12, 2))
+    axis.plot([0, 1])
+    page = house.IMAGE.sub(house.drawing, figures.as_html(drawing, "wide", "words"))
+    plt.close(drawing)
+    assert int(re.search(r"min-width:(\d+)pt", page)[1]) == 72 * figures.WIDTH
+
+
+def test_drawings_follow_the_page_and_keep_their_colours():
+    with plt.rc_context({"svg.fonttype": "none"}):
+        page = house.IMAGE.sub(house.drawing, figure_of("#d55e00"))
+    assert "<img" not in page
+    svg = re.search(r"<svg.*</svg>", page, re.S)[0]
+    assert "#000000" not in svg
+    assert svg.count("currentColor") > 3
+    assert "#d55e00" in svg
+    assert 'aria-label="a &quot;line&quot; &amp; marks"' in page
+    root = ElementTree.fromstring(svg)
+    ids = [node.get("id") for node in root.iter() if node.get("id")]
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    assert references
+    assert references <= set(ids)
+
+
+def test_two_drawings_share_no_id():
+    pages = [house.IMAGE.sub(house.drawing, figure_of(colour)) for colour in ("#d55e00", "#0072b2")]
+    first, second = (set(re.findall(r'\bid="([^"]+)"', page)) - {"fig-lines"} for page in pages)
+    assert first
+    assert not first & second
+
+
+def test_download_holds_the_figure_as_drawn():
+    page = house.IMAGE.sub(house.drawing, figure_of("#000000"))
+    data = base64.b64decode(re.search(r'download="lines.svg" href="data:image/svg\+xml;base64,([^"]+)"', page)[1])
+    assert b"#000000" in data
+
+
+def test_figures_of_one_name_on_a_page_have_anchors_of_their_own():
+    context = {"body": figure_of("#d55e00") + figure_of("#0072b2") + figure_of("#d55e00")}
+    house.finish(None, "method", "page.html", context, None)
+    found = re.findall(r'<figure class="drawing" id="([^"]+)"', context["body"])
+    assert found == ["fig-lines", "fig-lines-2", "fig-lines-3"]
+
+
+def test_pages_of_single_runs_are_not_searched():
+    env = SimpleNamespace(metadata={})
+    for env.docname in (
+        "runs/combination/a-kd-T2-s0-0123456789",
+        "runs/teacher/a-s0-0123456789",
+        "runs/table2",
+        "method",
+    ):
+        env.metadata[env.docname] = {}
+        house.leave_out_of_search(SimpleNamespace(env=env), None)
+    assert [name for name, found in env.metadata.items() if "nosearch" in found] == list(env.metadata)[:2]
+
+
+def test_buttons_lead_to_the_source_notebook():
+    url = "https://host/sastc/blob/main/book/runs/table7.ipynb"
+    buttons = [
+        {"type": "group", "buttons": [{"url": url}, {"javascript": "x"}]},
+        {"type": "link", "url": "https://host"},
+    ]
+    context = {"header_buttons": buttons}
+    house.finish(None, "runs/table7", "page.html", context, None)
+    assert buttons[0]["buttons"][0]["url"] == "https://host/sastc/blob/main/notebooks/table7.ipynb"
+    assert buttons[1]["url"] == "https://host"
+
+
+def test_the_repository_is_named_in_one_place():
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    url = settings["repository"]["url"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == url
+    config = SimpleNamespace(html_theme_options={"repository_url": url}, myst_substitutions={})
+    house.substitutions(None, config)
+    assert f"git clone {url}\n" in config.myst_substitutions["clone"]
+    assert f"url     = {{{url}}}" in config.myst_substitutions["citation"]
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    pages += [*(ROOT / "sastc").rglob("*.py"), *(ROOT / "companion").rglob("*.py")]
+    assert not [page.name for page in pages if url in page.read_text()]
+
+
+def test_what_opens_has_a_name_and_signatures_are_no_lists():
+    from bs4 import BeautifulSoup
+
+    contents = "<details><summary><span><i></i></span></summary></details>"
+    context = {"body": '<dt>\n<dl>\n<dd><em class="sig-param">x</em></dd></dl></dt><dl>\n<dt>term</dt></dl>'}
+    context["generate_toctree_html"] = lambda kind: BeautifulSoup(contents, "html.parser")
+    house.finish(None, "method", "page.html", context, None)
+    assert context["generate_toctree_html"]("sidebar").summary["aria-label"]
+    assert context["body"].count('<dl role="presentation">') == 1
+
+
+@pytest.mark.browser
+def test_a_finished_page_holds_each_figure_once_and_saves_it_from_there(browser):
+    context = {"body": figure_of("#d55e00")}
+    house.finish(None, "method", "page.html", context, None)
+    assert "base64" not in context["body"]
+    page = browser.new_page(accept_downloads=True)
+    page.set_content(f"<article>{context['body']}</article>")
+    page.add_script_tag(path=ROOT / "book" / "_static" / "figures.js")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    assert download.value.suggested_filename == "lines.svg"
+    text = Path(download.value.path()).read_text()
+    page.close()
+    ElementTree.fromstring(text)
+    assert "#d55e00" in text
+    assert "#000000" in text
+    assert "currentColor" not in text
+
+
+def test_pages_of_runs_are_not_copied_nor_listed_on_every_page():
+    from bs4 import BeautifulSoup
+
+    contents = '<ul><li><a href="every_run.html">x</a><ul><li><a href="combination/a.html">x</a></li>'
+    contents += '<li><a href="../runs/teacher/b.html">x</a></li></ul></li></ul>'
+    buttons = [{"type": "group", "label": "download-buttons", "buttons": []}, {"type": "link", "label": "other"}]
+    context = {"sourcename": "runs/combination/a.ipynb", "header_buttons": buttons}
+    context["generate_toctree_html"] = lambda kind: BeautifulSoup(contents, "html.parser")
+    house.finish(None, "runs/combination/a", "page.html", context, None)
+    assert not context["sourcename"]
+    assert [button["label"] for button in context["header_buttons"]] == ["other"]
+    assert [a["href"] for a in context["generate_toctree_html"]("sidebar").select("a")] == ["every_run.html"]
+    context = {"sourcename": "runs/table2.ipynb"}
+    house.finish(None, "runs/table2", "page.html", context, None)
+    assert context["sourcename"] == "runs/table2.ipynb"
+
+
+def test_one_build_of_mathjax_is_kept(tmp_path):
+    folder = tmp_path / "_static" / "mathjax"
+    for name in ("tex-chtml.js", "tex-svg.js", "node-main.js", "output/chtml/fonts/x.woff", "output/svg/x.js", "sre/x"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    house.keep_one_mathjax(SimpleNamespace(outdir=tmp_path), None)
+    kept = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert kept == {"tex-chtml.js", "output/chtml/fonts/x.woff", "sre/x"}
+
+
+def imported(path):
+    """Names of the packages that a module imports, also inside functions, and of modules of pages."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sastc").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_library_imports_nothing_of_the_book(path):
+    house = {"companion", "workflow", "benchmarks", "book", "tests", "notebooks"}
+    drawing = {"matplotlib", "nbformat", "papermill"}
+    assert not {name.split(".")[0] for name in imported(path)} & (house | drawing)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: p.name)
+def test_no_test_imports_another(path):
+    assert not [name for name in imported(path) if name.startswith(("test_", "conftest"))], "it belongs into helpers/"
+
+
+def test_type_checkers_see_the_public_names_where_they_are():
+    tree = ast.parse((ROOT / "sastc" / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: (node.module, alias.name) for node in block.body for alias in node.names}
+    assert seen == {name: (f"sastc.{home}", name) for name, home in sastc._HOME.items()}
+
+
+def test_the_wheel_is_the_library_alone_and_works_without_the_checkout(tmp_path):
+    source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
+    for name in ("sastc", "companion", "benchmarks"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", *build, str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        names = set(archive.namelist())
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sastc"}
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sastc").rglob("*") if path.is_file()}
+    assert {name for name in kept if "__pycache__" not in name} <= names, "the explorer's scripts and the C++, too"
+    empty.mkdir()
+    code = f"""
+import importlib, pkgutil, sys
+sys.path = [{str(site)!r}] + [path for path in sys.path if path and path != {str(ROOT)!r}]
+import sastc
+assert sastc.__file__.startswith({str(site)!r}), sastc.__file__
+for module in pkgutil.walk_packages(sastc.__path__, "sastc."):
+    importlib.import_module(module.name)
+for name in sastc.__all__:
+    getattr(sastc, name)
+assert not {{"companion", "benchmarks", "matplotlib"}} & set(sys.modules)
+assert importlib.util.find_spec("companion") is None
+print(sastc.LIF())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = dict(cwd=empty, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], **run)
+    assert done.returncode == 0, done.stderr
+    assert "LIF" in done.stdout
+    assert not list(empty.iterdir())
+
+
+def test_one_stem_for_one_page():
+    """The experiment, its notebook, its page in the book, and the module that draws it have one name.
+
+    An experiment without a notebook of its own is drawn by another's. Modules that several pages share have names of
+    their own, and so has what is part of one page, ``forensics_costs``.
+    """
+    experiments = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "experiments").glob("*.yaml")}
+    notebooks = {path.stem: path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    modules = {path.stem for path in (ROOT / "companion" / "pages").glob("*.py")} - {"__init__"}
+    toc = set(re.findall(r"file: runs/(\w+)", (ROOT / "book" / "_toc.yml").read_text()))
+    used = {name: content["notebook"] for name, content in experiments.items()}
+    assert all(notebook == name if name in notebooks else used[notebook] == notebook for name, notebook in used.items())
+    assert set(notebooks) == {*used.values(), "combination", "teacher"}, "of one run"
+    assert {re.sub("_(slim|paper)$", "", page) for page in toc} == set(experiments)
+    for name in set(notebooks) & set(experiments):
+        assert f'"experiment = \\"{name}\\"' in notebooks[name], "its own by default"
+    users = {
+        module: [name for name, text in notebooks.items() if re.search(rf"pages import .*\b{module}\b", text)]
+        for module in modules
+    }
+    for module in modules:
+        if module in notebooks:
+            assert module in users[module], f"the page {module} is drawn by its module"
+        else:
+            part_of = [name for name in notebooks if module.startswith(f"{name}_")]
+            assert part_of or len(users[module]) > 1, f"pages/{module}.py has the name of no page, and only one uses it"

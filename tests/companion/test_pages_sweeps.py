@@ -1,0 +1,405 @@
+"""Pages that set one thing against another: joins with the paper, differences, and what is said of them."""
+
+import html
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion import report
+from companion.pages import figure2, grid, sweeps, table2, table4
+from sastc.config import RunConfig
+from sastc.experiments import load_experiment
+from sastc.records import Run, run_path, write_json
+
+
+@pytest.fixture
+def plan(request):
+    def load(name, scale="quick"):
+        return load_experiment(request.config.rootpath / "experiments" / f"{name}.yaml", scale)
+
+    return load
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Record runs that never ran, with the accuracies that a test decides."""
+
+    def write(configs, value):
+        for config in configs:
+            folder = run_path(config, tmp_path)
+            write_json(folder / "config.json", config.to_dict())
+            write_json(folder / "metrics.json", {"accuracy": float(value(config)), "stm": 1.0})
+        return tmp_path
+
+    yield write
+    plt.close("all")
+
+
+def point(config):
+    """Accuracy that a formula gives, so that a cell in a wrong place shows."""
+    return (
+        50.0
+        + 10 * ("teacher", "baseline", "kd", "feature_kd", "sastc").index(config.method)
+        - 4 * config.label_noise
+        - (config.noise_teacher == "same_noise")
+        + 0.125 * config.seed
+    )
+
+
+SWEEPS = [
+    ("table7", sweeps.TABLE7),
+    ("fewshot", sweeps.FEWSHOT),
+    ("batchsize", sweeps.BATCHSIZE),
+    ("beta", sweeps.BETA),
+]
+
+
+@pytest.mark.parametrize(("name", "sweep"), SWEEPS)
+@pytest.mark.parametrize("scale", ["quick", "slim", "paper"])
+def test_every_cell_of_the_paper_has_a_run_or_a_command(plan, tmp_path, name, sweep, scale):
+    panels = sweeps.collect(sweep, plan(name, scale), tmp_path)
+    columns = ["method", "value"]
+    held = pd.concat([panel.paper for panel in panels])[columns].drop_duplicates()
+    printed = sweeps.published(sweep)[columns].drop_duplicates()
+    assert sorted(map(str, held.to_numpy())) == sorted(map(str, printed.to_numpy()))
+    for panel in panels:
+        for cell in panel.paper.itertuples():
+            rows, printed = sweeps._cell(panel, cell.method, cell.value)
+            # Where the plan has other values for a method, as beta on digits, the paper's are there all the same.
+            assert len(rows), (panel.title, cell)
+            assert printed == cell.accuracy or np.isnan(cell.accuracy)
+            assert set(rows.method) == {cell.method}
+            for command in rows.command:
+                again = RunConfig.from_arguments(command.removeprefix("python -m sastc train ").split())
+                assert again.name in set(rows.run), "the command makes the run whose cell it is"
+
+
+def test_slim_batches_of_128_are_the_runs_of_table_2(plan):
+    names = {config.name for config in plan("table2", "slim").runs}
+    assert {c.seed for c in plan("batchsize", "slim").runs if c.name in names} == {0, 1, 2, 3, 4}
+    assert {c.batch_size for c in plan("batchsize", "slim").runs if c.name in names} == {128}
+
+
+def test_noise_table_puts_every_number_in_its_place(plan, record):
+    noise = plan("table7", "slim")
+    results = record((*noise.runs, *noise.teachers), point)
+    clean, same = sweeps.collect(sweeps.TABLE7, noise, results)
+    rows, printed = sweeps._cell(clean, "sastc", 0.5)
+    assert sorted(rows.accuracy.dropna()) == [88.0, 88.125, 88.25]
+    assert printed == 73.87
+    rows, _ = sweeps._cell(same, "sastc", 0.5)
+    assert sorted(rows.accuracy.dropna()) == [87.0, 87.125, 87.25]
+    rows, _ = sweeps._cell(same, "sastc", 0.0)
+    assert sorted(rows.accuracy) == [90.0, 90.125, 90.25, 90.375, 90.5], "without noise both teachers are one"
+    rows, printed = sweeps._cell(same, "teacher", 0.5)
+    assert list(rows.accuracy.dropna()) == [48.0], "trained on the same labels"
+    assert printed == 64.27
+    for value in (0.0, 0.1, 0.5):
+        rows, printed = sweeps._cell(clean, "teacher", value)
+        assert list(rows.accuracy) == [50.0], "the clean teacher at every share"
+        assert np.isnan(printed), "which the paper's row is not of"
+    for panel in (clean, same):
+        rows, _ = sweeps._cell(panel, "baseline", 0.2)
+        assert sorted(rows.accuracy.dropna()) == [59.2, 59.325, 59.45]
+    page = sweeps.table(sweeps.TABLE7, same)
+    assert "87.12 ± 0.12" in page
+    assert "paper 73.87" in page
+    assert ", ours" not in page, "CIFAR-10 is not the paper's CIFAR-100"
+    assert '<td><span class="missing"' in page, "10 % is not run"
+
+
+def test_only_the_same_dataset_is_subtracted(plan, record):
+    noise = plan("table7", "paper")
+    results = record([c for c in noise.runs if c.method == "sastc"], lambda c: 75.0)
+    page = sweeps.table(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[0])
+    assert "paper 73.87, ours +1.13" in page
+    assert "paper 77.08, ours −2.08" in page
+
+
+def test_differences_pair_seeds_and_stand_beside_the_papers(plan, record):
+    noise = plan("table7", "slim")
+    scatter = {0: 0.0, 1: 1.0, 2: 2.0}
+    results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * scatter.get(c.seed, 0.0))
+    gaps = sweeps.differences(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[0])
+    row = gaps[(gaps.value == 0.5) & (gaps.other == "kd")].iloc[0]
+    assert row["mean"] == pytest.approx(21.0)  # 20 + mean of 0, 1, 2
+    assert row.half == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    assert (row.n, row.judgement) == (3, "better")
+    assert row.paper == pytest.approx(73.87 - 70.80)
+    assert (gaps[gaps.value == 0.1].n == 0).all(), "not run"
+    gaps = sweeps.differences(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[1])
+    assert gaps[(gaps.value == 0.1) & (gaps.other == "teacher")].paper.iloc[0] == pytest.approx(75.49 - 76.51)
+
+
+def test_sentences_count_and_claim_no_more(plan, record):
+    noise = plan("table7")
+    results = record((*noise.runs, *noise.teachers), lambda c: point(c) - 100 * (c.method == "sastc") * c.label_noise)
+    panel, same = sweeps.collect(sweeps.TABLE7, noise, results)
+    lines = sweeps.sentences(sweeps.TABLE7, panel)
+    told = "SASTC's mean is above the other students here at 1 of 3 values, in the paper at 6 of 6 values."
+    assert lines[0] == f"{panel.title}: {told}"
+    assert lines[1] == "SASTC's mean is above the teacher here at 2 of 3 values."
+    assert "12 of 12 differences rest on one seed" in lines[2]
+    assert "better" not in lines[2]
+    lines = sweeps.sentences(sweeps.TABLE7, same)
+    assert lines[1] == "SASTC's mean is above the teacher here at 1 of 2 values, in the paper at 4 of 6 values."
+
+
+def test_a_value_where_a_method_is_missing_is_not_counted(plan, record):
+    noise = plan("table7")
+    some = [c for c in noise.runs if c.method != "feature_kd" or c.label_noise != 0.2]
+    panel = sweeps.collect(sweeps.TABLE7, noise, record(some, point))[0]
+    assert "above the other students here at 2 of 2 values" in sweeps.sentences(sweeps.TABLE7, panel)[0]
+
+
+def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record):
+    beta = plan("beta", "paper")
+    height = {400.0: 93.0, 700.0: 92.95}
+
+    def value(config):
+        if config.method != "sastc":
+            return 80.0 + config.seed
+        return height.get(config.beta, 90.0) + 0.1 * config.seed * (config.beta == 400)
+
+    first, second = sweeps.collect(sweeps.BETA, beta, record([c for c in beta.runs if c.teacher == "resnet19"], value))
+    text = sweeps.optimum(first)
+    assert "the best of 15 values is 400, not told apart from 700;" in text  # 0.15 ± 4.3 * 0.1 / sqrt(3)
+    assert "3.10 points between" in text
+    assert "The paper's optimum for this pair is 1300, +1.12 points over KD, +1.24 over baseline." in text
+    assert "fewer than two values are run" in sweeps.optimum(second)
+    rows, _ = sweeps._cell(first, "kd", 700.0)
+    assert len(rows) == 3, "KD has no β: the same at every value"
+    page = sweeps.table(sweeps.BETA, first)
+    assert page.count("80.00") + page.count("81.00") == 2, "its row and the baseline's, once"
+    assert page.index("without") < page.index("93.10 ± 0.10")
+    assert sweeps.shown([first, second]) == [first]
+
+
+def test_curves_draw_means_deviations_and_the_paper(plan, record):
+    noise = plan("table7", "slim")
+    results = record((*noise.runs, *noise.teachers), point)
+    figure = sweeps.curve(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results))
+    assert [axis.get_title().split("\n")[0] for axis in figure.axes] == ["ours, CIFAR-10"] * 2 + [
+        "the paper, CIFAR-100"
+    ]
+    assert figure.get_figwidth() == 7.0, "three panels, and a page shows no more"
+    line = {c.get_label(): c for c in figure.axes[0].containers}["SASTC"]
+    assert list(line[0].get_xdata()) == [0.0, 0.2, 0.5]
+    assert list(line[0].get_ydata()) == pytest.approx([90.25, 89.325, 88.125])
+    top = line[2][0].get_segments()[1][:, 1]  # at 20 %, three seeds
+    assert np.ptp(top) == pytest.approx(2 * 0.125), "± the standard deviation"
+    printed = {c.get_label(): c for c in figure.axes[2].containers}["Baseline"]
+    assert list(printed[0].get_ydata())[-1] == 54.48
+    teachers = [{c.get_label(): c for c in axis.containers}["Teacher (ANN)"][0].get_ydata() for axis in figure.axes]
+    assert set(teachers[0]) == {50.0}, "clean"
+    assert list(teachers[1]) == pytest.approx([50.0, 49.2, 48.0])
+    assert list(teachers[2])[-1] == 64.27
+
+
+def test_pages_stand_without_a_single_run(plan, tmp_path):
+    for name, sweep in SWEEPS:
+        experiment = plan(name)
+        panels = sweeps.shown(sweeps.collect(sweep, experiment, tmp_path))
+        sweeps.curve(sweep, panels)
+        for panel in panels:
+            assert "ours" not in re.findall('class="(.*?)"', sweeps.table(sweep, panel))
+            sweeps.differences_table(sweep, panel)
+            assert sweeps.sentences(sweep, panel)[0].endswith("not run.")
+    figure2.bars(figure2.collect(plan("figure2"), tmp_path)[1])
+    table2.overview(table2.collect(plan("table2"), tmp_path))
+    table4.chart(table4.collect(plan("table4"), tmp_path))
+    plt.close("all")
+
+
+# The list of what is missing
+
+
+def test_list_of_commands_holds_each_missing_run_once(plan, record):
+    noise = plan("table7")
+    results = record(noise.runs[:3], point)
+    runs = sweeps.every_run(sweeps.collect(sweeps.TABLE7, noise, results))
+    page = html.unescape(grid.not_run(runs, noise))
+    commands = re.findall("python -m sastc train [^<\n]*", page)
+    assert len(commands) == len(set(commands)) == (~runs.complete).sum() == len(runs) - 3
+    assert noise.runs[3].command in commands
+    assert noise.runs[0].command not in commands
+    planned = len(noise.runs) + len(noise.teachers) - 3
+    assert f"Not run: {planned} planned, {len(commands) - planned} more of the paper's cells; their" in page
+    assert grid.not_run(runs[runs.complete], noise) == "<p>Every cell is run.</p>"
+
+
+# Table 2
+
+
+@pytest.mark.parametrize("scale", ["quick", "slim", "paper"])
+def test_table_2_holds_every_cell_of_the_paper(plan, tmp_path, scale):
+    runs = table2.collect(plan("table2", scale), tmp_path)
+    found = list(table2.cells(runs))
+    assert len(found) == 13 * 3 * 4
+    paper = pd.read_csv(grid.parts.PAPER / "cifar_accuracy.csv")
+    teachers = paper[paper.method != "baseline"]
+    assert sorted(p for _, m, _, p in found if m != "baseline") == sorted(teachers.accuracy)
+    for key, method, own, _ in found:
+        assert len(own), (key.to_dict(), method)
+        assert set(own.student) == {key.student}
+        assert method == "baseline" or set(own.teacher) == {key.teacher}
+        assert set(own.timesteps) == {key.timesteps}
+        assert scale == "quick" or set(own.dataset) == {key.dataset}
+    if scale == "paper":
+        assert runs.planned.all(), "the paper's scale plans all of them"
+
+
+def test_table_2_joins_and_subtracts_on_the_papers_data_alone(plan, record):
+    experiment = plan("table2", "slim")
+    runs = table2.collect(experiment, record(experiment.runs, lambda c: 90.0 + c.seed))
+    data = table2.summary(runs).set_index(["dataset", "student", "teacher", "timesteps", "method"])
+    row = data.loc[("cifar10", "vgg11", "resnet19", 2, "sastc")]
+    assert (row.accuracy, row.n, row.paper) == (92.0, 5, 93.55)
+    assert np.isnan(row.difference), "narrow networks are not the paper's"
+    assert data.loc[("cifar10", "vgg11", "wrn28_4", 2, "baseline")].n == 5, "one baseline for all teachers"
+    assert data.loc[("cifar100", "vgg11", "vgg13", 2, "baseline")].n == 0, "but not for another dataset"
+    page = table2.table(runs)
+    assert "paper 93.55<" in page
+    assert ", ours" not in page
+    assert page.count('rowspan="3"') == 13
+    full = table2.collect(plan("table2", "paper"), record(plan("table2", "paper").runs, lambda c: 90.0 + c.seed))
+    row = table2.summary(full).set_index(["student", "teacher", "timesteps", "method"])
+    assert row.difference["vgg11", "resnet19", 2, "sastc"] == pytest.approx(91.0 - 93.55)
+    assert "paper 93.55, ours −2.55" in table2.table(full)
+    quick = table2.collect(plan("table2"), record(plan("table2").runs, lambda c: 90.0))
+    assert table2.summary(quick).difference.isna().all(), "digits are no CIFAR"
+
+
+def test_a_line_of_yaml_adds_a_teacher_and_a_number_of_steps(tmp_path, record, request):
+    source = (request.config.rootpath / "experiments" / "table2.yaml").read_text()
+    lines = (
+        "{student: vgg11, teacher: resnet34, method: [kd, sastc]}",
+        ("{dataset: cifar10, student: vgg11, teacher: resnet19, method: [baseline, kd, sastc], timesteps: 4}"),
+    )
+    for scale, line, pair in zip(("quick", "slim"), lines, ("resnet34", "resnet19"), strict=True):
+        path = tmp_path / "table2.yaml"
+        head, rest = source.split(f"\n{scale}:", 1)
+        first, rest = rest.split("\n", 1)
+        path.write_text(f"{head}\n{scale}:{first}\n  - {line}\n{rest}")
+        experiment = load_experiment(path, scale)
+        added = [c for c in experiment.runs if c.teacher == "resnet34" or c.timesteps == 4]
+        runs = table2.collect(experiment, record(added, lambda c: 71.0 if c.method == "sastc" else 70.0))
+        data = table2.summary(runs)
+        assert len(data) == 13 * 12 + 4, "one row more"
+        row = data[(data.accuracy == 71.0) & (data.teacher == pair)].iloc[0]
+        assert (row.n, row.method) == (1, "sastc")
+        assert np.isnan(row.paper)
+        page = table2.table(runs)
+        assert "71.00" in page
+        assert page.count("rowspan=") == (14 if scale == "quick" else 13), "beside the other steps of its pair"
+        names = [label.get_text() for label in table2.overview(runs).axes[0].get_yticklabels()]
+        assert len(names) == (14 if scale == "quick" else 13)
+
+
+def test_overview_draws_gains_over_the_baseline(plan, record):
+    experiment = plan("table2", "slim")
+    gain = {"baseline": 0.0, "kd": 1.0, "feature_kd": 2.0, "sastc": -3.0}
+    figure = table2.overview(
+        table2.collect(experiment, record(experiment.runs, lambda c: 80 + gain[c.method] + c.seed))
+    )
+    axis = figure.axes[0]
+    assert axis.get_title() == "T = 2"
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    y = names.index("VGG-11 & ResNet-19")
+    ours = [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [y - 0.17]]
+    theirs = [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [y + 0.17]]
+    assert sorted(ours) == pytest.approx([-3.0, 1.0, 2.0])
+    assert sorted(theirs) == pytest.approx([93.01 - 92.48, 93.28 - 92.48, 93.55 - 92.48])
+
+
+# Figure 2
+
+
+def test_figure_2_has_20_12_and_16_pairs_and_two_lines_each(plan, tmp_path):
+    for scale in ("quick", "slim", "paper"):
+        runs, panels = figure2.collect(plan("figure2", scale), tmp_path)
+        assert [len(figure2.effects(p)) - 1 for p in panels] == [20, 12, 16]
+        for panel in panels:
+            pairs = panel.runs[panel.runs.method == "feature_kd"]
+            assert len(pairs[["snn_layer", "ann_layer"]].drop_duplicates()) == panel.students * panel.teachers
+            assert {"kd", "sastc"} <= set(panel.runs.method)
+            assert set(panel.runs.taps) == {"stem_and_stages"}
+    assert runs.planned.all()
+
+
+def test_figure_2_compares_each_pair_with_kd(plan, record):
+    slim = plan("figure2", "slim")
+
+    def value(config):
+        pair = config.feature_pairs if config.method == "feature_kd" else ""
+        better = {"kd": 80.0, "sastc": 81.0}.get(config.method, 78.0)
+        return better + {"5-3": 4.0, "2-1": -6.0}.get(pair, 0.0) + 0.1 * config.seed * (config.method == "kd")
+
+    _, (panel, *others) = figure2.collect(slim, record(slim.runs, value))
+    data = figure2.effects(panel).set_index(["snn_layer", "ann_layer"])
+    assert data.minus_kd[0, 0] == pytest.approx(0.9)
+    assert data.minus_kd[5, 3] == pytest.approx(1.9)
+    assert data.judgement[5, 3] == "better"
+    assert data.minus_kd[2, 1] == pytest.approx(-8.1)
+    lines = figure2.sentences(panel)
+    assert "19 of 20 pairs are below KD, from −8.10 to +1.90 points" in lines[0]
+    assert "interval of 19 of 20 lies below zero" in lines[0]
+    assert lines[1].startswith("1 of 20 fixed pairs end above SASTC, which is +0.90 points from KD (better)")
+    assert "5 with teacher layer 3; here this pair is number 1 of 20, +4.00 points from the pair at" in lines[2]
+    assert "layer 2 −3.60" in lines[3]
+    assert figure2.sentences(others[0]) == ["(b) ResNet-18 & PyramidNet-20 is not run."]
+    figure = figure2.bars([panel, *others])
+    assert len(figure.axes) == 1, "what is not run is not drawn"
+    bars = [bar for container in figure.axes[0].containers if hasattr(container, "patches") for bar in container]
+    assert min(bar.get_height() for bar in bars) == pytest.approx(-8.1)
+    assert len(bars) == 20
+
+
+# Table 4
+
+
+def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
+    runs = table4.collect(plan("table4"), record(plan("table4").runs, lambda c: 60.0))
+    assert runs.empty, "digits have no place in it"
+    assert "this book" not in table4.table(runs)
+    record(plan("table4", "slim").runs, lambda c: 60.0 + c.seed + 10 * (c.student == "resnet18"))
+    for scale in ("quick", "slim"):  # recorded runs stand in it whatever scale the page is of
+        runs = table4.collect(plan("table4", scale), tmp_path)
+        assert runs.complete.sum() == 8
+        page = table4.table(runs)
+        assert "SASTC, this book, slim scale" in page
+        assert {"61.00", "72.00"} <= set(re.findall(r"<td>([\d.]+)</td>", page))
+        figure = table4.chart(runs)
+        assert len(figure.axes[0].containers) == 2
+        below = [text.get_text() for text in figure.axes[0].texts if "this book" in text.get_text()]
+        assert below == ["this book, slim:\nResNet-18 72.0 ↓\nVGG-11 61.0 ↓"], (
+            "far below the axis, so named at its edge"
+        )
+        assert figure.axes[0].get_xscale() == "log"
+        drawn = sorted(y for line in figure.axes[1].lines for y in line.get_ydata())
+        paper = pd.read_csv(grid.parts.PAPER / "sota_static.csv")
+        assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
+    assert "above it stand SPIKE-NORM" in table4.sentences(runs)[2]
+    assert "8 of our runs" in table4.sentences(runs)[3]
+
+
+def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
+    assert table2.trained_twice("slim", tmp_path) == ""
+    (tmp_path / "slim").mkdir()
+    twice = pd.DataFrame(dict(run=["a", "b", "c"], earlier=[50.0, 51.0, 52.0], accuracy=[51.0, 51.0, 50.0]))
+    twice.to_csv(tmp_path / "slim" / "trained_twice.csv", index=False)
+    told = table2.trained_twice("slim", tmp_path)
+    assert told.startswith("3 runs were trained twice")
+    assert "differ by −0.33 ± 1.53 points (mean and standard deviation, at most 2.00)" in told
+
+
+def test_the_recorded_ones_hold_the_accuracies_of_the_runs():
+    twice = pd.read_csv(report.ROOT / "results/slim/trained_twice.csv")
+    assert len(twice) == 18
+    for row in twice.itertuples():
+        run = Run(report.ROOT / "results/slim" / row.run)
+        assert run.metrics["accuracy"] == row.accuracy
+        assert run.provenance["commit"].startswith(row.commit)

@@ -1,0 +1,116 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_runs import plan, record
+
+from companion.pages import grid, tuning
+from sastc.config import RunConfig
+from sastc.records import run_path
+
+
+def config(**changes):
+    shared = dict(dataset="cifar10", scale="slim", validation=0.2)
+    return RunConfig(**shared | changes)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Three learning rates of KD; three weights of SASTC, of which the largest is not run."""
+    kd = {rate: config(method="kd", learning_rate=rate) for rate in (0.02, 0.05, 0.1)}
+    sastc = {beta: config(method="sastc", beta=beta) for beta in (1.0, 10.0, 100.0)}
+    accuracies = [*zip(kd.values(), (40.0, 50.0, 60.0), strict=True), (sastc[1.0], 50.0), (sastc[10.0], 51.0)]
+    for c, accuracy in accuracies:
+        run = record(tmp_path, c, accuracy=accuracy)
+        provenance = dict(data=dict(test_images=400))
+        (run.path / "provenance.json").write_text(json.dumps(provenance))
+        history = pd.DataFrame(dict(epoch=[1, 2], kd_loss=[2.0, 1.0]))
+        if c.method == "sastc":
+            history = history.assign(feature_loss=[0.5, 0.1], gradient_kd=[1.0, 2.0], gradient_feature=[3.0, 2.0])
+            history = history.assign(gradient_projectors=[4.0, 2.0], gradient_cosine=[0.5, -0.1])
+        history.to_csv(run.path / "history.csv", index=False)
+    return tuning.collect(plan(*kd.values(), *sastc.values()), tmp_path)
+
+
+def test_what_a_run_says_of_itself(rows):
+    row = rows[(rows.method == "sastc") & (rows.beta == 10)].iloc[0]
+    assert row.images == 400
+    assert row.error == pytest.approx(200 * math.sqrt(0.51 * 0.49 / 400))
+    assert row.loss_ratio == pytest.approx(10 * 0.5 / 2)
+    assert row.gradient_ratio == pytest.approx((3 / 1 + 2 / 2) / 2)
+    assert row.projectors == pytest.approx((16 / 25 + 4 / 8) / 2)
+    assert row.cosine == pytest.approx(0.2)
+    assert rows[rows.method == "kd"].loss_ratio.isna().all()
+
+
+def test_only_one_field_differs_along_a_curve(rows):
+    assert list(tuning.along(rows, "kd", "learning_rate").accuracy) == [40, 50, 60]
+    assert list(tuning.along(rows, "sastc", "beta").beta) == [1, 10]
+    assert list(tuning.along(rows, "sastc", "learning_rate").beta) == [10]
+
+
+def test_best_values_are_weighed_against_the_error_of_the_images(rows):
+    kd, sastc = tuning.sentences(rows)
+    error = 200 * math.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 400)
+    assert "best of 3 is 0.1 (60.00 %); the preset, 0.05, is 10.00 ± " in kd
+    assert f" ± {error:.2f} points lower, more than the error." in kd
+    assert "SASTC, weight β of the feature loss: best of 2 (100 not run) is 10 (51.00 %), the preset." in sastc
+    bars = [bar for axis in tuning.curves(rows).axes for container in axis.containers for bar in container[2]]
+    half = 200 * math.sqrt(0.6 * 0.4 / 400)
+    assert any(np.ptp(line[:, 1]) == pytest.approx(2 * half) for bar in bars for line in bar.get_segments())
+    page = tuning.table(rows, "Here.")
+    assert f"60.00 ± {half:.2f}" in page, "one error on the whole page"
+    assert "two standard errors, from the number of validation images (400) alone. " in page
+
+
+def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
+    page = tuning.table(rows, "Ours: not run.")
+    assert page.count("<tr>") == 1 + len(rows)
+    assert run_path(config(method="sastc", beta=10.0), "").name in page
+    assert "–" in page
+
+
+def test_what_is_not_run_is_listed_with_its_command(rows):
+    page = grid.not_run(rows, plan(*(config(method="sastc", beta=b) for b in (1.0, 100.0))))
+    assert "Not run: 1 planned; their commands" in page
+    assert "beta=100" in page
+
+
+def test_the_pull_of_a_loss_names_what_the_method_has(rows):
+    (line,) = tuning.pull(rows)
+    assert "β = 1, 10, means over the epochs" in line
+    assert "is 2.00 times the KD term's" in line
+    assert "the two is 0.20, and 57 % of" in line
+    assert "falls on projectors and attention" in line
+    (line,) = tuning.pull(
+        rows.assign(method=rows.method.replace("sastc", "feature_kd"), cosine=[math.nan] * 3 + [0.1, -0.2, math.nan])
+    )
+    assert "the two is −0.20 to 0.10" in line
+    assert "falls on projectors, which" in line
+
+
+def test_seeds_are_told_beside_the_bars(rows, tmp_path):
+    assert "is not known" in tuning.seeds(rows, tmp_path)
+    shared = dict(dataset="cifar10", scale="slim")
+    for method, accuracies in dict(baseline=(40.0, 50.0, 60.0), kd=(50.0, 51.0), sastc=(50.0,)).items():
+        for seed, accuracy in enumerate(accuracies):
+            record(tmp_path, RunConfig(**shared, method=method, seed=seed), accuracy=accuracy)
+            record(tmp_path, RunConfig(**shared, method=method, seed=seed, timesteps=3), accuracy=0.0)
+    line = tuning.seeds(rows, tmp_path)
+    assert "on the test images: Baseline 10.00 (n=3), KD 0.71 (n=2). Twice" in line
+    assert line.endswith(f"(± {rows.error.mean():.2f}) for Baseline.")
+
+
+def test_the_schedule_is_told_beside_the_presets(rows):
+    same = tuning.schedule(rows)
+    drops = "after epochs 8, 9, 10 of 12"
+    assert same == f"The learning rate drops {drops} here, and {drops} with the preset."
+    short = tuning.schedule(rows.assign(epochs=6))
+    assert "after epochs 4, 4, 5 of 6 here, and after epochs 8, 9, 10 of 12 with" in short
+    assert short.endswith("another shape.")
+    for config in (RunConfig(dataset="cifar10", scale="slim", epochs=e) for e in (6, 12)):
+        rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
+        drops = [4, 4, 5] if config.epochs == 6 else [8, 9, 10]
+        assert rates == pytest.approx([0.05 * 0.1 ** sum(epoch >= d for d in drops) for epoch in range(config.epochs)])

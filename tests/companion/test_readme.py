@@ -1,0 +1,102 @@
+"""What the README says of results is what the recorded runs say."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from companion import report
+from companion.pages import choices, controls
+from companion.pages.parts import difference, frame
+from companion.pages.verdicts import widening
+from sastc.attention import attention_bounds
+from sastc.config import RunConfig
+from sastc.experiments import load_experiment
+from sastc.labels import LABELS
+from sastc.records import Run
+
+PAIRS = (("vgg11", "resnet19"), ("resnet18", "wrn28_4"))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def text():
+    return re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8")).replace("−", "-")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Of each pair at T=2."""
+    runs = report.collect(load_experiment(ROOT / "experiments/table2.yaml", "slim"), ROOT / "results")
+    runs = runs[runs.timesteps == 2]
+    return [runs[(runs.student == student) & (runs.teacher == teacher)] for student, teacher in PAIRS]
+
+
+@pytest.mark.parametrize("method", ["baseline", "kd", "feature_kd", "sastc"])
+def test_table(text, runs, method):
+    cells = [LABELS[method]]
+    for (student, teacher), of_pair in zip(PAIRS, runs, strict=True):
+        found = of_pair[of_pair.method == method].accuracy
+        assert f"over {len(found)} seeds" in text
+        paper = report.paper_accuracy(RunConfig(dataset="cifar10", student=student, teacher=teacher, method=method))
+        cells += [f"{found.mean():.2f} ± {found.std():.2f}", f"{paper:.2f}"]
+    assert f"| {' | '.join(cells)} |" in text
+
+
+@pytest.mark.parametrize("other", ["baseline", "kd", "feature_kd"])
+def test_differences(text, runs, other):
+    found = [report.paired_difference(of_pair, "sastc", other) for of_pair in runs]
+    words = "; ".join(f"{mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f}" for mean, half, _ in found)
+    assert words in text.replace("95 % interval ", "").replace("VGG-11 +", "+").replace("ResNet-18 +", "+")
+    if other == "feature_kd":
+        (mean, half, n), (other_mean, other_half, _) = found
+        assert mean < -half * widening(n, 6)
+        assert "it is worse for VGG-11" in text
+        assert other_half < other_mean < other_half * widening(n, 6)
+        assert "the interval alone would say better, but widened for these six comparisons it holds zero" in text
+
+
+def test_order(text):
+    runs = report.collect(load_experiment(ROOT / "experiments/table2.yaml", "slim"), ROOT / "results")
+    means = runs[runs.student == "vgg11"].pivot_table("accuracy", "timesteps", "method")
+    assert "At T=3 and 7 VGG-11's four means come in the same order." in text
+    assert {tuple(row.sort_values().index) for _, row in means.iterrows()} == {
+        ("baseline", "kd", "sastc", "feature_kd")
+    }
+
+
+def test_attention(text, runs):
+    assert "In each of these runs the attention of every student layer sits at its bound on the teacher layer" in text
+    for name in pd.concat(runs).query("method == 'sastc'").run:
+        measures = Run(ROOT / "results/slim" / name).measures
+        attention, distance = measures["attention"][-1], measures["distance"][-1]
+        assert (attention.argmax(-1) == distance.argmin(-1)).all()
+        assert (attention.max(-1) > 0.99 * attention_bounds(attention.shape[-1])[1]).all()
+
+
+def test_controls(text):
+    found = frame(load_experiment(ROOT / "experiments/controls.yaml", "slim"), ROOT / "results")
+    found = found.assign(control=controls.names(found))
+    assert "cannot be told from that with uniform, untrained or random weights or weights from CKA (3 seeds)" in text
+    for other in controls.REPLACED:
+        mean, half, n = difference(found, "accuracy", "control", "learned", other)
+        assert (n, abs(mean) < half) == (3, True)
+
+
+def test_other_choices(text):
+    found = frame(load_experiment(ROOT / "experiments/variants.yaml", "slim"), ROOT / "results")
+    assert "every method loses about ten points, and SASTC still gains over baseline and KD" in text
+    narrow = choices.gains(found).set_index("switch").loc["gamma = 0.3"]
+    assert narrow.baseline_mean > narrow.baseline_half
+    assert narrow.kd_mean > narrow.kd_half
+    lost = choices.in_every_method(found[found.variant == "paper"], "gamma").accuracy_mean
+    assert lost.between(-12, -9).all()
+
+
+def test_precision(text):
+    found = frame(load_experiment(ROOT / "experiments/precision.yaml", "slim"), ROOT / "results")
+    found = found[found.precision == "fp32"]
+    differences = [report.paired_difference(found, "sastc", other) for other in ("baseline", "kd")]
+    words = [f"({mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f})" for mean, half, _ in differences]
+    assert f"in fp32 VGG-11 gains over the baseline {words[0]} and KD {words[1]} too" in text

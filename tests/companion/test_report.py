@@ -1,0 +1,306 @@
+import base64
+import io
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion import figures, report
+from companion.pages import verdicts
+from sastc.config import RunConfig
+from sastc.experiments import Experiment
+from sastc.records import Run, run_path, write_json
+
+
+def table(**accuracies):
+    """Runs of one pair: method to accuracies by seed, ``nan`` for a seed that is not run."""
+    rows = [
+        dict(dataset="cifar10", student="vgg11", teacher="" if method == "baseline" else "resnet19", method=method,
+             timesteps=2, seed=seed, accuracy=value, complete=not math.isnan(value), run=f"{method}-{seed}",
+             command=f"train {method} {seed}")
+        for method, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_paired_difference_by_hand():
+    # Differences 1, 2, 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653, so half = 4.302653 / sqrt(3).
+    runs = table(sastc=[91.0, 93.0, 95.0, math.nan], kd=[90.0, 91.0, 92.0, 50.0])
+    mean, half, n = report.paired_difference(runs, "sastc", "kd")
+    assert (mean, n) == (2.0, 3)
+    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+
+
+def test_paired_difference_without_common_seeds():
+    mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[math.nan]), "sastc", "kd")
+    assert n == 0
+    assert np.isnan([mean, half]).all()
+    mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[89.0]), "sastc", "kd")
+    assert (mean, n) == (1.0, 1)
+    assert np.isnan(half)
+
+
+def test_paired_difference_needs_one_run_for_each_seed():
+    runs = table(sastc=[91.0, 93.0], kd=[90.0, 91.0])
+    with pytest.raises(ValueError, match="method 'kd' has more than one run of seed 1"):
+        report.paired_difference(pd.concat([runs, runs[(runs.method == "kd") & (runs.seed == 1)]]), "sastc", "kd")
+    other = pd.concat([runs, table(baseline=[80.0]), table(baseline=[70.0])])
+    assert report.paired_difference(other, "sastc", "kd")[2] == 2, "methods that are not asked for may be anything"
+
+
+def test_baselines_of_two_datasets_are_kept_apart():
+    runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.6])
+    other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.6]).assign(dataset="cifar100")
+    other = other.assign(teacher=other.teacher.replace("resnet19", "resnet32x4"))
+    page = report.differences_table(pd.concat([runs, other]))
+    assert "+15.05 ± 0.64" in page  # t(0.975, 1) = 12.7062 times 0.05
+    assert "+5.05 ± 0.64" in page
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((2.0, 1.0, 3), "better"),
+        ((-2.0, 1.0, 3), "worse"),
+        ((0.5, 1.0, 3), "not distinguishable"),
+        ((1.0, 1.0, 3), "not distinguishable"),
+        ((9.0, math.nan, 1), "cannot say from one seed"),
+        ((math.nan, math.nan, 0), "not run"),
+        ((0.28, 0.0, 2), "cannot say from equal differences"),
+        ((0.28, math.nan, 2), "cannot say from equal differences"),
+        ((0.0, 0.0, 3), "cannot say from equal differences"),
+        ((math.nan, 1.0, 3), "cannot say from equal differences"),
+    ],
+)
+def test_judge_says_no_more_than_the_interval_allows(numbers, words):
+    assert report.judge(*numbers) == words
+
+
+@pytest.mark.parametrize(
+    ("kd", "sastc", "gap"),
+    [
+        ([70.0, 71.27, 72.0], [70.1, 71.37, 72.1], "+0.10"),  # their deviation is 8e-15, not 0
+        ([70.0, 71.27, 72.0], [70.0, 71.27, 72.0], "+0.00"),
+        ([70.0, 71.0], list(np.float32([70.1, 71.1]).astype(float)), "+0.10"),
+    ],
+)
+def test_equal_differences_have_no_interval(kd, sastc, gap):
+    runs = table(kd=kd, sastc=sastc)
+    mean, half, n = report.paired_difference(runs, "sastc", "kd")
+    assert (round(mean, 4), n) == (float(gap), len(kd))
+    assert math.isnan(half)
+    claim = verdicts.Claim("", "", "", verdicts.pairs(runs, "sastc", "kd"), papers_data=True)
+    assert verdicts.verdict(claim) == ("cannot say", "too few intervals")
+    assert f'{gap}</span> <span class="seeds">n={n}: {report.NO_INTERVAL}' in report.differences_table(runs)
+    assert f"from seeds that do not differ against KD ({gap} points)" in report.held_up(runs)
+
+
+def test_small_differences_that_differ_have_an_interval():
+    runs = table(kd=[70.0, 71.0], sastc=[70.01, 71.02])  # one image of 10,000 apart
+    assert report.paired_difference(runs, "sastc", "kd")[1] == pytest.approx(12.7062 * 0.005, rel=1e-4)
+
+
+def test_mean_and_deviation():
+    assert report.mean_sd([90.0, 92.0]) == "91.00 ± 1.41"
+    assert report.mean_sd([90.0, math.nan]) == "90.00"
+    assert report.mean_sd([math.nan]) == "–"
+
+
+def test_papers_numbers_are_found():
+    find = report.paper_accuracy
+    assert find(RunConfig(student="vgg11", teacher="resnet19", method="sastc", timesteps=2), "cifar10") == 93.55
+    assert find(RunConfig(student="wrn16_2", teacher="wrn28_4", method="baseline", timesteps=7), "cifar10") == 90.80
+    assert find(RunConfig(dataset="cifar100", student="resnet18", teacher="wrn40_2", method="kd", timesteps=7)) == 79.12
+    assert find(RunConfig(student="vgg11", teacher="resnet19", timesteps=5), "cifar10") is None
+    assert find(RunConfig(student="vgg11", teacher="resnet19")) is None, "the paper has no digits"
+
+
+def test_cells_link_runs_and_show_dashes_with_their_command():
+    runs = table(kd=[math.nan], feature_kd=[90.0, 91.0])
+    done = report.cell(runs[runs.method == "feature_kd"], 93.28)
+    assert '<a href="combination/feature_kd-0.html" title="feature_kd-0">0</a>' in done
+    assert "90.50 ± 0.71" in done
+    assert "n=2: seed" in done
+    assert "paper 93.28" in done
+    missing = report.cell(runs[runs.method == "kd"], None)
+    assert missing == '<span class="missing" title="train kd 0">–</span>'
+
+
+def test_differences_are_signed_and_judged():
+    page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[94.99, 95.51]))
+    assert "−1.00 ± 0.13" in page
+    assert "n=2: worse" in page
+    assert "not run" in page, "feature KD"
+    data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
+    assert data.set_index("other")["mean"].to_dict() == pytest.approx(
+        {"baseline": 2.75, "kd": -1.0, "feature_kd": math.nan}, nan_ok=True
+    )
+
+
+class Recorded(Run):
+    """A run made of arrays, to see what the attention's verdict counts."""
+
+    def __init__(self, attention, distance):
+        arrays = dict(attention=attention[None], distance=distance[None], attention_instance=attention[None, None])
+        names = np.array(["stage1", "stage2", "stage3"])
+        object.__setattr__(self, "arrays", arrays | {"teacher_layers": names, "student_layers": names[:1]})
+
+    config = RunConfig()
+
+    @property
+    def measures(self):
+        return self.arrays
+
+
+def test_ease_or_meaning_counts_cells():
+    high = math.e**2 / (math.e**2 + 2)
+    low = (1 - high) / 2
+    attention = np.array([[[high, low, low]], [[0.3, 0.4, 0.3]]])  # (T=2, S=1, A=3)
+    distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
+    text = report.ease_or_meaning([Recorded(attention, distance)], question=True)
+    assert text.startswith("In the one SASTC run there are 2 cases")
+    assert (
+        "In 1 of them attention gave the largest weight the formula allows (0.79 of 1), to within 1 %; in 1 the" in text
+    )
+    assert "stage1 in 1, stage2 in 1" in text
+    steps = np.abs(attention[0] - attention[1]).mean() / math.sqrt(2)
+    assert f"The weights differed between time steps (standard deviation {steps:.1f})" in text  # of one image, no more
+
+
+def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
+    high = math.e**2 / (math.e**2 + 2)
+    low = (1 - high) / 2
+    attention = np.array([[[high, low, low]], [[high, low, low]]])
+    distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
+    runs = [Recorded(attention, distance)] * 2
+    text = report.ease_or_meaning(runs, question=True)
+    assert text.startswith("The easy way. In all 2 SASTC runs, for every student layer and time step (4 cases), ")
+    assert "gave the largest weight the formula allows (0.79 of 1) to the teacher layer that is easiest" in text
+    assert "(always stage1). The weights hardly differed between time steps" in text
+    plain = report.ease_or_meaning(runs)
+    assert plain.startswith("In all 2")
+    assert "hardly" not in plain
+    doubtful = report.ease_or_meaning([*runs, Recorded(attention[..., ::-1], distance)], question=True)
+    assert doubtful.startswith("In all 3")
+    assert "in 4 the highest" in doubtful
+
+
+def slim(**changes):
+    return RunConfig(dataset="cifar10", scale="slim", **changes)
+
+
+def test_slim_says_what_it_is(tmp_path):
+    note = report.scale_note(Experiment("x", "x", "x", "slim", (slim(), slim(method="baseline"))), tmp_path)
+    assert (
+        "1/8 of the channels, 10,000 of 50,000 training images, 12 epochs, bf16, learning rate = 0.05 instead of"
+        in note
+    )
+    assert "β = 10 instead of 1300, γ = 1 instead of 0.3; tested on all test images." in note
+    assert "All seeds" not in note
+    assert "JPEG" not in note
+    assert note.endswith("tested on all test images. Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2.</p>")
+    others = (slim(timesteps=7), slim(), slim(method="baseline", timesteps=4), slim(student="resnet18"))
+    assert report.networks(Experiment("x", "x", "x", "slim", others)) == [
+        "Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2, 7; ResNet-18 &amp; ResNet-19 at T = 2."
+    ]
+    students = ("vgg11", "vgg13", "resnet18", "resnet34")
+    assert report.networks(Experiment("x", "x", "x", "slim", tuple(slim(student=s) for s in students))) == []
+    runs = (slim(), slim(seed=1, beta=3.0), slim(seed=2, beta=30.0, epochs=6))
+    note = report.scale_note(Experiment("x", "x", "x", "slim", runs), tmp_path)
+    assert "6 to 12 epochs" in note
+    assert "β = 3 to 30 instead of 1300" in note
+    assert "All seeds of a pair share one teacher and one subset" in note
+    some = (slim(), slim(gamma=0.3), slim(train_subset=0))
+    note = report.scale_note(Experiment("x", "x", "x", "slim", some), tmp_path)
+    assert "10,000 to 50,000 of 50,000 training images" in note
+    assert "γ = 0.3 to 1 instead of 0.3" in note
+    others = (slim(), slim(seed=1, teacher_seed=1))
+    assert "All seeds" not in report.scale_note(Experiment("x", "x", "x", "slim", others), tmp_path)
+    held_out = Experiment("x", "x", "x", "slim", (slim(validation=0.2),))
+    assert "tested on images held out of the training set" in report.scale_note(held_out, tmp_path)
+    copy = Run(run_path(slim(), tmp_path))
+    for name, content in dict(
+        config=slim().to_dict(), provenance={"data": {"name": "CIFAR-10 (JPEG copy)"}}, metrics={}
+    ).items():
+        write_json(copy.path / f"{name}.json", content)
+    note = report.scale_note(Experiment("x", "x", "x", "slim", (slim(),)), tmp_path)
+    assert 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.' in note
+    digits = Experiment("x", "x", "x", "quick", tuple(RunConfig(epochs=e) for e in (2, 3, 9, 10)))
+    assert "for 2 to 10 epochs on small images" in report.scale_note(digits, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (RunConfig(dataset="cifar10", scale="paper"), "93.55 % on CIFAR-10</dd>"),
+        (slim(), "93.55 % on CIFAR-10; not comparable: other networks, images and schedule</dd>"),
+        (RunConfig(), "on CIFAR-10; not comparable"),
+        (slim(attention="cka"), None),
+        (RunConfig(dataset="cifar10", scale="paper", gamma=1.0), None),
+    ],
+)
+def test_a_runs_page_names_the_papers_value_for_the_papers_settings_alone(tmp_path, config, told):
+    folder = run_path(config, tmp_path)
+    write_json(folder / "config.json", config.to_dict())
+    numbers = dict(last_accuracy=50.0, best_accuracy=51.0, best_epoch=1, epochs=2, parameters=3)
+    write_json(folder / "metrics.json", numbers | dict(train_seconds_per_epoch=1.0))
+    write_json(folder / "provenance.json", dict(device="a CPU", device_type="cpu"))
+    page = report.run_summary(Run(folder))
+    assert told in page if told else "Table 2" not in page
+    assert report.ease_or_meaning([]) == "No SASTC run is recorded."
+
+
+def test_spread_by_hand():
+    assert report.spread(np.array([[1.0, 5.0], [3.0, 5.0]])) == pytest.approx(math.sqrt(2) / 2)  # √2 and 0
+    assert math.isnan(report.spread(np.ones((1, 2)))), "a single value has none"
+
+
+def test_held_up_says_what_intervals_allow():
+    runs = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
+    sentence = report.held_up(runs)
+    assert sentence.startswith("SASTC is better than the baseline (+3.90 points, +2.63 to +5.17), ")
+    assert "not distinguishable from KD (+0.00 points, −12.71 to +12.71)" in sentence
+    assert sentence.endswith(", and not compared with feature KD.")
+    assert "not to be judged from one seed against KD (−1.00 points)" in report.held_up(runs[runs.seed == 0])
+
+
+def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
+    first = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
+    second = table(baseline=[90.0, 90.2], kd=[80.1, 80.2], sastc=[80.0, 80.25]).assign(student="resnet18")
+    second = pd.concat([second, second.assign(timesteps=3)])
+    once = table(sastc=[70.0]).assign(student="wrn16_2")
+    experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
+    told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
+    assert told["held_up"] == (
+        "In 3 combinations of networks and T, each with several seeds, SASTC is against the baseline worse in 2, "
+        "better in 1 (−9.98 to +3.90 points); against KD not distinguishable in 3 (−0.02 to +0.00 points)."
+    )
+    page = told["results_short"]
+    assert (
+        0 < page.index('VGG-11 &amp;<br>ResNet-19 <span class="seeds">n=2') < page.index("ResNet-18 &amp;<br>ResNet-19")
+    )
+    assert "WRN-16-2" not in page
+    assert '<span class="ours">90.10 ± 0.14</span><span class="paper">paper 92.48</span>' in page
+    assert "T=3" not in page
+    assert page.count('<span class="ours">–</span>') == 2  # feature KD
+    told = report.headlines(once, experiment, tmp_path)["held_up"]
+    assert told.startswith("SASTC is not compared with the baseline")
+
+
+def test_collect_shows_what_is_not_run(tmp_path):
+    experiment = Experiment("x", "x", "table2", "quick", (RunConfig(method="kd"),))
+    runs = report.collect(experiment, tmp_path)
+    assert not runs.complete.any()
+    assert runs.accuracy.isna().all()
+    assert runs.command[0] == "python -m sastc train method=kd"
+    assert "not compared with KD" in report.headlines(runs, experiment, tmp_path)["held_up"]
+    assert "1 not run" in report.footer(report.runs_of(experiment, tmp_path), "make book")
+    assert report.one_of_each(experiment, tmp_path) == []
+
+
+def test_every_method_has_its_colour_and_shape():
+    assert set(figures.COLOURS) == set(figures.MARKERS) == {"baseline", "kd", "feature_kd", "sastc", "teacher"}
+    assert len(set(figures.COLOURS.values())) == len(set(figures.MARKERS.values())) == 5

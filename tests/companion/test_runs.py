@@ -1,0 +1,283 @@
+"""One table of all runs and one viewer: what they show, what a run costs, where links lead."""
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from browsing import closed_context, served, violations
+
+from sastc.config import RunConfig, parse_arguments
+from sastc.records import Run, find_run, list_runs, seal, write_json
+
+ROOT = Path(__file__).parents[2]
+SLIM = ROOT / "results" / "slim"
+URL = "https://host/sastc"
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+runs = __import__("runs")
+
+pytestmark = pytest.mark.skipif(not SLIM.is_dir(), reason="needs the recorded runs")
+
+
+def some(*methods):
+    """The first recorded run of each method."""
+    recorded = list_runs(SLIM)
+    return [next(run for run in recorded if run.config.method == method) for method in methods]
+
+
+def packed(run):
+    text = runs.script(run, URL)
+    return json.loads(text.removeprefix("showRun(").removesuffix(");\n")), len(text.encode())
+
+
+def test_every_recorded_run_is_one_small_file(tmp_path):
+    recorded = list_runs(SLIM)
+    runs.write_runs(tmp_path, recorded, repository=URL)
+    files = sorted((tmp_path / "_static/runs").glob("*.js"))
+    assert [file.stem for file in files] == sorted(run.name for run in recorded)
+    assert max(file.stat().st_size for file in files) <= runs.LARGEST
+    stubs = list((tmp_path / "runs").rglob("*.html"))
+    assert len(stubs) == len(recorded)
+    assert all(stub.stat().st_size < 1000 for stub in stubs)
+
+
+def test_files_of_runs_that_are_gone_go_and_pages_of_the_book_stay(tmp_path):
+    first, second = some("kd", "sastc")
+    page = tmp_path / f"{runs.page_of(first.name)}.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("a page")
+    runs.write_runs(tmp_path, [first, second], pages=[runs.page_of(first.name)])
+    assert page.read_text() == "a page"
+    assert f"run.html#{second.name}" in (tmp_path / f"{runs.page_of(second.name)}.html").read_text()
+    runs.write_runs(tmp_path, [first], pages=[runs.page_of(first.name)])
+    assert [file.stem for file in (tmp_path / "_static/runs").iterdir()] == [first.name]
+
+
+def test_a_file_holds_what_was_recorded():
+    for run in some("sastc", "baseline", "teacher"):
+        found, _ = packed(run)
+        assert found["metrics"]["accuracy"] == pytest.approx(run.metrics["accuracy"], rel=1e-4)
+        assert found["commit_url"] == f"{URL}/commit/{run.provenance['commit']}"
+        assert found["data"] == run.provenance["data"]["name"]
+        np.testing.assert_allclose(found["history"]["train_loss"], run.history.train_loss, rtol=1e-4)
+        np.testing.assert_array_equal(found["confusion"], run.measures["confusion"])
+        assert ("attention" in found["maps"]) == (run.config.method == "sastc")
+        if found["maps"]:
+            np.testing.assert_allclose(found["maps"]["cka"], run.measures["cka"][-1], rtol=1e-4)
+        assert found["changed"] == sorted(run.config.changed)
+
+
+def test_the_explicit_command_names_every_setting_and_makes_the_same_run():
+    for run in some("sastc", "feature_kd", "kd", "baseline", "teacher"):
+        words = shlex.split(runs.explicit(run))
+        assert words[:4] == ["python", "-m", "sastc", "train"]
+        assert {word.split("=")[0] for word in words[4:]} >= run.config.to_dict(relevant=True).keys()
+        assert RunConfig.from_dict(parse_arguments(words[4:])).name == run.config.name
+
+
+def test_a_run_of_many_epochs_and_classes_fits(tmp_path):
+    (source,) = some("sastc")
+    shutil.copytree(source.path, tmp_path / source.name)
+    run = Run(tmp_path / source.name)
+    head, first = (run.path / "history.csv").read_text().splitlines()[:2]
+    lines = [first.replace("1,", f"{epoch},", 1) for epoch in range(1, 1001)]
+    (run.path / "history.csv").write_text("\n".join([head, *lines]) + "\n")
+    arrays = run.measures | {"class_names": np.array([f"class {c}" for c in range(1000)])}
+    np.savez_compressed(run.path / "measures.npz", **arrays | {"confusion": np.zeros((1000, 1000), int)})
+    seal(run.path)
+    found, size = packed(run)
+    assert size <= runs.LARGEST
+    assert len(found["history"]["epoch"]) > 50
+    assert "confusion" not in found
+    assert found["maps"]
+
+
+def test_numbers_that_are_none_are_none():
+    assert runs._short({"a": [float("nan"), 1.0, 1 / 3, float("inf")]}) == {"a": [None, 1, 0.33333, None]}
+
+
+@pytest.mark.parametrize("page", ["runs/table2", "index", "runs/combination/other"])
+def test_links_to_runs_without_a_page_lead_to_the_viewer(page):
+    own, recorded = "digits-a-kd-T2-s0-0123456789", "cifar10-b-kd-T2-s0-0123456789"
+    app = SimpleNamespace(env=SimpleNamespace(found_docs={f"runs/combination/{own}"}))
+    body = f'<a href="combination/{own}.html"></a><a href="combination/{recorded}.html">0</a>'
+    body += '<a href="../teacher/t-teacher-s0-1.html">1</a><a href="table2.html">2</a>'
+    context = {"body": body}
+    runs.lead_to_viewer(app, page, "page.html", context, None)
+    root = "../" * page.count("/")
+    assert f'href="combination/{own}.html"' in context["body"]
+    assert f'href="{root}run.html#{recorded}"' in context["body"]
+    assert f'href="{root}run.html#t-teacher-s0-1"' in context["body"]
+    assert 'href="table2.html"' in context["body"]
+
+
+def test_the_table_marks_changes_links_commits_and_names_notebooks(tmp_path):
+    (source,) = some("kd")
+    shutil.copytree(source.path, tmp_path / source.name)
+    run = Run(tmp_path / source.name)
+    write_json(run.path / "provenance.json", run.provenance | {"dirty": True})
+    seal(run.path)
+    page = runs.table([run], [runs.page_of(run.name)], URL)
+    assert "with changes" in page
+    assert f'<a href="{URL}/commit/{run.provenance["commit"]}">{run.provenance["commit"][:10]}</a>' in page
+    assert f'href="run.html#{run.name}"' in page
+    assert f'<a href="{runs.page_of(run.name)}.html">notebook</a>' in page
+    clean = runs.table([source], [], URL)
+    assert "with changes" not in clean
+    assert ">notebook<" not in clean
+    unknown = runs.table([Run(run.path)], [], URL)
+    assert "unknown" not in unknown
+    write_json(run.path / "provenance.json", run.provenance | {"commit": None})
+    seal(run.path)
+    assert "/commit/" not in runs.table([run], [], URL)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The table and the viewer on bare pages, with the book's own style."""
+    site = tmp_path_factory.mktemp("site")
+    chosen = [*some("sastc", "kd", "baseline", "teacher"), *list_runs(SLIM)[-2:]]
+    chosen = list({run.name: run for run in chosen}.values())
+    teacher = find_run(chosen[0].provenance["teacher"]["run"], SLIM)
+    chosen += [teacher] if teacher.name not in {run.name for run in chosen} else []
+    runs.write_runs(site, chosen, repository=URL)
+    for name in ("_ext/all-runs.js", "_static/custom.css"):
+        shutil.copy(ROOT / "book" / name, site / "_static")
+    (site / "_static/run.js").write_text(runs.viewer())
+    colours = ":root{--pst-color-text-base:#111;--pst-color-background:#fff;--pst-color-text-muted:#555}"
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f'<title>x</title><link rel="icon" href="data:,"><style>{colours}</style>'
+    head += '<link rel="stylesheet" href="_static/custom.css">'
+    source = (ROOT / "book/run.md").read_text().split("```{raw} html\n")[1].split("```")[0]
+    (site / "run.html").write_text(f'{head}<main class="bd-article"><h1>One run</h1>{source}</main>')
+    table = runs.table(chosen, [], URL)
+    (site / "every_run.html").write_text(f'{head}<main class="bd-article"><h1>Every run</h1>{table}</main>')
+    return SimpleNamespace(folder=site, runs=chosen)
+
+
+@pytest.mark.browser
+def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
+    run, faults = site.runs[0], []
+    with served(site.folder) as base:
+        page = closed_context(browser, (base,), faults).new_page()
+        page.goto(f"{base}/runs/combination/{run.name}.html")  # the old address
+        page.wait_for_selector(".run-viewer dl")
+        assert page.url == f"{base}/run.html#{run.name}"
+        text = page.locator(".run-viewer").inner_text()
+        assert f"{run.metrics['last_accuracy']:.2f} %" in text
+        assert runs.explicit(run) in page.locator("pre.explicit").inner_text()
+        assert page.locator(".curves svg").count() == 3
+        attention = page.locator("table", has_text="Attention: weight").locator("tbody td").all_text_contents()
+        shape = run.measures["attention"][-1].shape
+        np.testing.assert_allclose(np.array(attention, float).reshape(shape), run.measures["attention"][-1], rtol=0.01)
+        total = page.locator("table", has_text="Confusion").locator("tbody td").all_text_contents()
+        assert sum(map(int, total)) == run.measures["confusion"].sum()
+        assert page.locator(f'a[href="{URL}/commit/{run.provenance["commit"]}"]').count() == 1
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download as JSON").click()
+        assert json.loads(Path(download.value.path()).read_text())["name"] == run.name
+        teacher = run.provenance["teacher"]["run"]
+        page.get_by_role("link", name=teacher).click()
+        page.wait_for_function(
+            "name => document.title.includes('teacher') && location.hash === '#' + name", arg=teacher
+        )
+        assert page.locator("table", has_text="Attention: weight").count() == 0
+        page.goto(f"{base}/run.html?name={run.name}")
+        page.wait_for_selector(".run-viewer dl")
+        page.context.close()
+    assert not faults
+
+
+@pytest.mark.browser
+def test_the_viewer_works_from_the_disk_and_says_what_it_does_not_have(site, browser):
+    faults = []
+    address = (site.folder / "run.html").as_uri()
+    page = closed_context(browser, ("file:",), faults).new_page()
+    page.goto(f"{address}#{site.runs[1].name}")
+    page.wait_for_selector(".run-viewer dl")
+    assert not faults
+    for name, words in {"nosuch-run": "No run nosuch-run", "../../x": "no name of a run", "": "Choose a run"}.items():
+        page.goto("about:blank")
+        page.goto(f"{address}#{name}")
+        page.wait_for_selector(f"text={words}")
+        assert page.get_by_role("link", name="All runs").get_attribute("href") == "every_run.html"
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_table_filters_sorts_and_is_downloaded(site, browser):
+    faults = []
+    with served(site.folder) as base:
+        page = closed_context(browser, (base,), faults, 1440).new_page()
+        page.goto(f"{base}/every_run.html")
+        rows = page.locator("tbody tr:visible")
+        assert rows.count() == len(site.runs)
+        page.get_by_role("button", name="accuracy (%)").click()
+        shown = [float(row.locator("td").nth(6).inner_text()) for row in rows.all()]
+        assert shown == sorted(float(f"{run.metrics['accuracy']:.2f}") for run in site.runs)
+        assert page.locator("th[aria-sort=ascending]").inner_text().startswith("accuracy")
+        page.get_by_label("method").select_option("SASTC")
+        sastc = [run for run in site.runs if run.config.method == "sastc"]
+        assert rows.count() == len(sastc) < len(site.runs)
+        assert page.get_by_role("status").inner_text() == f"{len(sastc)} of {len(site.runs)} runs"
+        with page.expect_download() as download:
+            page.get_by_role("button", name="CSV").click()
+        told = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+        assert {row["run"] for row in told} == {run.name for run in sastc}
+        assert {float(row["accuracy (%)"]) for row in told} == {round(run.metrics["accuracy"], 2) for run in sastc}
+        page.get_by_label("method").select_option("")
+        page.get_by_label("setting, name or commit").fill(site.runs[1].name[-10:])
+        assert rows.count() == 1
+        with page.expect_download() as download:
+            page.get_by_role("button", name="JSON").click()
+        (row,) = json.loads(Path(download.value.path()).read_text())
+        assert row["run"] == site.runs[1].name
+        assert row["seed"] == site.runs[1].config.seed
+        page.locator("tbody tr:visible a[href^='run.html']").click()
+        page.wait_for_selector(".run-viewer dl")
+        page.context.close()
+    assert not faults
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_table_and_viewer_are_accessible_and_fit(site, browser, width):
+    faults, found = [], {}
+    with served(site.folder) as base:
+        page = closed_context(browser, (base,), faults, width).new_page()
+        for name in ("every_run.html", f"run.html#{site.runs[0].name}"):
+            page.goto(f"{base}/{name}", wait_until="load")
+            page.wait_for_selector("table tbody tr")
+            found[name] = violations(page, "moderate", "serious", "critical")
+            assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0, name
+        page.context.close()
+    assert not {name: problems for name, problems in found.items() if problems}
+    assert not faults
+
+
+def test_ten_times_as_many_recorded_runs_add_no_job_and_little_to_the_site(tmp_path, monkeypatch):
+    """Copies of recorded runs under other names."""
+    monkeypatch.syspath_prepend(ROOT / "workflow")
+    import plan
+
+    few = list_runs(SLIM)[:3]
+    for run in few:
+        os.makedirs(tmp_path / "slim", exist_ok=True)
+        (tmp_path / "slim" / run.name).symlink_to(run.path)
+    before = plan.make_plan("quick", {}, (), str(tmp_path), "data")
+    for copy in range(9):
+        for run in few:
+            shutil.copytree(run.path, tmp_path / "slim" / f"{run.name[:-10]}{copy:010}")
+    after = plan.make_plan("quick", {}, (), str(tmp_path), "data")
+    assert list(after) == list(before)
+    assert not [job.name for job in after.values() if job.config is not None and job.config.scale != "quick"]
+    copies = [run for run in list_runs(tmp_path) if run.name not in {run.name for run in few}]
+    assert len(copies) == 27
+    sizes = [len(runs.script(run).encode()) + len(runs.table([run])) + 1000 for run in copies]
+    assert max(sizes) <= 50_000 + 2500

@@ -1,0 +1,5 @@
+"""The smallest run that goes through everything: seconds on one core."""
+
+TINY = dict(epochs=2, teacher_epochs=1, batch_size=16, train_subset=80, image_size=8, width=1 / 16)
+TINY |= dict(stm_batches=2, probe_batches=1)
+TINY_SETTINGS = [f"{name}={value}" for name, value in TINY.items()]

@@ -1,0 +1,103 @@
+"""The workflow's plan: what a recorded run adds to it, and how the time left is told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+sys.path.insert(0, str(ROOT / "workflow"))
+plan = __import__("plan")
+
+
+def test_the_time_left_follows_the_mean_pace_since_the_start():
+    assert plan.seconds_left(30.0, 100.0, 10.0, 40.0) == pytest.approx(140.0)  # 20 done in 40 s, 70 to go
+    assert plan.seconds_left(10.0, 100.0, 10.0, 40.0) == float("inf")
+    assert plan.seconds_left(100.0, 100.0, 10.0, 40.0) == 0.0
+
+
+def test_a_digest_follows_the_content_and_the_set_of_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (1000, 1000))
+    job = plan.Job("table2", "table2_slim", "x", {}, record=("a", "b"))
+    plan.write_digests({"x": job})
+    digest = tmp_path / job.digest
+    before = digest.read_text()
+    assert digest.stat().st_mtime == 1000
+    (tmp_path / "b").write_text("other")
+    plan.write_digests({"x": job})
+    assert digest.read_text() != before
+    assert digest.stat().st_mtime > 1000
+    assert plan.Job("table2", "table2_slim", "x", {}, record=("a",)).digest != job.digest
+    assert plan.Job("table2", "table2", "x", {}).digest is None
+
+
+def write(root, files):
+    """Files below a folder; a list is a notebook's cells of code, after one of words that names everything."""
+    for name, content in files.items():
+        if isinstance(content, list):
+            words = {"cell_type": "markdown", "source": ["import companion.other\n", "two"]}
+            cells = [words, *({"cell_type": "code", "source": [cell]} for cell in content)]
+            content = json.dumps({"cells": cells})
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+def test_a_page_is_drawn_from_what_its_notebook_imports(tmp_path):
+    write(tmp_path, {
+        "notebooks/page.ipynb": ["%time 1", "from companion.pages import one\nimport missing, numpy"],
+        "notebooks/own.ipynb": ["import sastc\nsastc.explore('results')", "import companion.figures as f"],
+        "notebooks/empty.ipynb": [],
+        "companion/__init__.py": "",
+        "companion/figures.py": "import sastc.records",
+        "companion/other.py": "paper('two')",
+        "companion/pages/__init__.py": "",
+        "companion/pages/one.py": "def late():\n    from companion.pages.two import name\n",
+        "companion/pages/two.py": "from .. import figures\nfrom . import three\n",
+        "companion/pages/three.py": "import companion.pages.one\nread('one.csv')\n",
+        "companion/pages/four.py": "from companion.pages import one\n",
+        "sastc/records.py": "import companion.other",
+        "sastc/explorer/__init__.py": "",
+        "sastc/explorer/draw.js": "",
+        "paper/one.csv": "",
+        "paper/two.csv": "",
+    })  # fmt: skip
+    pages = [f"companion/pages/{name}.py" for name in ("__init__", "one", "three", "two")]
+    assert plan.drawn_from("page", tmp_path) == (
+        "companion/__init__.py", "companion/figures.py", *pages, "paper/one.csv"
+    )  # fmt: skip
+    assert plan.drawn_from("own", tmp_path) == (
+        "companion/__init__.py", "companion/figures.py", "sastc/explorer/__init__.py", "sastc/explorer/draw.js"
+    )  # fmt: skip
+    assert plan.drawn_from("empty", tmp_path) == ()
+
+
+def test_what_is_read_of_imports_is_what_python_imports():
+    """All that is loaded when the page on controls imports its modules; inside functions there may be more."""
+    code = "import sys\nfrom companion import figures, notebook, report\nfrom companion.pages import controls\n"
+    code += "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'companion'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {Path(file).relative_to(ROOT).as_posix() for file in done.stdout.split()}
+    found = {file for file in plan.drawn_from("controls") if file.endswith(".py")}
+    assert loaded <= found
+    assert found - loaded == {"companion/sizing.py"}, "which report imports where it needs it"
+
+
+def test_an_edit_of_one_page_draws_no_other_again():
+    drawn = {name: set(plan.drawn_from(name)) for name in NOTEBOOKS}
+    follow = {name for name, files in drawn.items() if "companion/pages/controls.py" in files}
+    assert follow == {"controls", "attention", "verdicts"}
+    pages = {name: {file for file in files if file.startswith("companion/pages/")} for name, files in drawn.items()}
+    shared = {"companion/pages/__init__.py", "companion/pages/parts.py"}
+    assert pages["combination"] == {"companion/pages/combination.py"} | shared
+    assert pages["teacher"] == set()
+    assert [name for name, files in drawn.items() if "sastc/explorer/draw.js" in files] == ["explorer"]
+    assert {"paper/noisy_labels.csv", "paper/energy_constants.csv"} <= drawn["forensics"]
+    assert all({"companion/report.py", "companion/closing.py"} <= files for files in drawn.values())
