@@ -243,9 +243,9 @@ def _reference(cls: type[Method]) -> str:
     return f"{path.relative_to(here) if inside else path}:{cls.__qualname__}"
 
 
-def facts(cls: type[Method]) -> dict[str, Any] | None:
+def facts(cls: type[Method] | None) -> dict[str, Any] | None:
     """What a run records of a method that is not one of the library's: class, file and the file's SHA-256."""
-    if REGISTRY.get(cls.name) is cls:
+    if cls is None or REGISTRY.get(cls.name) is cls:
         return None
     try:
         digest = hashlib.sha256(Path(inspect.getsourcefile(cls) or "").read_bytes()).hexdigest()
