@@ -155,6 +155,10 @@ class Method:
         """Two terms of the loss whose gradients are compared on each epoch's first batch; by default none are."""
         return None
 
+    def look(self, batch: Batch) -> "dict[str, Tensor]":
+        """What `attention_steps` records of single steps, by name: (T, B, ...), of which the mean over B is kept."""
+        return {}
+
     def similarities(self, batch: Batch) -> "tuple[Tensor, Tensor] | None":
         """Similarity matrices (Eq. 3) that the loss has computed anyway; without them they are computed if measured."""
         return None

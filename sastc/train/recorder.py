@@ -30,6 +30,8 @@ class Recorder:
         One row an epoch.
     measures : dict of str to list of Tensor
         One array an epoch.
+    steps : dict of str to list of Tensor
+        One array for each of the steps that `attention_steps` chooses.
     final : dict of str to array
         Measured once, at the end.
     """
@@ -39,6 +41,7 @@ class Recorder:
         self.writes = distributed.rank() == 0
         self.history: list[dict[str, float]] = []
         self.measures: dict[str, list[Tensor]] = {}
+        self.steps: dict[str, list[Tensor]] = {}
         self.final: dict[str, np.ndarray] = {}
 
     def check_begun(self, what: str, now: dict[str, Any]) -> None:
@@ -75,7 +78,7 @@ class Recorder:
         distributed.once(lambda: self.check_begun("teacher", _facts_of(teacher) if teacher else {}))
         for name, part in self._states().items():
             part.load_state_dict(state[name])
-        self.history, self.measures = state["history"], state["measures"]
+        self.history, self.measures, self.steps = state["history"], state["measures"], state.get("steps", {})
         return len(self.history)
 
     def _states(self) -> dict[str, Any]:
@@ -115,18 +118,26 @@ class Recorder:
         for name, array in arrays.items():
             self.measures.setdefault(name, []).append(array.cpu())
 
+    def keep_step(self, number: int, arrays: dict[str, Tensor]) -> None:
+        """Keep arrays of one training step, counted from zero."""
+        for name, array in (arrays | {"number": torch.tensor(number)}).items():
+            if self.writes:
+                self.steps.setdefault(f"step_{name}", []).append(array.cpu())
+
     def checkpoint(self) -> None:
         """Record the epoch: readable files first, then the checkpoint that a resumed run starts from."""
         self.write_records()
         state = {name: part.state_dict() for name, part in self._states().items()}
-        records.save_checkpoint(self.folder, state | dict(history=self.history, measures=self.measures))
+        lists = dict(history=self.history, measures=self.measures, steps=self.steps)
+        records.save_checkpoint(self.folder, state | lists)
         row = self.history[-1]
         self.log("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
 
     def write_records(self) -> None:
         """Write the history and the measures so far."""
         records.write(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-        arrays = {name: torch.stack(values).numpy() for name, values in self.measures.items()} | self.final
+        lists = self.measures | self.steps
+        arrays = {name: torch.stack(values).numpy() for name, values in lists.items()} | self.final
         if self.step.teacher is not None:
             arrays["student_layers"] = np.array(self.step.model.tap_names)
             arrays["teacher_layers"] = np.array(self.step.teacher.tap_names)

@@ -56,7 +56,9 @@ class Step:
     optimizer : torch.optim.SGD
     method : Method
     gradients : dict of str to Tensor
-        What the two terms of the loss want of the student in the epoch's first batch, see :meth:`begin`.
+        What the two terms of the loss want of the student in the epoch's first batch.
+    looked : dict of str to Tensor
+        What the method shows of the last step that was looked at.
     micro : int
         Instances of a micro-batch, over all processes.
     """
@@ -87,16 +89,23 @@ class Step:
         if config.checkpoint == "blocks":
             recompute.enable(trained)
         self.trained = distributed.parallel(trained, self.device, self.method.leaves_unused)
+        weights = [*self.model.parameters(), *self.calibration.parameters()]
+        groups = [{"params": weights}]
+        if not config.decay_norms:
+            groups = [{"params": [w for w in weights if w.dim() > 1]}]
+            groups += [{"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(
-            [*self.model.parameters(), *self.calibration.parameters()],
+            groups,
             lr=config.learning_rate,
             momentum=config.momentum,
+            nesterov=config.nesterov,
             weight_decay=config.weight_decay,
             fused=True,
         )
         self.micro = config.batch_size // config.accumulate
-        self.epoch, self.gradients = 0, {}
-        self.compiler, self._faster, self._first = None, self.trained, True
+        self.epoch, self.gradients, self.looked = 0, {}, {}
+        self._updates, self._done = None, 0  # of the epoch
+        self.compiler, self._faster = None, self.trained
 
     def compile(self, backend: str) -> None:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
@@ -122,11 +131,12 @@ class Step:
                     raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
         return self.method.build(*shapes) or nn.Identity()
 
-    def begin(self, epoch: int) -> None:
-        """Begin a zero-based epoch: its learning rate, β and training mode; `gradients` will be those of its start."""
-        self.epoch, self._first, self.gradients = epoch, True, {}
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(epoch)
+    def begin(self, epoch: int, updates: int | None = None) -> None:
+        """Begin a zero-based epoch of so many updates; networks go to training mode.
+
+        The learning rate is that of each update's middle, or where `updates` is not known that of the epoch's middle.
+        """
+        self.epoch, self._updates, self._done, self.gradients = epoch, updates, 0, {}
         self.model.train()
         self.calibration.train()
 
@@ -138,6 +148,7 @@ class Step:
         *,
         sums: dict[str, Tensor] | None = None,
         mismatch: MeanMismatch | None = None,
+        look: bool = False,
     ) -> dict[str, Tensor]:
         """Forward, backward and update.
 
@@ -152,19 +163,31 @@ class Step:
             To be added to.
         mismatch : MeanMismatch, optional
             Is given the batch's similarity matrices.
+        look : bool
+            Put what the method shows of single steps, and the gradients of the loss's two terms, into `looked`.
 
         Returns
         -------
         dict of str to Tensor
             Sums over the instances here: of "loss", of each of its parts by name, and the number of "correct" answers.
         """
-        sums, first, self._first = {} if sums is None else sums, self._first, False
+        sums, first = {} if sums is None else sums, self._done == 0
+        middle = (self._done + 0.5) / self._updates if self._updates else 0.5
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.epoch + middle)
+        self._done += 1
         self.optimizer.zero_grad(set_to_none=True)
         for part in distributed.micro_batches(x, y, instances or len(y), self.micro):
             with self._gradients_stay_here(until=part.last):
-                losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, compiled=not first)
-                if first and not self.gradients:
-                    self.gradients = self._compare(losses, len(part.y) / part.instances)
+                # a step that is looked at is not replayed: its graph is needed more than once
+                compiled = not first and not look
+                losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, look, compiled)
+                if look or (first and not self.gradients):
+                    found = self._compare(losses, len(part.y) / part.instances)
+                    self.gradients = self.gradients or found
+                    if look:
+                        self.looked |= {"gradient": torch.stack(list(found.values()))} if found else {}
+                        look = False  # in micro-batches, the first is enough
                 (losses["loss"] * (part.share * distributed.size())).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(part.y))
@@ -183,6 +206,7 @@ class Step:
         y: Tensor,
         part: distributed.MicroBatch | None = None,
         measure: bool = False,
+        look: bool = False,
         compiled: bool = False,
     ) -> tuple[dict[str, Tensor], Similarities | None]:
         """Loss of one batch or micro-batch and its parts, and the similarity matrices if they are to be measured.
@@ -215,6 +239,9 @@ class Step:
             share=part.share if part is not None else 1.0,
         )
         losses = {"cross_entropy": cross_entropy} | self._checked(method.losses(batch))
+        if look:
+            whole = part.instances if part is not None else len(y)
+            self.looked = {name: distributed.total(v.sum(1)) / whole for name, v in method.look(batch).items()}
         similarities = method.similarities(batch) if measure else None
         if measure and similarities is None:
             similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets, instances)

@@ -49,7 +49,7 @@ def _named(config: RunConfig, results: str | Path, dataset: Dataset) -> Run:
         teacher = records.find_run(config.teacher_run, results)
     except RunError as error:
         raise RunError(f"teacher_run={error}") from None
-    was = teacher.config
+    was, config = teacher.config, config.replace(width=config.teacher_width or config.width)
     if was.method != "teacher" or not (teacher.complete and (teacher.path / "weights.pt").exists()):
         raise RunError(f"teacher_run={config.teacher_run!r}: must be a finished teacher run with its weights.pt")
     names = ("teacher", "dataset", "width", "image_size", *OWN_FIELDS.get(config.teacher, ()))

@@ -27,6 +27,7 @@ from sastc.train.teacher import load_weights
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
 ENERGY_IMAGES = 1024  # the paper's energy table counts on as many
+FIRST_STEPS = 20  # all of which attention_steps looks at
 
 
 class Trainer:
@@ -92,7 +93,7 @@ class Trainer:
         config, step = self.config, self.step
         start, cpu_start = time.perf_counter(), time.process_time()
         # Train
-        step.begin(epoch)
+        step.begin(epoch, self.batches)
         sums: dict[str, Tensor] = {}  # stay on the device until the epoch ends
         mismatch, seen = MeanMismatch(), 0
         with self._draws_of(epoch):
@@ -100,12 +101,17 @@ class Trainer:
                 measure = step.teacher is not None and (config.stm_batches == 0 or number < config.stm_batches)
                 # instances of the batch, over all processes
                 whole = min(config.batch_size, len(self.dataset.train) - number * config.batch_size)
-                step.update(x, y, whole, sums=sums, mismatch=mismatch if measure else None)
+                total = epoch * self.batches + number
+                look = config.attention_steps > 0 and (total < FIRST_STEPS or total % config.attention_steps == 0)
+                step.update(x, y, whole, sums=sums, mismatch=mismatch if measure else None, look=look)
+                if look:
+                    self.recorder.keep_step(total, step.looked)
                 seen += whole
                 bar.update()
         totals = distributed.total(torch.stack([value.double() for value in sums.values()])).tolist()
         means = {name: value / seen for name, value in zip(sums, totals, strict=True)}
-        row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch), "train_loss": means.pop("loss")}
+        row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch + 0.5)}
+        row |= {"train_loss": means.pop("loss")}
         row |= {"train_accuracy": 100 * means.pop("correct")} | means
         row |= {name: value.item() for name, value in step.gradients.items()}
         row |= {"train_seconds": time.perf_counter() - start}
@@ -169,19 +175,22 @@ class Trainer:
         model = self.step.model.eval()
         n, classes = len(self.dataset.test), self.dataset.num_classes
         confusion = correct = 0
-        for x, y, _ in self.test_batches(self.test_share):
+        answers = torch.zeros(n, dtype=torch.int64, device=self.device)  # of all processes, by place in the split
+        for x, y, places in self.test_batches(self.test_share):
             with self.step.autocast():
                 predicted = model.logits_by_step(x).float().argmax(-1)  # (T, B)
                 # what the accuracy counts: in bf16 rounding may tell the two apart
                 predicted[-1] = model(x).argmax(-1)
             correct = correct + (predicted == y).sum(-1)
             confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
-        confusion, correct = distributed.total(confusion), distributed.total(correct)
+            answers[distributed.rank() + distributed.size() * places] = predicted[-1]
+        confusion, correct, answers = map(distributed.total, (confusion, correct, answers))
         if not self.recorder.writes:
             return
         self.recorder.final = {
             "confusion": confusion.view(classes, classes).cpu().numpy(),
             "accuracy_by_step": (100 * correct / n).cpu().numpy(),
+            "predicted": answers.to(torch.int16).cpu().numpy(),
             **self.probe.final(model, self.step.teacher),
         }
         part = replace(self.dataset, test=self.dataset.test.take(range(min(n, ENERGY_IMAGES))))
