@@ -104,7 +104,7 @@ class Step:
         )
         self.micro = config.batch_size // config.accumulate
         self.epoch, self.gradients, self.looked = 0, {}, {}
-        self._updates, self._done = None, 0  # of the epoch
+        self._updates, self._done, self._first = None, 0, True  # of the epoch
         self.compiler, self._faster = None, self.trained
 
     def compile(self, backend: str) -> None:
@@ -131,12 +131,13 @@ class Step:
                     raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
         return self.method.build(*shapes) or nn.Identity()
 
-    def begin(self, epoch: int, updates: int | None = None) -> None:
+    def begin(self, epoch: int, updates: int | None = None, compare: bool = True) -> None:
         """Begin a zero-based epoch of so many updates; networks go to training mode.
 
         The learning rate is that of each update's middle, or where `updates` is not known that of the epoch's middle.
+        With `compare` the gradients of the loss's two terms are compared in the first update.
         """
-        self.epoch, self._updates, self._done, self.gradients = epoch, updates, 0, {}
+        self.epoch, self._updates, self._done, self._first, self.gradients = epoch, updates, 0, compare, {}
         self.model.train()
         self.calibration.train()
 
@@ -171,7 +172,7 @@ class Step:
         dict of str to Tensor
             Sums over the instances here: of "loss", of each of its parts by name, and the number of "correct" answers.
         """
-        sums, first = {} if sums is None else sums, self._done == 0
+        sums, first, self._first = {} if sums is None else sums, self._first, False
         middle = (self._done + 0.5) / self._updates if self._updates else 0.5
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.epoch + middle)
@@ -183,7 +184,7 @@ class Step:
                 compiled = not first and not look
                 losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, look, compiled)
                 if look or (first and not self.gradients):
-                    found = self._compare(losses, len(part.y) / part.instances)
+                    found = self.compare(losses, len(part.y) / part.instances)
                     self.gradients = self.gradients or found
                     if look:
                         self.looked |= {"gradient": torch.stack(list(found.values()))} if found else {}
@@ -261,7 +262,7 @@ class Step:
             )
         return losses
 
-    def _compare(self, losses: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    def compare(self, losses: dict[str, Tensor], share: float = 1.0) -> dict[str, Tensor]:
         """What the two terms of the loss want of the student in one batch: norms of their gradients, and their cosine.
 
         `gradient_projectors` is the norm of the second's gradient on what is trained beside the student. `share` is
