@@ -81,3 +81,55 @@ def feature_kd_loss(distances: Tensor) -> Tensor:
     The distances come from :class:`sastc.calibration.LayerDistances`.
     """
     return distances.mean()
+
+
+def exact(x: Tensor) -> Tensor:
+    """The tensor in at least float32: losses are not computed in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def soft_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """``temperature**2 * KL(teacher || student)`` of softened logits, the mean over all dimensions but the last.
+
+    Parameters
+    ----------
+    student_logits, teacher_logits : Tensor
+        ``(..., N)``, broadcast against each other: a teacher's ``(B, N)`` goes with every step of ``(T, B, N)``. The
+        teacher's receive no gradient. A logit of −inf in the teacher's has no part in the sum, as in :func:`kd_loss`.
+    temperature : float
+        Both are divided by it.
+    """
+    check("temperature", temperature, 0 < temperature < math.inf, "positive and finite")
+    log_s = F.log_softmax(exact(student_logits) / temperature, -1)
+    log_t = F.log_softmax(exact(teacher_logits).detach() / temperature, -1)
+    ruled_out = log_t == -math.inf
+    log_s, log_t = log_s.masked_fill(ruled_out, 0), log_t.masked_fill(ruled_out, 0)  # e⁰·(0 − 0) is 0
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(-1).mean()
+
+
+def step_cross_entropy(step_logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """Temporal efficient training (Deng et al. 2022) at λ = 0: the mean of each step's cross-entropy.
+
+    Parameters
+    ----------
+    step_logits : Tensor
+        ``(T, B, N)``.
+    labels : Tensor
+        ``(B,)`` class indices, the same at every step.
+    temperature : float
+        The logits are divided by it; 1 but in one reading of TSER.
+    """
+    shape = tuple(step_logits.shape)
+    check("step_logits", shape, len(shape) == 3, "(T, B, N)")
+    check("labels", tuple(labels.shape), labels.shape == shape[1:2], f"({shape[1]},)")
+    logits = exact(step_logits) / temperature
+    return F.cross_entropy(logits.flatten(0, 1), labels.repeat(shape[0]))
+
+
+def of_one_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps ``(B, C, H, W)`` and ``(B, C', H', W')`` with the larger one averaged down to the size of the other.
+
+    Height and width are compared one by one: of 4x2 and 2x4 both become 2x2.
+    """
+    size = tuple(min(sides) for sides in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
+    return tuple(x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, teacher))
