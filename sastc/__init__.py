@@ -18,6 +18,8 @@ _HOME = {
     "load_model": "build",
     "create_model": "models",
     "load_dataset": "data",
+    "Method": "methods",
+    "option": "methods",
     "LIF": "neurons",
     "SelfAttentiveCalibration": "calibration",
     "kd_loss": "losses",

@@ -5,19 +5,21 @@ complete. Nothing here imports torch: configs are cheap to build, list and check
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
-import math
 import re
-import reprlib
 import shlex
-from collections.abc import Collection
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
+
+from sastc import methods
+from sastc.checks import ConfigError as ConfigError
+from sastc.checks import allowed_values as allowed_values
+from sastc.checks import check_value, close_matches, option, shown
+from sastc.methods import REGISTRY, Method
 
 MODELS = (
     "vgg11", "vgg13", "vggsnn", "resnet18", "resnet19", "resnet34", "resnet32x4",
@@ -25,30 +27,13 @@ MODELS = (
 )  # fmt: skip
 EVENT_DATASETS = ("digits_dvs", "nmnist", "dvs_gesture", "dvs_cifar10")
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
-METHODS = ("baseline", "kd", "feature_kd", "sastc")
 SCALES = ("quick", "slim", "paper")
 VARIANTS = ("paper", "released")
 
-STUDENT = ("baseline", "kd", "feature_kd", "sastc")  # methods that train a spiking student
-DISTIL = ("kd", "feature_kd", "sastc")
-FEATURE = ("feature_kd", "sastc")
-SASTC = ("sastc",)
+STUDENT = tuple(REGISTRY)  # methods that train a spiking student
+METHODS = tuple(name for name, method in REGISTRY.items() if method.place is not None)  # of the paper's tables
+DISTIL = tuple(name for name, method in REGISTRY.items() if method.needs)  # that need a teacher
 EVERY = ("teacher", *STUDENT)
-
-
-class ConfigError(ValueError):
-    """A field that is unknown, of the wrong type, or out of range; the message names field, value and choices."""
-
-
-def option(
-    default: Any, doc: str, *, applies=EVERY, choices=None, low=None, high=None, open_low=False, exact=False
-) -> Any:
-    """A field of :class:`RunConfig`: its default, its meaning, the methods it applies to, and what is allowed.
-
-    An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity.
-    """
-    meta = dict(doc=doc, applies=applies, choices=choices, low=low, high=high, open_low=open_low, exact=exact)
-    return dataclasses.field(default=default, metadata=meta)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,8 +57,12 @@ class RunConfig:
         "ANN teacher; a baseline only measures its mismatch to it, and may leave it empty",
         choices=("", *MODELS),
     )
-    method: str = option("sastc", "how the student is trained; teacher trains the ANN itself", choices=EVERY)
-    timesteps: int = option(2, "time steps T of the student, and frames of event data", applies=STUDENT, low=1)
+    method: str = option(
+        "sastc",
+        "how the student is trained, or one of your own as file.py:Class; teacher trains the ANN itself",
+        choices=EVERY,
+    )
+    timesteps: int = option(2, "time steps T of the student, and frames of event data", applies="students", low=1)
     variant: str = option(
         "paper", "preset of the method: the text as printed, or the authors' released code", choices=VARIANTS
     )
@@ -158,106 +147,108 @@ class RunConfig:
     taps: str = option(
         "stages",
         "candidate layers: stage outputs, or the stem too",
-        applies=STUDENT,
+        applies="students",
         choices=("stages", "stem_and_stages"),
     )
     student_tap: str = option(
         "spikes",
         "what a student layer shows: spikes, or the potential before reset",
-        applies=STUDENT,
+        applies="students",
         choices=("spikes", "membrane"),
     )
     output: str = option(
         "mean_current",
         "student logits: mean over T of the last layer's output, or of a leaky membrane fed by it",
-        applies=STUDENT,
+        applies="students",
         choices=("mean_current", "leaky_membrane"),
     )
     tdbn_alpha: float = option(
-        0.0, "threshold-dependent batch-norm: normalise to alpha·V_th; 0: plain batch-norm", applies=STUDENT, low=0
+        0.0, "threshold-dependent batch-norm: normalise to alpha·V_th; 0: plain batch-norm", applies="students", low=0
     )
 
     # Neuron (Eq. 9-11)
-    decay: float = option(0.5, "leak λ of the membrane", applies=STUDENT, low=0, high=1, open_low=True)
-    threshold: float = option(1.0, "firing threshold V_th", applies=STUDENT, low=0, open_low=True)
-    gamma: float | None = option(None, "width γ of the surrogate gradient", applies=STUDENT, low=0, open_low=True)
+    decay: float = option(0.5, "leak λ of the membrane", applies="students", low=0, high=1, open_low=True)
+    threshold: float = option(1.0, "firing threshold V_th", applies="students", low=0, open_low=True)
+    gamma: float | None = option(None, "width γ of the surrogate gradient", applies="students", low=0, open_low=True)
     surrogate: str = option(
         "triangle",
         "shape of the surrogate gradient",
-        applies=STUDENT,
+        applies="students",
         choices=("triangle", "rectangle", "sigmoid", "atan"),
     )
-    reset: str = option("hard", "reset to zero, or by subtraction", applies=STUDENT, choices=("hard", "soft"))
-    detach_reset: bool = option(False, "no gradient through the spike in the reset", applies=STUDENT)
+    reset: str = option("hard", "reset to zero, or by subtraction", applies="students", choices=("hard", "soft"))
+    detach_reset: bool = option(False, "no gradient through the spike in the reset", applies="students")
 
     # Losses (Eq. 6-8)
-    temperature: float = option(4.0, "temperature α of Eq. 8", applies=DISTIL, low=0, open_low=True)
-    kl_weight: float = option(1.0, "weight of the KL term of Eq. 8", applies=DISTIL, low=0)
-    ce_weight: float = option(1.0, "weight of the cross-entropy term of Eq. 8", applies=DISTIL, low=0)
-    beta: float | None = option(None, "weight β of the feature loss in Eq. 7", applies=FEATURE, low=0)
+    temperature: float = option(4.0, "temperature α of Eq. 8", applies="methods", low=0, open_low=True)
+    kl_weight: float = option(1.0, "weight of the KL term of Eq. 8", applies="methods", low=0)
+    ce_weight: float = option(1.0, "weight of the cross-entropy term of Eq. 8", applies="methods", low=0)
+    beta: float | None = option(None, "weight β of the feature loss in Eq. 7", applies="methods", low=0)
     beta_schedule: str = option(
         "preset",
         "β over the epochs: constant, or 0.01, 0.1 and 1 times β in the three thirds; by preset so with event data",
-        applies=FEATURE,
+        applies="methods",
         choices=("preset", "constant", "thirds"),
     )
     feature_pairs: str = option(
         "one_to_one",
         "feature KD's (student, teacher) layers: one_to_one, all, last, or such as 1-1,2-3",
-        applies=("feature_kd",),
+        applies="methods",
     )
     reduction: str = option(
-        "mean", "Eq. 6: mean over T, B and student layers, or the bare sum", applies=SASTC, choices=("mean", "sum")
+        "mean", "Eq. 6: mean over T, B and student layers, or the bare sum", applies="methods", choices=("mean", "sum")
     )
 
     # Calibration (Eq. 2-5)
     mlp_dim: int | None = option(
-        None, "input width of the query and key MLPs, at least batch_size", applies=SASTC, low=2
+        None, "input width of the query and key MLPs, at least batch_size", applies="methods", low=2
     )
-    qk_norm: bool = option(True, "L2-normalise queries and keys", applies=SASTC)
-    score_scale: float = option(1.0, "factor on the scores in Eq. 5", applies=SASTC)
+    qk_norm: bool = option(True, "L2-normalise queries and keys", applies="methods")
+    score_scale: float = option(1.0, "factor on the scores in Eq. 5", applies="methods")
     mlp_sharing: str = option(
         "per_layer",
         "one query (key) MLP for each layer, or one for all",
-        applies=SASTC,
+        applies="methods",
         choices=("per_layer", "shared"),
     )
-    sim_norm: str = option("none", "normalisation of the similarity rows", applies=SASTC, choices=("none", "row_l2"))
-    sim_order: str = option(
-        "batch", "order of the similarity rows' entries", applies=SASTC, choices=("batch", "sorted")
+    sim_norm: str = option(
+        "none", "normalisation of the similarity rows", applies="methods", choices=("none", "row_l2")
     )
-    detach_sim: bool = option(False, "no gradient to the student through the attention", applies=SASTC)
+    sim_order: str = option(
+        "batch", "order of the similarity rows' entries", applies="methods", choices=("batch", "sorted")
+    )
+    detach_sim: bool = option(False, "no gradient to the student through the attention", applies="methods")
     similarity: str = option(
         "global",
         "similarity matrices (and target_norm) when several processes share a batch: rows of the whole batch, or of "
         "each process's share",
-        applies=STUDENT,
+        applies="students",
         choices=("global", "per_process"),
     )
     attention: str = option(
         "learned",
         "where the weights come from: learned, or controls of ours: MLPs that stay as they start (untrained), 1/A "
         "(uniform), fixed draws within the bounds (random), a softmax of the layers' CKA (cka)",
-        applies=SASTC,
+        applies="methods",
         choices=("learned", "untrained", "uniform", "random", "cka"),
     )
     target_norm: str = option(
         "none",
         "ours: standardise each teacher layer's features to mean 0 and variance 1 before they become targets (layer)",
-        applies=FEATURE,
+        applies="methods",
         choices=("none", "layer"),
     )
     resize_student: str = option(
-        "max", "pooling of a student map larger than its target", applies=FEATURE, choices=("max", "avg")
+        "max", "pooling of a student map larger than its target", applies="methods", choices=("max", "avg")
     )
     small_student: str = option(
         "pool_target",
         "a student map smaller than its target",
-        applies=FEATURE,
+        applies="methods",
         choices=("pool_target", "upsample_student"),
     )
     projector_bn: str = option(
-        "per_step", "batch-norm in the projectors", applies=FEATURE, choices=("per_step", "folded", "none")
+        "per_step", "batch-norm in the projectors", applies="methods", choices=("per_step", "folded", "none")
     )
 
     # Data
@@ -286,63 +277,89 @@ class RunConfig:
     )
 
     # Teacher
-    teacher_seed: int = option(0, "seed of the teacher", applies=STUDENT, low=0, high=2**64 - 1)
+    teacher_seed: int = option(0, "seed of the teacher", applies="students", low=0, high=2**64 - 1)
     teacher_reshuffle: bool = option(
         True,
         "the teacher draws a new order each epoch, as the released teacher script does",
-        applies=STUDENT,
+        applies="students",
         exact=True,  # of the student; it is part of the teacher's identity, and so of the run's
     )
-    teacher_epochs: int = option(0, "epochs of the teacher; 0: the preset's", applies=STUDENT, low=0)
+    teacher_epochs: int = option(0, "epochs of the teacher; 0: the preset's", applies="students", low=0)
     noise_teacher: str = option(
-        "clean", "teacher of a student with noisy labels", applies=STUDENT, choices=("clean", "same_noise")
+        "clean", "teacher of a student with noisy labels", applies="students", choices=("clean", "same_noise")
     )
     subset_teacher: str = option(
-        "same_subset", "teacher of a student with fewer images", applies=STUDENT, choices=("same_subset", "full")
+        "same_subset", "teacher of a student with fewer images", applies="students", choices=("same_subset", "full")
     )
-    teacher_run: str = option("", "name of a recorded teacher run to use instead of the preset's", applies=STUDENT)
+    teacher_run: str = option("", "name of a recorded teacher run to use instead of the preset's", applies="students")
 
     # Measures
     stm_batches: int | None = option(
-        None, "training batches an epoch on which the mismatch score is measured; 0: all", applies=STUDENT, low=0
+        None, "training batches an epoch on which the mismatch score is measured; 0: all", applies="students", low=0
     )
-    stm_pairs: str = option("all", "candidate pairs of the mismatch score (Eq. 1)", applies=STUDENT)
-    stm_distance: str = option("mse", "distance of Eq. 1", applies=STUDENT, choices=("mse", "euclidean"))
+    stm_pairs: str = option("all", "candidate pairs of the mismatch score (Eq. 1)", applies="students")
+    stm_distance: str = option("mse", "distance of Eq. 1", applies="students", choices=("mse", "euclidean"))
     stm_log_base: str = option(
-        "e", "logarithm of the mismatch score", applies=STUDENT, choices=("e", "2", "10", "none")
+        "e", "logarithm of the mismatch score", applies="students", choices=("e", "2", "10", "none")
     )
-    stm_weighted: bool = option(False, "weight the mismatch by the attention (SASTC)", applies=SASTC)
+    stm_weighted: bool = option(False, "weight the mismatch by the attention (SASTC)", applies="methods")
     probe_batches: int = option(
-        2, "test batches on which attention and CKA are recorded each epoch", applies=STUDENT, low=1
+        2, "test batches on which attention and CKA are recorded each epoch", applies="students", low=1
     )
     fisher_samples: int = option(
-        0, "training images on which the temporal Fisher information is recorded each epoch", applies=STUDENT, low=0
+        0, "training images on which the temporal Fisher information is recorded each epoch", applies="students", low=0
     )
     headline: str | None = option(
         None, "accuracy to report: of the last or of the best epoch", choices=("last", "best")
     )
 
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # that its method alone has
+    method_class: type[Method] | None = dataclasses.field(default=None, repr=False, compare=False)  # teacher: None
+
     def __post_init__(self):
+        kind = self._find_method()
         fields, presets = _fields(), {}
         for name, field in fields.items():
-            if field.default is not None or getattr(self, name) is not None:
-                object.__setattr__(self, name, _check(field, getattr(self, name)))
+            if name == "method" and kind is not None:
+                object.__setattr__(self, name, kind.name)
+            elif field.default is not None or getattr(self, name) is not None:
+                object.__setattr__(self, name, check_value(field, getattr(self, name)))
             else:
                 presets[name] = field
         values = _presets(self)
         for name, field in presets.items():
-            object.__setattr__(self, name, _check(field, values.get(name)))
+            object.__setattr__(self, name, check_value(field, values.get(name)))
         self._check_together()
+
+    def _find_method(self) -> type[Method] | None:
+        """The class of what was given as method; its options are checked, and completed by their defaults."""
+        given, known = self.method, self.method_class
+        kind = known if known is not None and known.name == given else methods.find(given)
+        options = given.values if isinstance(given, Method) else {}
+        if kind is not None:
+            _check_declarations(kind)
+            options = kind(**options | dict(self.options)).values
+        object.__setattr__(self, "method_class", kind)
+        object.__setattr__(self, "options", options)
+        return kind
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """An option of the method, beside the fields."""
+            if name in (options := self.__dict__.get("options", {})):
+                return options[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _check_together(self) -> None:
         if self.method == "teacher":
             object.__setattr__(self, "student", "")  # a teacher is the same whatever student it is for
         elif not self.student:
             raise ConfigError(f"student='': method={self.method!r} needs one of {', '.join(MODELS)}")
-        if not self.teacher and self.method != "baseline":
+        if not self.teacher and (self.method_class is None or self.method_class.needs):
             raise ConfigError(f"teacher='': method={self.method!r} needs one of {', '.join(MODELS)}")
-        if self.method == "sastc" and self.mlp_dim < self.batch_size:
-            raise ConfigError(f"mlp_dim={self.mlp_dim!r}: must be at least batch_size={self.batch_size}")
+        if self.method_class is not None:
+            self.method_class.check(self)
         if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
             raise ConfigError(
                 f"accumulate={self.accumulate!r}: must divide batch_size={self.batch_size} into micro-batches of "
@@ -358,10 +375,22 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """A config from names and values; unknown names are errors."""
+        """A config from names and values, the options of its method among them; unknown names are errors."""
+        kind = values.get("method_class") or methods.find(values.get("method", _fields()["method"].default))
+        own = kind.options if kind is not None else {}
         for name in values:
-            check_name(name)
-        return cls(**values)
+            check_name(name, (*own, "method_class"))
+        return cls(
+            **{name: value for name, value in values.items() if name not in own},
+            options={name: value for name, value in values.items() if name in own},
+        )
+
+    def new_method(self) -> Method:
+        """The method of this run, with its options: an object that builds what it trains, and computes its losses."""
+        kind = self.method_class or REGISTRY["baseline"]  # a teacher learns from the labels, too
+        method = kind(**self.options)
+        method.config = self
+        return method
 
     @classmethod
     def from_arguments(cls, arguments: list[str]) -> "RunConfig":
@@ -384,25 +413,42 @@ class RunConfig:
             and name not in ("In", "Out", *also)
             and isinstance(value, plain)
         }
+        own = method_options(values.get("method"))
         for name in values:
-            check_name(name, also)
+            check_name(name, (*also, *own))
         return cls.from_dict({n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
 
     def replace(self, **changes) -> "RunConfig":
         """The same config with some fields changed; fields that have their preset's value follow the presets."""
-        values, presets = dataclasses.asdict(self), _presets(self)
+        values, presets = {name: getattr(self, name) for name in _fields()}, _presets(self)
         open_again = {name: None for name, value in presets.items() if values[name] == value}
+        if changes.get("method", self.method) == self.method:
+            values |= {"method_class": self.method_class, **self.options}
         return RunConfig.from_dict(values | open_again | changes)
 
     def to_dict(self, relevant: bool = False) -> dict[str, Any]:
         """All fields, in a form that JSON keeps; with `relevant` only those that decide the run's numbers."""
-        return {
-            f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v
-            for f in _fields().values()
-            if not relevant
-            or (self.method in f.metadata["applies"] and not f.metadata["exact"])
-            or (f.name == "timesteps" and self.takes_steps)
-        }
+        names = [name for name, field in _fields().items() if not relevant or self._matters(field)]
+        values = {name: getattr(self, name) for name in names} | dict(self.options)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    def _matters(self, field: dataclasses.Field) -> bool:
+        """Whether a field decides numbers of this run."""
+        if field.name == "timesteps":
+            return self.takes_steps
+        scope = field.metadata["scope"]
+        mine = (
+            scope == "all"
+            if self.method_class is None
+            else scope != "methods" or field.name in self.method_class.fields
+        )
+        return mine and not field.metadata["exact"]
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """Defaults of all fields, and of the method's options."""
+        own = self.method_class.options if self.method_class is not None else {}
+        return {name: field.default for name, field in (_fields() | own).items()}
 
     @property
     def takes_steps(self) -> bool:
@@ -415,18 +461,19 @@ class RunConfig:
 
         What is run, at which scale and with which seed is not among them.
         """
-        presets, fields = _presets(self), self.fields()
+        standard = self._defaults | _presets(self)
         what = ("dataset", "student", "teacher", "method", "timesteps", "scale", "seed")
         values = {name: getattr(self, name) for name in self.to_dict(relevant=True) if name not in what}
-        return {name: v for name, v in values.items() if v != presets.get(name, fields[name].default)}
+        return {name: v for name, v in values.items() if v != standard[name]}
 
     @property
     def scaled(self) -> dict[str, tuple[Any, Any]]:
         """What a smaller scale changes of this run: its value and that of the paper's scale, by field."""
         names = ("dataset", "student", "teacher", "method", "timesteps", "variant")
-        papers = RunConfig(**{name: getattr(self, name) for name in names}, scale="paper")
-        left_open = [name for name in self.to_dict(relevant=True) if self.fields()[name].default is None]
-        both = {name: (getattr(self, name), getattr(papers, name)) for name in left_open}
+        shared = {name: getattr(self, name) for name in names}
+        full = RunConfig(**shared, scale="paper", method_class=self.method_class)
+        left_open = [name for name in self.to_dict(relevant=True) if self._defaults[name] is None]
+        both = {name: (getattr(self, name), getattr(full, name)) for name in left_open}
         return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
     def teacher_config(self) -> "RunConfig | None":
@@ -480,11 +527,11 @@ class RunConfig:
         A field at a default that no preset decides is left out, so that a field added later, with a default that
         changes nothing, leaves every recorded run its name.
         """
-        teacher, fields = self.teacher_config(), self.fields()
+        teacher, defaults = self.teacher_config(), self._defaults
         chosen = {
             name: value
             for name, value in self.to_dict(relevant=True).items()
-            if fields[name].default is None or value != fields[name].default
+            if defaults[name] is None or value != defaults[name]
         }
         content = [chosen, teacher.identity if teacher else self.teacher_run]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
@@ -505,8 +552,10 @@ class RunConfig:
             first = tuple(n for n in first if n != "student" and (n != "timesteps" or self.takes_steps))
             default |= {"student": ""} | ({} if self.takes_steps else {"timesteps": self.timesteps})
         chosen = {n: values[n] for n in first if values[n] != default[n]}
-        base = RunConfig(**chosen).to_dict()
+        base = RunConfig(**chosen, method_class=self.method_class).to_dict()
         chosen |= {n: v for n, v in values.items() if v != base[n]}
+        if self.method_class is not None and self.method_class.reference:
+            chosen["method"] = self.method_class.reference
         return [f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in chosen.items()]
 
     @property
@@ -527,17 +576,42 @@ class RunConfig:
 
 @functools.cache
 def _fields() -> dict[str, dataclasses.Field]:
-    return {field.name: field for field in dataclasses.fields(RunConfig)}
+    """Fields that are settings; ``applies`` in their metadata becomes the names of the methods they apply to."""
+    fields = {field.name: field for field in dataclasses.fields(RunConfig) if field.metadata}
+    for name, field in fields.items():
+        listing = tuple(method for method, kind in REGISTRY.items() if name in kind.fields)
+        scope = field.metadata["applies"]
+        applies = {"all": EVERY, "students": STUDENT, "methods": listing}[scope]
+        field.metadata = field.metadata | {"applies": applies, "scope": scope}
+    return fields
+
+
+def method_options(method: Any) -> dict[str, dataclasses.Field]:
+    """The options that a method brings beside the fields of a config; none for a text that names no method."""
+    kind = methods.find(method)
+    return kind.options if kind is not None else {}
+
+
+@functools.cache
+def _check_declarations(kind: type[Method]) -> None:
+    """Raise a ConfigError unless the fields, options and presets that a method declares can be such."""
+    by_method = [name for name, field in _fields().items() if field.metadata["scope"] == "methods"]
+    for name in kind.fields if not kind.recorded else ():
+        if name not in by_method:
+            close = close_matches(name, by_method)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"must be of {', '.join(by_method)}"
+            raise ConfigError(f"method {kind.name}: fields: {shown(name)}: {hint}")
+    for name in kind.options:
+        if hasattr(RunConfig, name) or name in (*_fields(), "options", "method_class", "config", *vars(Method)):
+            raise ConfigError(f"method {kind.name}: option {name}: must have another name, a config has this one")
+    for name in kind.presets:
+        if name not in _fields() or _fields()[name].default is not None:
+            raise ConfigError(f"method {kind.name}: presets: {shown(name)}: must be a field that is left open")
 
 
 @functools.cache
 def _text_fields() -> frozenset[str]:
     return frozenset(name for name, field in RunConfig.fields().items() if field.type is str)
-
-
-def close_matches(name: Any, names: Collection[str]) -> list[str]:
-    """At most three of `names` that look like `name`."""
-    return difflib.get_close_matches(name[:80] if isinstance(name, str) else shown(name), names, n=3)
 
 
 def check_name(name: str, also: Collection[str] = ()) -> None:
@@ -552,18 +626,21 @@ def check_name(name: str, also: Collection[str] = ()) -> None:
 def parse_arguments(arguments: list[str], also: Collection[str] = ()) -> dict[str, Any]:
     """``["timesteps=3", "milestones=[0.5, 0.75]"]`` as a dictionary; values are read by :func:`read_yaml`.
 
-    Names must be fields of :class:`RunConfig`, or be in `also`.
+    Names must be fields of :class:`RunConfig`, options of the method that is given, or be in `also`.
     """
     values = {}
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    own = method_options(given.get("method", ""))
+    texts = _text_fields() | {name for name, field in own.items() if isinstance(field.default, str)}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
             raise ConfigError(f"{shown(argument)}: must be key=value")
         if name not in also:
-            check_name(name)
+            check_name(name, own)
         if name in values:
             raise ConfigError(f"{shown(argument)}: {name} is given twice")
-        if name in _text_fields():
+        if name in texts:
             values[name] = text
             continue
         try:
@@ -636,79 +713,6 @@ def read_yaml(text: str) -> Any:
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from None
 
 
-_REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 4, 80, 40, 80
-_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 8
-
-
-def shown(value: Any) -> str:
-    """A wrong value in an error message: its ``repr``, shortened."""
-    try:
-        return _REPR.repr(value)
-    except ValueError:  # Python prints no integer of so many digits
-        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
-
-
-def allowed_values(field: dataclasses.Field) -> str:
-    """What a field may be, in words."""
-    meta = field.metadata
-    if meta["choices"]:
-        return "one of " + ", ".join(c or "''" for c in meta["choices"])
-    kind = str(field.type).replace("| None", "").strip()
-    words = {"<class 'int'>": "an integer", "int": "an integer", "<class 'float'>": "a number", "float": "a number"}
-    words |= {"<class 'bool'>": "true or false", "bool": "true or false", "<class 'str'>": "text"}
-    text = words.get(kind, "a list of numbers")
-    if meta["low"] is not None:
-        text += f" {'>' if meta['open_low'] else '>='} {meta['low']}"
-    return text + (f" and <= {meta['high']}" if meta["high"] is not None else "")
-
-
-def _check(field: dataclasses.Field, value: Any) -> Any:
-    """The value in its field's type, or a ConfigError that names field, value and what is allowed."""
-
-    def fail(more=""):
-        raise ConfigError(f"{field.name}={shown(value)}: must be {allowed_values(field)}{more}")
-
-    def number(value, kind, convert):
-        if isinstance(value, bool) or not isinstance(value, kind):
-            fail()
-        try:
-            return convert(value)
-        except (OverflowError, ValueError, TypeError):  # an integer of 400 digits, NumPy's "not a time"
-            fail()
-
-    kind, meta = str(field.type), field.metadata
-    if "tuple" in kind:
-        if not isinstance(value, tuple | list):
-            fail()
-        checked = numbers = tuple(number(v, Real, float) for v in value)
-    elif "bool" in kind:
-        if not isinstance(value, bool):
-            fail()
-        return value
-    elif "float" in kind:
-        checked = number(value, Real, float)
-        numbers = (checked,)
-    elif "int" in kind:
-        checked = number(value, Integral, int)
-        if meta["high"] is None and checked >= 2**63:
-            fail(" and < 2**63")
-        numbers = (checked,)
-    else:
-        if meta["choices"] and isinstance(value, Integral) and not isinstance(value, bool):
-            value = number(value, Integral, int)  # 10 can only be the choice "10"
-            return next((c for c in meta["choices"] if c.isdecimal() and int(c) == value), None) or fail()
-        if not isinstance(value, str) or (meta["choices"] and value not in meta["choices"]):
-            fail()
-        return str.__str__(value)  # of a subclass, such as NumPy's, the text
-    for n in numbers:
-        low, high = meta["low"], meta["high"]
-        below = low is not None and (n <= low if meta["open_low"] else n < low)
-        if below or (high is not None and n > high) or (isinstance(n, float) and not math.isfinite(n)):
-            fail()
-    return checked
-
-
 # Presets. Published values: the paper's experimental setup and the released code's scripts.
 _PUBLISHED = {
     "cifar": dict(epochs=240, batch_size=128, learning_rate=0.01, weight_decay=5e-4, milestones=(0.625, 0.75, 0.875)),
@@ -760,23 +764,27 @@ def _presets(config: RunConfig) -> dict[str, Any]:
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
     published = not released or event or config.dataset == "digits"
     beta = _BETA.get(config.dataset, 1300.0) if published else 800.0  # released: 800
-    return values | dict(
-        train_subset=values.get("train_subset", 0),
-        precision=values.get("precision", "fp32"),
-        memory_format=values.get("memory_format", "contiguous"),
-        stm_batches=values.get("stm_batches", 8),
-        image_size=_IMAGE_SIZE.get(config.dataset),
-        mlp_dim=batch_size,
-        # paper: 0.3  released: 1.0, and so in narrow networks, where spiking ResNets do not learn with 0.3
-        gamma=1.0 if released or config.scale in ("quick", "slim") else 0.3,
-        # paper: silent  released: PyTorch's default, with which no hidden neuron fires at first
-        hidden_init="released" if released else "balanced",
-        beta=values.get("beta", beta),
-        # paper: silent  released: a partial batch is dropped by SASTC alone
-        partial_batch="keep" if released and config.method != "sastc" else "drop",
-        # paper: silent  released: the student's script repeats one order, the teacher's shuffles
-        reshuffle=not released or config.method == "teacher",
-        resnet18_variant="standard" if large or event else "released",
-        checkpoint="blocks" if large and config.scale == "paper" else "none",  # a step then fits a 24 GB GPU
-        headline="best" if released else "last",
+    return (
+        values
+        | dict(
+            train_subset=values.get("train_subset", 0),
+            precision=values.get("precision", "fp32"),
+            memory_format=values.get("memory_format", "contiguous"),
+            stm_batches=values.get("stm_batches", 8),
+            image_size=_IMAGE_SIZE.get(config.dataset),
+            mlp_dim=batch_size,
+            # paper: 0.3  released: 1.0, and so in narrow networks, where spiking ResNets do not learn with 0.3
+            gamma=1.0 if released or config.scale in ("quick", "slim") else 0.3,
+            # paper: silent  released: PyTorch's default, with which no hidden neuron fires at first
+            hidden_init="released" if released else "balanced",
+            beta=values.get("beta", beta),
+            # paper: silent  released: a partial batch is dropped by SASTC alone
+            partial_batch="keep" if released else "drop",
+            # paper: silent  released: the student's script repeats one order, the teacher's shuffles
+            reshuffle=not released or config.method == "teacher",
+            resnet18_variant="standard" if large or event else "released",
+            checkpoint="blocks" if large and config.scale == "paper" else "none",  # a step then fits a 24 GB GPU
+            headline="best" if released else "last",
+        )
+        | (dict(config.method_class.presets) if config.method_class is not None else {})
     )

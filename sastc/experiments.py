@@ -19,7 +19,17 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sastc.config import SCALES, ConfigError, RunConfig, check_name, close_matches, parse_arguments, read_yaml, shown
+from sastc.config import (
+    SCALES,
+    ConfigError,
+    RunConfig,
+    check_name,
+    close_matches,
+    method_options,
+    parse_arguments,
+    read_yaml,
+    shown,
+)
 from sastc.records import user_path
 
 
@@ -131,17 +141,19 @@ def expand(entry: dict[str, Any]) -> list[RunConfig]:
     ConfigError
         An axis is empty, or a setting is not valid.
     """
+    chosen = entry.get("method", "")
+    own = {name for method in (chosen if isinstance(chosen, list) else [chosen]) for name in method_options(method)}
     axes = []
     for name, value in entry.items():
-        check_name(name)
+        check_name(name, own)
         is_axis = isinstance(value, list) and (name != "milestones" or any(isinstance(v, list) for v in value))
         if is_axis and not value:
             raise ConfigError(f"{name}=[]: must have at least one value")
-        axes.append([(name, _read(name, v)) for v in (value if is_axis else [value])])
+        axes.append([(name, _read(name, v, own)) for v in (value if is_axis else [value])])
     return [RunConfig.from_dict(dict(choice)) for choice in itertools.product(*axes)]
 
 
-def _read(name: str, value: Any) -> Any:
+def _read(name: str, value: Any, own: Collection[str]) -> Any:
     if isinstance(value, str):
-        return parse_arguments([f"{name}={value}"])[name]
+        return parse_arguments([f"{name}={value}"], own)[name]
     return tuple(value) if isinstance(value, list) else value

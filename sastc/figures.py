@@ -15,12 +15,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from sastc.attention import attention_bounds
 from sastc.config import METHODS
 from sastc.labels import LABELS, run_title
+from sastc.methods import REGISTRY
 from sastc.records import Run
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; shape repeats what colour says. Black takes the colour
 # of the page's text, so the teacher's is light on a dark page.
-COLOURS = {"baseline": "#7a7a7a", "kd": "#0072b2", "feature_kd": "#e69f00", "sastc": "#d55e00", "teacher": "#000000"}
-MARKERS = {"baseline": "s", "kd": "o", "feature_kd": "^", "sastc": "D", "teacher": "*"}
+COLOURS = {name: method.colour for name, method in REGISTRY.items()} | {"teacher": "#000000"}
+MARKERS = {name: method.marker for name, method in REGISTRY.items()} | {"teacher": "*"}
 # Lines of layers: no method's colour, and at least 3 to 1 against white and against a dark page.
 SERIES = ("#1a9274", "#b8559c", "#8f7d12", "#8a6fd1", "#2a92a3", "#a8745c")
 SERIES_MARKERS = "os^Dv*"

@@ -3,10 +3,11 @@
 from typing import Any
 
 from sastc.config import RunConfig
+from sastc.methods import REGISTRY
 from sastc.records import Run
 
 LABELS = {
-    "baseline": "Baseline", "kd": "KD", "feature_kd": "Feature KD", "sastc": "SASTC", "teacher": "Teacher (ANN)",
+    **{name: method.label for name, method in REGISTRY.items()}, "teacher": "Teacher (ANN)",
     "vgg11": "VGG-11", "vgg13": "VGG-13", "resnet18": "ResNet-18", "resnet19": "ResNet-19", "resnet34": "ResNet-34",
     "resnet32x4": "ResNet-32x4", "wrn16_2": "WRN-16-2", "wrn28_4": "WRN-28-4", "wrn40_2": "WRN-40-2",
     "pyramidnet20": "PyramidNet-20", "digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
@@ -33,8 +34,8 @@ def title_of(config: RunConfig, data: str | None = None) -> str:
     if config.method == "teacher":
         who = [LABELS[config.teacher], "teacher"]
     else:
-        pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method != "baseline" else "")
-        who = [pair, LABELS[config.method]]
+        pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method_class.needs else "")
+        who = [pair, config.method_class.label]
     return f"{', '.join(who + words)} ({data or LABELS[config.dataset]}, {config.scale})"
 
 

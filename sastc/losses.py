@@ -1,10 +1,12 @@
 """Losses of the paper (Eq. 6-8) and of the methods it is compared with."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sastc.models.layers import check
 
@@ -83,9 +85,42 @@ def feature_kd_loss(distances: Tensor) -> Tensor:
     return distances.mean()
 
 
+class Beside(nn.Module):
+    """What a method trains beside the student: a module, and a function that says what to do with it.
+
+    A method's :meth:`~sastc.methods.Method.build` may return it; weights must be used inside it, where several
+    processes average their gradients.
+
+    Parameters
+    ----------
+    trained : nn.Module
+        Whatever has weights.
+    function : callable
+        ``function(trained, student_features, teacher_features, instances)``; its value is what the loss is given.
+    """
+
+    def __init__(self, trained: nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.trained, self.function = trained, function
+
+    def forward(self, student_features: list[Tensor], teacher_features: list[Tensor], instances: int | None = None):
+        """The function of the module and of both networks' layers; `instances` as in ``Method.build``."""
+        return self.function(self.trained, student_features, teacher_features, instances)
+
+
 def exact(x: Tensor) -> Tensor:
     """The tensor in at least float32: losses are not computed in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def time_mean(features: Tensor) -> Tensor:
+    """Layers without their time steps: the mean of ``(T, B, C, H, W)``, ``(B, C, H, W)`` as it is; at least float32.
+
+    Of spikes this is the firing rate. Of a teacher that sees one image there is one map.
+    """
+    if features.dim() == 4:
+        return exact(features)
+    return features.mean(0, dtype=torch.promote_types(features.dtype, torch.float32))
 
 
 def soft_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sastc.config import SCALES, ConfigError, RunConfig, check_name, shown
+from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, shown
 from sastc.experiments import check_choice
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,8 @@ def start(namespace: dict[str, Any], kinds: dict[str, type | None] = PAGE, **mor
         A name is no parameter, or a value is of another type; or there is no such experiment, scale or setting.
     """
     kinds = kinds | more
+    if "method" in kinds:
+        kinds |= dict.fromkeys(method_options(namespace.get("method")))
     given, edited = _set_by_hand()
     for name in given | edited:
         check_choice("parameter", name, kinds)
@@ -43,8 +45,8 @@ def start(namespace: dict[str, Any], kinds: dict[str, type | None] = PAGE, **mor
     if "experiment" in kinds:
         check_choice("experiment", namespace["experiment"], [path.stem for path in ROOT.glob("experiments/*.yaml")])
         check_choice("scale", namespace["scale"], SCALES)
-        for name in namespace["changes"]:
-            check_name(name)
+        for name in (changes := namespace["changes"]):
+            check_name(name, method_options(changes.get("method")))
     namespace |= from_folder(STARTED, {name: namespace[name] for name in given if name in FOLDERS})
     os.chdir(ROOT)
 

@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sastc import methods
 from sastc.config import ConfigError, RunConfig
 
 AGAIN = "again"  # folder in a recorded run's, where it is made again
@@ -100,6 +101,8 @@ class Run:
         if values.get("variant") == "released":  # records older than this field: one order for the teacher, too
             values.setdefault("teacher_reshuffle", False)
         try:
+            if described := values.pop("own_method", None):
+                values["method_class"] = methods.from_description(described)
             return RunConfig.from_dict(values)
         except ConfigError as error:
             raise RunError(f"{self.path / 'config.json'} is not of this version of sastc: {error}") from None
@@ -237,6 +240,13 @@ def _undamaged(path: Path) -> Iterator[Path]:
 def user_path(path: str | Path) -> Path:
     """A path as a user gives it, ``~`` being their home."""
     return Path(os.path.expanduser(path))
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Write ``config.json``; a method that is not the library's is described there, to be read without its file."""
+    kind = config.method_class
+    own = {"own_method": methods.described(kind)} if kind is not None and kind.reference else {}
+    write_json(folder / "config.json", config.to_dict() | own)
 
 
 def run_path(config: RunConfig, results: str | Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 import nbformat
 
-from sastc.config import ConfigError, RunConfig, parse_arguments, shown
+from sastc.config import ConfigError, RunConfig, method_options, parse_arguments, shown
 from sastc.experiments import check_choice, load_experiment
 from sastc.notebook import WORDS, check_kind, from_folder
 from sastc.records import user_path
@@ -42,7 +42,7 @@ def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
     """Raise a ConfigError on a parameter that the notebook does not have, or whose value it would refuse."""
     own = notebook_parameters(notebook)
     trains = {"student", "teacher", "dataset"} & set(own)  # these notebooks take every field of RunConfig
-    fields = set(RunConfig.fields()) if trains else set()
+    fields = {*RunConfig.fields(), *method_options(parameters.get("method"))} if trains else set()
     for name, value in parameters.items():
         check_choice("parameter", name, {*own, *fields})
         kind = type(own.get(name))

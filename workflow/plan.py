@@ -10,6 +10,7 @@ from sastc.closing import retired
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of
+from sastc.methods import REGISTRY
 from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOK_SECONDS = 3.0  # a notebook without its training
 PAGE_SECONDS = 5.0  # a page of results
 RECORD_SECONDS = 0.01  # more for each recorded run that a page shows
-EPOCH_SECONDS = {"teacher": 0.6, "baseline": 1.0, "kd": 1.3, "feature_kd": 1.8, "sastc": 2.5}  # an epoch at T = 2
+EPOCH_SECONDS = {"teacher": 0.6} | {name: 1.3 * kind.cost for name, kind in REGISTRY.items()}  # an epoch at T = 2
 SHOWN = {  # parameters that an executed notebook shows even where they are the default
     "teacher": {"dataset", "teacher", "scale", "seed"},
     "combination": {"dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed"},

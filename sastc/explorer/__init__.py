@@ -142,11 +142,12 @@ def find_sastc_runs(paths: Sequence[Source]) -> list[Run]:
 
 
 def _readable(runs: Sequence[Run], alone: bool) -> list[Run]:
-    """Those that are SASTC's; one that cannot be read is an error if it is asked for `alone`, else a warning."""
+    """Those whose method has attention; one that cannot be read is an error if asked for `alone`, else a warning."""
     found = []
     for run in runs:
         try:
-            if run.config.method == "sastc":
+            kind = run.config.method_class
+            if kind is not None and "attention" in kind.fields:
                 found.append(run)
         except RunError as error:
             if alone:

@@ -11,15 +11,54 @@ teacher's averaged map. Which map gave the published numbers of convolutional ne
 script lacks its loss file, both scripts for events hand over student and teacher in swapped order.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, Method, option
+from sastc.methods.kdsnn import channel_map, last_map, squared_distance
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def restorer(student_channels: int, teacher_channels: int) -> nn.ModuleDict:
+class BKDSNN(Method):
+    """``L = CE(z̄, y) + v L_WSLD + α L_BKD`` with ``L_BKD = (1/B) ‖φ(g(m ⊙ r(F̄))) - φ(G)‖²``.
+
+    F̄ is the time mean of the student's last map, G the teacher's after its last ReLU, φ the mean over pixels; the norm
+    is a sum over channels. m blanks whole channels of an image, each with probability λ, anew in every step; what stays
+    is not scaled up. r and g are those of :func:`restorer`, L_WSLD that of :func:`weighted_soft_loss`.
+    """
+
+    name, label, colour, marker, cost = "bkdsnn", "BKDSNN", "#332288", "<", 1.1
+    needs = ("teacher_logits", "teacher_features")
+    feature_weight: float = option(2e-3, "weight α of the squared distance of restored and teacher's features", low=0)
+    blank: float = option(0.15, "probability λ that a channel of an image is blanked", low=0, high=1)
+    soft_weight: float = option(1.0, "weight v of the soft loss", low=0)
+    tau: float = option(2.0, "temperature of the soft loss", low=0, open_low=True)
+
+    def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
+        """The modules r and g."""
+        import torch
+
+        from sastc.losses import Beside, time_mean
+
+        channels = teacher_shapes[-1][0]
+
+        def restored(modules: "nn.Module", students: "list[Tensor]", *_) -> "Tensor":
+            rate = time_mean(students[-1])
+            return restore(modules, rate, torch.rand(len(rate), channels, device=rate.device) >= self.blank)
+
+        return Beside(restorer(student_shapes[-1][0], channels), restored)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: without their weights "soft_loss" and "feature_loss"."""
+        soft, _ = weighted_soft_loss(batch.logits, batch.teacher_logits, batch.labels, self.tau)
+        distance = squared_distance(batch.trained, last_map(batch), pooled=True)
+        loss = batch.cross_entropy + self.soft_weight * soft + self.feature_weight * distance
+        return {"soft_loss": soft, "feature_loss": distance, "loss": loss}
+
+
+def restorer(student_channels: int, teacher_channels: int) -> "nn.ModuleDict":
     """What is trained beside the student: "align", r, and "restore", g.
 
     r is a 1×1 convolution with bias, or the identity where the channels are as many; g is a 3×3 convolution at the
@@ -27,7 +66,6 @@ def restorer(student_channels: int, teacher_channels: int) -> nn.ModuleDict:
     """
     from torch import nn
 
-    from sastc.methods.kdsnn import channel_map
     from sastc.models.layers import Conv
 
     def conv() -> nn.Module:
@@ -37,31 +75,15 @@ def restorer(student_channels: int, teacher_channels: int) -> nn.ModuleDict:
     return nn.ModuleDict({"align": align, "restore": nn.Sequential(conv(), nn.ReLU(), conv())})
 
 
-def blurred_distance(rate: Tensor, target: Tensor, modules: nn.ModuleDict, kept: Tensor) -> Tensor:
-    """``L_BKD = (1/B) ‖φ(g(m ⊙ r(F̄))) - φ(G)‖²``, a sum over channels; φ is the mean over pixels.
-
-    Parameters
-    ----------
-    rate : Tensor
-        F̄, the time mean of the student's last map, ``(B, C, H, W)``.
-    target : Tensor
-        G, the teacher's last map, ``(B, C', H', W')``, without gradient.
-    modules : nn.ModuleDict
-        r and g, see :func:`restorer`.
-    kept : Tensor
-        m, ``(B, C')``, booleans: whole channels of an image are blanked. What stays is not scaled up.
-    """
-    from sastc.losses import exact
-
+def restore(modules: "nn.ModuleDict", rate: "Tensor", kept: "Tensor") -> "Tensor":
+    """``g(m ⊙ r(F̄))``: F̄ `rate` ``(B, C, H, W)``, m `kept` ``(B, C')`` of booleans, to ``(B, C', H, W)``."""
     aligned = modules["align"](rate)
-    restored = exact(modules["restore"](aligned * kept[..., None, None].to(aligned.dtype)))
-    difference = restored.mean((-2, -1)) - exact(target).detach().mean((-2, -1))
-    return difference.square().sum() / len(rate)
+    return modules["restore"](aligned * kept[..., None, None].to(aligned.dtype))
 
 
 def weighted_soft_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 2.0
-) -> tuple[Tensor, Tensor]:
+    student_logits: "Tensor", teacher_logits: "Tensor", labels: "Tensor", temperature: float = 2.0
+) -> "tuple[Tensor, Tensor]":
     """``L_WSLD = τ² mean_b w_b (-Σ σ_τ(u) ln σ_τ(z̄))`` and w, ``(B,)``.
 
     ``w = 1 - exp(-CE(z̄, y) / (CE(u, y) + 1e-7))`` without gradient: near 0 where the student already beats its teacher.
@@ -85,45 +107,3 @@ def weighted_soft_loss(
     w = 1 - (-hard / (taught + 1e-7)).exp()
     soft = -((u / temperature).softmax(-1) * (z / temperature).log_softmax(-1)).sum(-1)
     return temperature**2 * (w * soft).mean(), w
-
-
-def bkdsnn_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    rate: Tensor,
-    target: Tensor,
-    modules: nn.ModuleDict,
-    kept: Tensor,
-    *,
-    alpha: float = 2e-3,
-    temperature: float = 2.0,
-    wsld_weight: float = 1.0,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + v L_WSLD + α L_BKD``.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``.
-    labels : Tensor
-        y, ``(B,)``.
-    rate, target, modules, kept
-        See :func:`blurred_distance`; `kept` is drawn anew at every step, True with probability 1 - λ.
-    alpha, temperature, wsld_weight : float
-        α, τ, v.
-
-    Returns
-    -------
-    dict
-        "loss", "cross_entropy", "soft_loss" (L_WSLD) and "feature_loss" (L_BKD).
-    """
-    from torch.nn.functional import cross_entropy
-
-    from sastc.losses import exact
-
-    hard = cross_entropy(exact(student_logits), labels)
-    soft, _ = weighted_soft_loss(student_logits, teacher_logits, labels, temperature)
-    distance = blurred_distance(rate, target, modules, kept)
-    loss = hard + wsld_weight * soft + alpha * distance
-    return {"loss": loss, "cross_entropy": hard, "soft_loss": soft, "feature_loss": distance}

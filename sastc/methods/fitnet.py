@@ -7,57 +7,55 @@ or larger); here the larger map is averaged down first, and the convolution is t
 equal sizes.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, option
+from sastc.methods.kd import KD
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def regressor(student_channels: int, teacher_channels: int) -> nn.Module:
+class FitNet(KD):
+    """``L = KD + β Σ mean (r(F̄) - G)²`` over the pairs of layers in `hint`; the mean over instances, channels, pixels.
+
+    F̄ is the time mean of the student's layer, G the teacher's; r a 1×1 convolution, batch norm and ReLU.
+    """
+
+    name, label, colour, marker = "fitnet", "FitNet", "#a0522d", "P"
+    needs = ("teacher_logits", "teacher_features")
+    feature_weight: float = option(100.0, "weight β of the squared error", low=0)
+    hint: str = option("2-2", "layers of student and teacher: 2-2, several such as 1-1,2-2, last, one_to_one or all")
+
+    def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
+        """A module r for every pair."""
+        from torch import nn
+
+        from sastc.calibration import layer_pairs
+        from sastc.losses import Beside, exact, of_one_size, time_mean
+
+        pairs = layer_pairs(self.hint, len(student_shapes), len(teacher_shapes))
+        regressors = nn.ModuleList([regressor(student_shapes[s][0], teacher_shapes[a][0]) for s, a in pairs])
+
+        def errors(regressors: "nn.Module", students: "list[Tensor]", teachers: "list[Tensor]", *_) -> "Tensor":
+            total = 0.0
+            for r, (s, a) in zip(regressors, pairs, strict=True):
+                rate, target = of_one_size(time_mean(students[s]), time_mean(teachers[a].detach()))
+                total = total + (exact(r(rate)) - target).square().mean()
+            return total
+
+        return Beside(regressors, errors)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+        parts = super().losses(batch)
+        return parts | {"feature_loss": batch.trained, "loss": parts["kd_loss"] + self.feature_weight * batch.trained}
+
+
+def regressor(student_channels: int, teacher_channels: int) -> "nn.Module":
     """A 1×1 convolution with bias, batch norm, ReLU: trained beside the student."""
     from torch import nn
 
     convolution = nn.Conv2d(student_channels, teacher_channels, 1)
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels), nn.ReLU())
-
-
-def hint_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    rate: Tensor,
-    target: Tensor,
-    r: nn.Module,
-    *,
-    beta: float = 100.0,
-    kl_weight: float = 1.0,
-    temperature: float = 4.0,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + w τ² KL(σ_τ(u) ‖ σ_τ(z̄)) + β mean (r(F̄) - G)²``.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``.
-    labels : Tensor
-        y, ``(B,)``.
-    rate, target : Tensor
-        F̄, the time mean of the student's map, ``(B, C, H, W)``; G, the teacher's, ``(B, C', H', W')``, no gradient.
-    r : nn.Module
-        See :func:`regressor`.
-    beta, kl_weight, temperature : float
-        β, w, τ.
-
-    Returns
-    -------
-    dict
-        "loss", "kd_loss" (the first two terms) and "feature_loss".
-    """
-    from sastc.losses import exact, kd_loss, of_one_size
-
-    logits = kd_loss(student_logits, teacher_logits, labels, temperature=temperature, kl_weight=kl_weight)
-    rate, target = of_one_size(rate, target.detach())
-    distance = (exact(r(rate)) - exact(target)).square().mean()
-    return {"loss": logits + beta * distance, "kd_loss": logits, "feature_loss": distance}

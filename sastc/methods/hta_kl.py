@@ -12,15 +12,34 @@ Not settled, and therefore switches: whether the cumulative mask acts on the wei
 inside the two sums too; τ, δ (0.5 in AKL) and the weight. The defaults τ = 4 and weight 1 are those of KD.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, Method, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def head(probabilities: Tensor, share: float = 0.5) -> Tensor:
+class HTAKL(Method):
+    """``L = CE(z̄, y) + v τ² HTA`` with HTA of :func:`hta_divergence`."""
+
+    name, label, colour, marker = "hta_kl", "HTA-KL", "#009e73", "v"
+    needs = ("teacher_logits",)
+    weight: float = option(1.0, "weight v of the head-tail-aware divergence", low=0)
+    tau: float = option(4.0, "temperature", low=0, open_low=True)
+    head_share: float = option(0.5, "probability δ that the head holds at most", low=0, high=1)
+    masked: bool = option(False, "forward divergence over the head alone, reverse divergence over the tail alone")
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "head_tail_divergence" (with τ², without its weight) and "head_weight", the mean of w."""
+        options = self.tau, self.head_share, self.masked
+        divergence, w = hta_divergence(batch.logits, batch.teacher_logits, *options)
+        soft = self.tau**2 * divergence.mean()
+        loss = batch.cross_entropy + self.weight * soft
+        return {"head_tail_divergence": soft, "head_weight": w.mean(), "loss": loss}
+
+
+def head(probabilities: "Tensor", share: float = 0.5) -> "Tensor":
     """Which classes make the head of a distribution, as booleans ``(..., N)``.
 
     In order of falling probability: the first, and the next ones as long as the sum of all does not exceed `share`.
@@ -41,8 +60,8 @@ def head(probabilities: Tensor, share: float = 0.5) -> Tensor:
 
 
 def hta_divergence(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, share: float = 0.5, masked: bool = False
-) -> tuple[Tensor, Tensor]:
+    student_logits: "Tensor", teacher_logits: "Tensor", temperature: float, share: float = 0.5, masked: bool = False
+) -> "tuple[Tensor, Tensor]":
     """``w KL(p ‖ q) + (1 - w) KL(q ‖ p)`` and w, both ``(...)``, with ``p = σ_τ(u)`` and ``q = σ_τ(z)``.
 
     ``w = g_h / (g_h + g_t + 1e-8)``, where g is the sum of ``|p - q|`` over head or tail; it has no gradient. Where the
@@ -70,40 +89,3 @@ def hta_divergence(
     if masked:
         forward, reverse = forward * in_head, reverse * ~in_head
     return w * forward.sum(-1) + (1 - w) * reverse.sum(-1), w
-
-
-def hta_kl_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    weight: float = 1.0,
-    temperature: float = 4.0,
-    share: float = 0.5,
-    masked: bool = False,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + weight τ² HTA`` with HTA of :func:`hta_divergence`.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``: the student's averaged over time, the teacher's without gradient.
-    labels : Tensor
-        y, ``(B,)``.
-    weight, temperature, share, masked
-        See :func:`hta_divergence`.
-
-    Returns
-    -------
-    dict
-        "loss", "cross_entropy", "head_tail_divergence" (with τ², without its weight) and "head_weight", the mean w.
-    """
-    from torch.nn.functional import cross_entropy
-
-    from sastc.losses import exact
-
-    hard = cross_entropy(exact(student_logits), labels)
-    divergence, w = hta_divergence(student_logits, teacher_logits, temperature, share, masked)
-    soft = temperature**2 * divergence.mean()
-    parts = {"cross_entropy": hard, "head_tail_divergence": soft, "head_weight": w.mean()}
-    return {"loss": hard + weight * soft} | parts

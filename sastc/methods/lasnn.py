@@ -7,117 +7,58 @@ teacher's weights into the student's first ones, which needs equal networks and 
 
 The form is that of its ancestor: Zagoruyko & Komodakis, "Paying More Attention to Attention", ICLR 2017, as written
 in RepDistiller and SemCKD (read), with their weight 1000 and KD beside it. It is therefore AT on time means too.
-
-``lasnn_mse`` is what BKDSNN's code (read at dd6bd53) calls LaSNN: squared distances of whole maps at the stages'
-ends, weight 7e-5, no logit term. Its 1×1 convolutions lie in a plain list and are never trained; here they are.
 """
-
-from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sastc.methods import Batch, option
+from sastc.methods.kd import KD
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
-def attention_map(features: Tensor) -> Tensor:
+class LaSNN(KD):
+    """``L = KD + β Σ_pairs mean_{B, H·W} (Q(F̄) - Q(G))²`` with Q of :func:`attention_map`.
+
+    F̄ are the firing rates of a student layer, G is the teacher layer of the pair, as it is tapped.
+    """
+
+    name, label, colour, marker = "lasnn", "LaSNN-style AT", "#88ccee", "p"
+    needs = ("teacher_logits", "teacher_features")
+    fields = (*KD.fields, "feature_pairs")
+    feature_weight: float = option(1000.0, "weight β of the distance of attention maps", low=0)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+        from sastc.calibration import layer_pairs
+
+        parts = super().losses(batch)
+        pairs = layer_pairs(self.config.feature_pairs, len(batch.features), len(batch.teacher_features))
+        distance = sum(attention_distance(batch.features[s], batch.teacher_features[a]) for s, a in pairs)
+        return parts | {"feature_loss": distance, "loss": parts["kd_loss"] + self.feature_weight * distance}
+
+
+def attention_map(features: "Tensor") -> "Tensor":
     """Where a layer is active: the channels' mean square at every pixel, at length one.
 
     ``(B, C, H, W)`` to ``(B, H·W)``. A dead layer has a map of zeros.
     """
     from torch.nn.functional import normalize
 
-    from sastc.losses import exact
-
-    return normalize(exact(features).square().mean(1).flatten(1), dim=-1)
+    return normalize(features.square().mean(1).flatten(1), dim=-1)
 
 
-def attention_distance(rates: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """``Σ_pairs mean_{B, H·W} (Q(F̄) - Q(G))²`` with Q of :func:`attention_map`.
+def attention_distance(student: "Tensor", teacher: "Tensor") -> "Tensor":
+    """Mean over instances and pixels of the squared difference of two layers' attention maps.
 
     Parameters
     ----------
-    rates, targets : sequence of Tensor
-        The two maps of every pair: time means ``(B, C, H, W)`` of the student's, ``(B, C', H', W')`` of the teacher's,
-        without gradient. The larger one is averaged down to the size of the other.
+    student, teacher : Tensor
+        ``(T, B, C, H, W)``, which is averaged over time, or ``(B, C, H, W)``; the teacher's gets no gradient. The
+        larger map is averaged down to the size of the other.
     """
-    from sastc.losses import of_one_size
+    from sastc.losses import of_one_size, time_mean
 
-    pairs = [of_one_size(rate, target.detach()) for rate, target in zip(rates, targets, strict=True)]
-    return sum((attention_map(rate) - attention_map(target)).square().mean() for rate, target in pairs)
-
-
-def lasnn_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    rates: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    *,
-    beta: float = 1000.0,
-    kl_weight: float = 1.0,
-    temperature: float = 4.0,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + w τ² KL(σ_τ(u) ‖ σ_τ(z̄)) + β L_AT``.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``.
-    labels : Tensor
-        y, ``(B,)``.
-    rates, targets
-        See :func:`attention_distance`.
-    beta, kl_weight, temperature : float
-        β, w, τ.
-
-    Returns
-    -------
-    dict
-        "loss", "kd_loss" (the first two terms) and "feature_loss" (L_AT).
-    """
-    from sastc.losses import kd_loss
-
-    logits = kd_loss(student_logits, teacher_logits, labels, temperature=temperature, kl_weight=kl_weight)
-    distance = attention_distance(rates, targets)
-    return {"loss": logits + beta * distance, "kd_loss": logits, "feature_loss": distance}
-
-
-def lasnn_mse_loss(
-    student_logits: Tensor,
-    labels: Tensor,
-    rates: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    maps: Sequence[nn.Module],
-    *,
-    alpha: float = 7e-5,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + α Σ_pairs (1/B) ‖r(F̄) - G‖²``: LaSNN as in BKDSNN's code.
-
-    Parameters
-    ----------
-    student_logits, labels : Tensor
-        z̄ ``(B, N)``, y ``(B,)``.
-    rates, targets : sequence of Tensor
-        As in :func:`attention_distance`.
-    maps : sequence of nn.Module
-        r of every pair, see :func:`sastc.methods.kdsnn.channel_map`.
-    alpha : float
-        α.
-
-    Returns
-    -------
-    dict
-        "loss", "cross_entropy" and "feature_loss".
-    """
-    from torch.nn.functional import cross_entropy
-
-    from sastc.losses import exact
-    from sastc.methods.kdsnn import squared_distance
-
-    hard = cross_entropy(exact(student_logits), labels)
-    pairs = zip(rates, targets, maps, strict=True)
-    distance = sum(squared_distance(*pair, pooled=False) for pair in pairs)
-    return {"loss": hard + alpha * distance, "cross_entropy": hard, "feature_loss": distance}
+    student, teacher = of_one_size(time_mean(student), time_mean(teacher.detach()))
+    return (attention_map(student) - attention_map(teacher)).square().mean()

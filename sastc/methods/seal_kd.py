@@ -11,15 +11,45 @@ Published: α = 0.6, β = 0.15 (the README's command; the argument parser's defa
 unused options (margin, InfoNCE) are not part of the method.
 """
 
-from __future__ import annotations
-
+import math
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, Method, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def error_aware(step_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+class SeAlKD(Method):
+    """``L = (1/T) Σ_t [ CE(z_t, y) + α K(z̃_t, ũ_t) + β K(z_t, Σ_{j≠t} a_tj z_j) ]`` with K as in TWD.
+
+    z̃ and ũ are those of :func:`error_aware`, a those of :func:`step_weights`; targets and weights have no gradient.
+    With two steps each learns the other; with one the last term is 0.
+    """
+
+    name, label, colour, marker = "seal_kd", "SeAl-KD", "#882255", "H"
+    needs = ("teacher_logits", "step_logits")
+    teacher_weight: float = option(0.6, "weight α of the error-aware divergence of each step from the teacher", low=0)
+    time_weight: float = option(0.15, "weight β of the divergence of each step from the other steps", low=0)
+    tau: float = option(3.0, "temperature of both", low=0, open_low=True)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "step_cross_entropy", and without their weights "error_aware" and "temporal"."""
+        from sastc.losses import exact, soft_divergence, step_cross_entropy
+
+        z = exact(batch.step_logits)
+        tet = step_cross_entropy(z, batch.labels)
+        ela = soft_divergence(*error_aware(z, exact(batch.teacher_logits), batch.labels), self.tau)
+        if len(z) == 1:
+            sta = z.new_zeros(())
+        else:
+            others = (step_weights(z).unsqueeze(-1) * z.detach()).sum(1)  # over j
+            sta = soft_divergence(z, others, self.tau)
+        loss = tet + self.teacher_weight * ela + self.time_weight * sta
+        return {"step_cross_entropy": tet, "error_aware": ela, "temporal": sta, "loss": loss}
+
+
+def error_aware(step_logits: "Tensor", teacher_logits: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
     """Logits of student and teacher, both ``(T, B, N)``, for the error-aware alignment.
 
     Where ``w = argmax z_t`` is not y, the student's entry w becomes a copy of its entry y (the gradient of both goes to
@@ -42,7 +72,7 @@ def error_aware(step_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> 
     return student, torch.where(wrong, teacher.scatter(-1, said, least).scatter(-1, right, least), teacher)
 
 
-def step_weights(step_logits: Tensor) -> Tensor:
+def step_weights(step_logits: "Tensor") -> "Tensor":
     """How much each step t learns of each other step j: ``(T, T, B)``, rows t add up to 1, no gradient.
 
     A softmax over j ≠ t of ``c_j cos(z_t, z_j)`` with the confidence ``c_j = 1 - H(σ(z_j)) / ln N``. Needs T >= 2.
@@ -52,8 +82,6 @@ def step_weights(step_logits: Tensor) -> Tensor:
     step_logits : Tensor
         z, ``(T, B, N)``.
     """
-    import math
-
     import torch
 
     z = step_logits.detach()
@@ -64,47 +92,3 @@ def step_weights(step_logits: Tensor) -> Tensor:
     scores = confidence * (unit.unsqueeze(1) * unit).sum(-1)  # (t, j, B)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device).unsqueeze(-1)
     return scores.masked_fill(itself, -math.inf).softmax(1)
-
-
-def seal_kd_loss(
-    step_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    alpha: float = 0.6,
-    beta: float = 0.15,
-    temperature: float = 3.0,
-) -> dict[str, Tensor]:
-    """``L = (1/T) Σ_t [ CE(z_t, y) + α K(z̃_t, ũ_t) + β K(z_t, Σ_{j≠t} a_tj z_j) ]`` with K as in TWD.
-
-    z̃ and ũ are those of :func:`error_aware`, a those of :func:`step_weights`; targets and weights have no gradient.
-    With two steps each learns the other; with one the last term is 0.
-
-    Parameters
-    ----------
-    step_logits : Tensor
-        z, ``(T, B, N)``.
-    teacher_logits : Tensor
-        u, ``(B, N)``, without gradient.
-    labels : Tensor
-        y, ``(B,)``.
-    alpha, beta, temperature : float
-        α, β, τ.
-
-    Returns
-    -------
-    dict
-        "loss", "step_cross_entropy", and without their weights "error_aware" and "temporal".
-    """
-    from sastc.losses import exact, soft_divergence, step_cross_entropy
-
-    z = exact(step_logits)
-    tet = step_cross_entropy(z, labels)
-    ela = soft_divergence(*error_aware(z, exact(teacher_logits), labels), temperature)
-    if len(z) == 1:
-        sta = z.new_zeros(())
-    else:
-        others = (step_weights(z).unsqueeze(-1) * z.detach()).sum(1)  # over j
-        sta = soft_divergence(z, others, temperature)
-    parts = {"step_cross_entropy": tet, "error_aware": ela, "temporal": sta}
-    return {"loss": tet + alpha * ela + beta * sta} | parts

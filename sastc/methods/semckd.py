@@ -10,63 +10,52 @@ another 1×1 convolution, batch norm and ReLU before it), and query and key MLPs
 SASTC's. Of maps of unequal size the larger is averaged, as in SemCKD.
 """
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from typing import TYPE_CHECKING
+from sastc.methods import Batch, option
+from sastc.methods.kd import KD
+from sastc.methods.sastc import SASTC
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor, nn
 
-
-def calibration(
-    student_shapes: Sequence[tuple[int, int, int]], teacher_shapes: Sequence[tuple[int, int, int]], batch_size: int
-) -> nn.Module:
-    """Attention and projectors: :class:`sastc.calibration.SelfAttentiveCalibration`, average pooling for every map."""
-    from sastc.calibration import SelfAttentiveCalibration
-
-    return SelfAttentiveCalibration(student_shapes, teacher_shapes, batch_size, resize_student="avg")
+    from sastc.config import RunConfig
 
 
-def semckd_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    rates: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    module: nn.Module,
-    instances: int | None = None,
-    *,
-    beta: float = 400.0,
-    kl_weight: float = 1.0,
-    temperature: float = 4.0,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + w τ² KL(σ_τ(u) ‖ σ_τ(z̄)) + β (1/BS) Σ_{b,s,a} η_bsa MSE(r_sa(F̄_s), G_a)_b``.
+class SemCKD(KD):
+    """``L = KD + β (1/BS) Σ_{b,s,a} η_bsa MSE(r_sa(F̄_s), G_a)_b`` for S student layers; F̄ are their time means."""
 
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``.
-    labels : Tensor
-        y, ``(B,)``.
-    rates, targets : sequence of Tensor
-        F̄, the time means of S student layers, ``(B, C, H, W)``; G, A teacher layers, ``(B, C', H', W')``, no gradient.
-    module : nn.Module
-        See :func:`calibration`.
-    instances : int, optional
-        Size of the batch over all processes.
-    beta, kl_weight, temperature : float
-        β, w, τ.
+    name, label, colour, marker, cost = "semckd", "SemCKD", "#ddaa33", "d", 1.4
+    needs = ("teacher_logits", "teacher_features")
+    fields = (*KD.fields, "mlp_dim")
+    presets: ClassVar = SASTC.presets
+    feature_weight: float = option(400.0, "weight β of the attention-weighted distances", low=0)
 
-    Returns
-    -------
-    dict
-        "loss", "kd_loss" (the first two terms) and "feature_loss".
-    """
-    from sastc.losses import kd_loss, sastc_loss
+    @classmethod
+    def check(cls, config: "RunConfig") -> None:
+        """As SASTC: the MLPs read a row of the batch's similarities."""
+        SASTC.check(config)
 
-    logits = kd_loss(student_logits, teacher_logits, labels, temperature=temperature, kl_weight=kl_weight)
-    found = module([rate.unsqueeze(0) for rate in rates], targets, instances)
-    distance = sastc_loss(found.attention, found.distances)
-    return {"loss": logits + beta * distance, "kd_loss": logits, "feature_loss": distance}
+    def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
+        """Attention and projectors of SASTC at one step; average pooling for every map."""
+        from sastc.calibration import SelfAttentiveCalibration
+        from sastc.losses import Beside, time_mean
+
+        module = SelfAttentiveCalibration(student_shapes, teacher_shapes, self.config.mlp_dim, resize_student="avg")
+
+        def found(
+            module: "nn.Module", students: "list[Tensor]", teachers: "list[Tensor]", instances: int | None
+        ) -> Any:
+            rates = [time_mean(x).unsqueeze(0) for x in students]
+            return module(rates, [time_mean(x) for x in teachers], instances)
+
+        return Beside(module, found)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+        from sastc.losses import sastc_loss
+
+        parts = super().losses(batch)
+        distance = sastc_loss(batch.trained.attention, batch.trained.distances)
+        return parts | {"feature_loss": distance, "loss": parts["kd_loss"] + self.feature_weight * distance}

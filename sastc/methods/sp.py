@@ -4,66 +4,54 @@ Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, 
 (the latter's code read): the last map, weight 3000, with KD.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sastc.methods import Batch, option
+from sastc.methods.kd import KD
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
-def similarity_distance(rate: Tensor, target: Tensor, instances: int | None = None) -> Tensor:
+class SP(KD):
+    """``L = KD + β (1/B²) ‖R̂(F̄) - R̂(G)‖²`` of the last layers: :func:`similarity_distance`."""
+
+    name, label, colour, marker = "sp", "SP", "#6699cc", "X"
+    needs = ("teacher_logits", "teacher_features")
+    feature_weight: float = option(3000.0, "weight β of the squared distance of similarity matrices", low=0)
+
+    def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
+        """Nothing to train: the distance, which several processes compute from all images of the batch."""
+        from torch import nn
+
+        from sastc.losses import Beside
+
+        def distance(_, students: "list[Tensor]", teachers: "list[Tensor]", instances: int | None) -> "Tensor":
+            return similarity_distance(students[-1], teachers[-1], instances)
+
+        return Beside(nn.Identity(), distance)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+        parts = super().losses(batch)
+        return parts | {"feature_loss": batch.trained, "loss": parts["kd_loss"] + self.feature_weight * batch.trained}
+
+
+def similarity_distance(student: "Tensor", teacher: "Tensor", instances: int | None = None) -> "Tensor":
     """``(1/B²) ‖R̂(F̄) - R̂(G)‖²``, where R̂ has the rows of the similarity matrix R (Eq. 3) at length one.
 
     Parameters
     ----------
-    rate : Tensor
-        F̄, the time mean of the student's map, ``(B, C, H, W)``.
-    target : Tensor
-        G, the teacher's map, ``(B, C', H', W')``, without gradient.
+    student, teacher : Tensor
+        ``(T, B, C, H, W)``, which is averaged over time, or ``(B, C, H, W)``; the teacher's gets no gradient.
     instances : int, optional
         Size of the batch over all processes, see :func:`sastc.calibration.similarity`.
     """
     from torch.nn.functional import normalize
 
     from sastc.calibration import similarity
+    from sastc.losses import time_mean
 
-    difference = [normalize(similarity(x, instances), dim=-1) for x in (rate, target.detach())]
-    return (difference[0] - difference[1]).square().mean()
-
-
-def sp_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    rate: Tensor,
-    target: Tensor,
-    instances: int | None = None,
-    *,
-    beta: float = 3000.0,
-    kl_weight: float = 1.0,
-    temperature: float = 4.0,
-) -> dict[str, Tensor]:
-    """``L = CE(z̄, y) + w τ² KL(σ_τ(u) ‖ σ_τ(z̄)) + β L_SP``.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``.
-    labels : Tensor
-        y, ``(B,)``.
-    rate, target, instances
-        See :func:`similarity_distance`.
-    beta, kl_weight, temperature : float
-        β, w, τ.
-
-    Returns
-    -------
-    dict
-        "loss", "kd_loss" (the first two terms) and "feature_loss" (L_SP).
-    """
-    from sastc.losses import kd_loss
-
-    logits = kd_loss(student_logits, teacher_logits, labels, temperature=temperature, kl_weight=kl_weight)
-    distance = similarity_distance(rate, target, instances)
-    return {"loss": logits + beta * distance, "kd_loss": logits, "feature_loss": distance}
+    rows = [normalize(similarity(time_mean(x), instances), dim=-1) for x in (student, teacher.detach())]
+    return (rows[0] - rows[1]).square().mean()

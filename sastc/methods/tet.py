@@ -8,30 +8,23 @@ Source: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural Netw
 out, as in the three methods (λ = 0).
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tet_loss(step_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """``L = (1/T) Σ_t CE(z_t, y)``.
+class TET(Method):
+    """``L = (1/T) Σ_t CE(z_t, y)`` with the logits z_t of step t."""
 
-    Parameters
-    ----------
-    step_logits : Tensor
-        z, ``(T, B, N)``: the classifier's output at every step.
-    labels : Tensor
-        y, ``(B,)``.
+    name, label, colour, marker = "tet", "TET", "#4d4d4d", "P"
+    needs = ("step_logits",)
 
-    Returns
-    -------
-    dict
-        "loss", which is "step_cross_entropy".
-    """
-    from sastc.losses import step_cross_entropy
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "step_cross_entropy", which is the loss."""
+        from sastc.losses import step_cross_entropy
 
-    tet = step_cross_entropy(step_logits, labels)
-    return {"loss": tet, "step_cross_entropy": tet}
+        tet = step_cross_entropy(batch.step_logits, batch.labels)
+        return {"step_cross_entropy": tet, "loss": tet}

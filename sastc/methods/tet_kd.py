@@ -6,44 +6,26 @@ teacher. This arm has the first alone.
 Source: the sum of TET's loss (Deng et al. 2022, arXiv 2202.11946, at λ = 0) and of Eq. 8's KL term; ours.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tet_kd_loss(
-    step_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float = 4.0,
-    kl_weight: float = 1.0,
-) -> dict[str, Tensor]:
-    """``L = (1/T) Σ_t CE(z_t, y) + w τ² KL(σ_τ(u) ‖ σ_τ(mean_t z_t))``.
+class TETKD(Method):
+    """``L = (1/T) Σ_t CE(z_t, y) + w K(z̄, u)`` with ``K(s, t) = τ² KL(σ_τ(t) ‖ σ_τ(s))``; w and τ are those of KD."""
 
-    Parameters
-    ----------
-    step_logits : Tensor
-        z, ``(T, B, N)``.
-    teacher_logits : Tensor
-        u, ``(B, N)``, without gradient.
-    labels : Tensor
-        y, ``(B,)``.
-    temperature : float
-        τ, 4 as in KD.
-    kl_weight : float
-        w, 1 as in KD.
+    name, label, colour, marker = "tet_kd", "TET + KD", "#56b4e9", "X"
+    needs = ("teacher_logits", "step_logits")
+    fields = ("temperature", "kl_weight")
 
-    Returns
-    -------
-    dict
-        "loss", "step_cross_entropy" and "teacher_divergence" (without its weight).
-    """
-    from sastc.losses import exact, soft_divergence, step_cross_entropy
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "step_cross_entropy" and, without its weight, "teacher_divergence"."""
+        from sastc.losses import soft_divergence, step_cross_entropy
 
-    tet = step_cross_entropy(step_logits, labels)
-    divergence = soft_divergence(exact(step_logits).mean(0), teacher_logits, temperature)
-    return {"loss": tet + kl_weight * divergence, "step_cross_entropy": tet, "teacher_divergence": divergence}
+        tet = step_cross_entropy(batch.step_logits, batch.labels)
+        divergence = soft_divergence(batch.logits, batch.teacher_logits, self.config.temperature)
+        parts = {"step_cross_entropy": tet, "teacher_divergence": divergence}
+        return parts | {"loss": tet + self.config.kl_weight * divergence}

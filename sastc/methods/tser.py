@@ -13,50 +13,37 @@ as it is there. The defaults τ = 4, α = 0.5, γ = 0.1 are ours: of all methods
 certain.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, Method, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tser_loss(
-    step_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    alpha: float = 0.5,
-    gamma: float = 0.1,
-    temperature: float = 4.0,
-    soft_labels: bool = False,
-) -> dict[str, Tensor]:
+class TSER(Method):
     """``L = (1/T) Σ_t [ (1 - α) CE(z_t, y) + α τ² KL(σ_τ(u) ‖ σ_τ(z_t)) - γ H(σ_τ(z_t)) ]``.
 
-    Parameters
-    ----------
-    step_logits : Tensor
-        z, ``(T, B, N)``.
-    teacher_logits : Tensor
-        u, ``(B, N)``, without gradient.
-    labels : Tensor
-        y, ``(B,)``.
-    alpha, gamma, temperature : float
-        α, γ (λ in the paper), τ.
-    soft_labels : bool
-        The cross-entropy too is that of logits divided by τ, as in the re-implementation.
-
-    Returns
-    -------
-    dict
-        "loss", and without their weights "step_cross_entropy", "teacher_divergence" and "entropy" (in nats).
+    With γ = 0 and up to a factor this is TWD with β = 0.
     """
-    from sastc.losses import exact, soft_divergence, step_cross_entropy
 
-    z = exact(step_logits)
-    tet = step_cross_entropy(z, labels, temperature if soft_labels else 1.0)
-    teacher = soft_divergence(z, teacher_logits, temperature)
-    log_p = (z / temperature).log_softmax(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1).mean()
-    loss = (1 - alpha) * tet + alpha * teacher - gamma * entropy
-    return {"loss": loss, "step_cross_entropy": tet, "teacher_divergence": teacher, "entropy": entropy}
+    name, label, colour, marker = "tser", "TSER", "#aa4499", "*"
+    needs = ("teacher_logits", "step_logits")
+    teacher_weight: float = option(
+        0.5, "weight α of the divergence of each step from the teacher; the labels have 1 - α", low=0, high=1
+    )
+    entropy_weight: float = option(0.1, "weight γ of the entropy of each step's output, which is raised", low=0)
+    tau: float = option(4.0, "temperature", low=0, open_low=True)
+    soft_labels: bool = option(False, "divide the logits of the cross-entropy by the temperature too")
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: without their weights "step_cross_entropy", "teacher_divergence" and "entropy" (in nats)."""
+        from sastc.losses import exact, soft_divergence, step_cross_entropy
+
+        z = exact(batch.step_logits)
+        tet = step_cross_entropy(z, batch.labels, self.tau if self.soft_labels else 1.0)
+        teacher = soft_divergence(z, batch.teacher_logits, self.tau)
+        log_p = (z / self.tau).log_softmax(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1).mean()
+        loss = (1 - self.teacher_weight) * tet + self.teacher_weight * teacher - self.entropy_weight * entropy
+        return {"step_cross_entropy": tet, "teacher_divergence": teacher, "entropy": entropy, "loss": loss}
