@@ -14,7 +14,16 @@ class ConfigError(ValueError):
 
 
 def option(
-    default: Any, doc: str, *, applies: str = "all", choices=None, low=None, high=None, open_low=False, exact=False
+    default: Any,
+    doc: str,
+    *,
+    applies: str = "all",
+    choices=None,
+    low=None,
+    high=None,
+    open_low=False,
+    exact=False,
+    was=None,
 ) -> Any:
     """A setting: its default, its meaning, what it applies to, and what is allowed.
 
@@ -22,9 +31,11 @@ def option(
     :class:`~sastc.methods.Method`. A field `applies` to "all" runs, to those of "students", or to the "methods" that
     list it.
 
-    An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity.
+    An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity. A field
+    that presets decide and that came after the first recorded runs says what it `was` before it existed: with that
+    value it is no part of the identity either, so that those runs keep their names.
     """
-    meta = dict(doc=doc, applies=applies, choices=choices, low=low, high=high, open_low=open_low, exact=exact)
+    meta = dict(doc=doc, applies=applies, choices=choices, low=low, high=high, open_low=open_low, exact=exact, was=was)
     return dataclasses.field(default=default, metadata=meta)
 
 

@@ -201,19 +201,26 @@ def synchronise(module: nn.Module, device: torch.device) -> None:
 
 
 class Trained(nn.Module):
-    """All that a run trains, as one module: the student, and the projectors and attention beside it."""
+    """All that a run trains, as one module: the student, and what its method trains beside it, such as projectors."""
 
-    def __init__(self, model: nn.Module, calibration: nn.Module):
+    def __init__(self, model: nn.Module, calibration: nn.Module, by_step: bool = False):
         super().__init__()
-        self.model, self.calibration = model, calibration
+        self.model, self.calibration, self.by_step = model, calibration, by_step
 
-    def forward(self, x: Tensor, targets: list[Tensor] | None, instances: int | None) -> tuple[Any, Tensor, Any]:
-        """Student features and logits, and what the calibration makes of them where there are targets.
+    def forward(
+        self, x: Tensor, targets: list[Tensor] | None, instances: int | None
+    ) -> tuple[list[Tensor], Tensor, Tensor | None, Any]:
+        """Student features, logits, logits `by_step` if wanted, and what the calibration makes of features and targets.
 
         `instances` is the size of the whole batch where similarity matrices are of all processes.
         """
-        features, logits = self.model.features(x)
-        return features, logits, None if targets is None else self.calibration(features, targets, instances)
+        steps = None
+        if self.by_step:
+            features, steps = self.model.features_and_step_logits(x)
+            logits = steps.mean(0)
+        else:
+            features, logits = self.model.features(x)
+        return features, logits, steps, None if targets is None else self.calibration(features, targets, instances)
 
 
 def parallel(module: nn.Module, device: torch.device, unused: bool) -> nn.Module:

@@ -10,8 +10,7 @@ import functools
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from unittest import mock
 
 import torch
@@ -23,10 +22,10 @@ from torch.utils.flop_counter import flop_registry
 
 from sastc import distributed
 from sastc.build import SHAPE, build_model
-from sastc.calibration import LayerDistances, SelfAttentiveCalibration, layer_pairs
 from sastc.config import EVENT_DATASETS, RunConfig
-from sastc.data import Dataset, Split
-from sastc.train import _Training
+from sastc.data import Dataset, Split, epoch_batches
+from sastc.methods import Batch
+from sastc.train import Step, networks
 
 # Training images, test images, channels, classes: data/README.md
 SIZES = {
@@ -34,9 +33,7 @@ SIZES = {
     "imagenet": (1_281_167, 50_000, 3, 1000), "digits_dvs": (1437, 360, 2, 10), "dvs_gesture": (1176, 288, 2, 11),
     "dvs_cifar10": (9000, 1000, 2, 10), "nmnist": (60_000, 10_000, 2, 10),
 }  # fmt: skip
-CALIBRATION = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order", "detach_sim", "attention")
 MORE = ("image_size", "student_tap", "output", "teacher_input")  # what also decides a network
-DISTANCES = ("resize_student", "small_student", "projector_bn", "target_norm")
 
 
 def stand_in(config: RunConfig, images: int) -> Dataset:
@@ -73,12 +70,13 @@ def run_flops(config: RunConfig) -> int:
 
 
 def step_flops(config: RunConfig) -> int:
-    """Operations of one training step: the student forward and backward, the teacher forward, the calibration."""
+    """Operations of one training step: student forward and backward, teacher forward, what is trained beside."""
     _, flops = _network_flops(config, "teacher" if config.method == "teacher" else "student")
-    if config.method in ("kd", "feature_kd", "sastc"):
-        flops += _network_flops(config, "teacher")[0]
-    flops *= config.batch_size
-    return flops + (_calibration_flops(config) if config.method in ("feature_kd", "sastc") else 0)
+    if config.method_class is None or not config.method_class.needs:
+        return flops * config.batch_size
+    flops += _network_flops(config, "teacher")[0]
+    alone = config.replace(epochs=1, seed=0)  # a long cache does not need them
+    return flops * config.batch_size + _for_steps(lambda steps: _method_flops(alone, steps), config.timesteps)
 
 
 def _for_steps(flops: Callable[[int], int], steps: int) -> int:
@@ -126,43 +124,31 @@ def _flops_an_image(config: RunConfig, role: str) -> tuple[int, int]:
     return forward // batch, counter.total // batch
 
 
-def _calibration_flops(config: RunConfig) -> int:
-    students, teachers = (
-        tuple(_model(_network_config(config, role, 1), role).feature_shapes()) for role in ("student", "teacher")
-    )
-    size, sastc = config.batch_size, config.method == "sastc"
-    options = tuple((name, getattr(config, name)) for name in DISTANCES)
-    pairs = layer_pairs("all" if sastc else config.feature_pairs, len(students), len(teachers))
-    flops = config.timesteps * sum(_pair_flops(students[s], teachers[a], size, options) for s, a in pairs)
-    if sastc:
-        options = (_by_step(config), config.mlp_dim, tuple((name, getattr(config, name)) for name in CALIBRATION))
-        flops += _for_steps(lambda steps: _attention_flops(students, teachers, steps, size, *options), config.timesteps)
-    return flops
-
-
 @functools.cache
-def _pair_flops(student: tuple, teacher: tuple, size: int, options: tuple) -> int:
-    """Operations of the projector and the distance of one pair of layers, a time step."""
-    with torch.device("meta"), _Operations() as counter:
-        module = LayerDistances([student], [teacher], [(0, 0)], **dict(options))
-        spikes, target = torch.zeros(1, size, *student, requires_grad=True), torch.zeros(size, *teacher)
-        module([spikes], [target]).sum().backward()
-    return counter.total
-
-
-@functools.cache
-def _attention_flops(
-    students: tuple, teachers: tuple, steps: int, size: int, by_step: bool, mlp_dim: int, options: tuple
-) -> int:
-    """Operations of the similarity matrices and the attention."""
+def _method_flops(config: RunConfig, steps: int) -> int:
+    """Operations, forward and backward, of what a method makes of given features and logits of so many time steps."""
+    models = {role: _model(_network_config(config, role, 1), role) for role in ("student", "teacher")}
+    shapes, method, size = [model.feature_shapes() for model in models.values()], config.new_method(), config.batch_size
+    ahead = ([steps] if _by_step(config) else []) + [size]
     no_autocast = mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext())  # there is none on meta
     with no_autocast, torch.device("meta"), _Operations() as counter:
-        module = SelfAttentiveCalibration(students, teachers, mlp_dim, **dict(options))
-        spikes = [torch.zeros(steps, size, *shape, requires_grad=True) for shape in students]
-        targets = [torch.zeros(*([steps] if by_step else []), size, *shape) for shape in teachers]
-        attention = module.attention(*module.similarities(spikes, targets))
-        if attention.requires_grad:
-            attention.sum().backward()
+        module = method.build(*shapes)
+        features = [torch.zeros(steps, size, *shape, requires_grad=True) for shape in shapes[0]]
+        targets = [torch.zeros(*ahead, *shape) for shape in shapes[1]]
+        by_step = torch.zeros(steps, size, _sizes(config)[3], requires_grad=True)
+        logits, labels = by_step.mean(0), torch.zeros(size, dtype=torch.int64)
+        batch = Batch(
+            labels=labels,
+            logits=logits,
+            features=features,
+            cross_entropy=torch.nn.functional.cross_entropy(logits, labels),
+            step_logits=by_step,
+            teacher_logits=torch.zeros_like(logits),
+            teacher_features=targets,
+            trained=module(features, targets, None) if "teacher_features" in method.needs and module else None,
+            teacher=models["teacher"],
+        )
+        method.losses(batch)["loss"].backward()
     return counter.total
 
 
@@ -201,30 +187,32 @@ def step_memory(config: RunConfig) -> Memory:
     """
     stay = mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module)  # a stand-in cannot be moved
     with stay, FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
-        config = replace(config, fisher_samples=0)  # no part of a step, and of more images than a batch has
-        training = _Training(config, Path(), stand_in(config, config.batch_size), torch.device("cpu"), False)
-        return _measure_step(training, live)
+        dataset = stand_in(config, config.batch_size)
+        step = Step(config, *networks(config, dataset))
+        how = dict(train=True, seed=0, epoch=0, drop_last=True, device=step.device)
+        x, y, _ = next(iter(epoch_batches(dataset, "train", config.batch_size, **how)))
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=step.layout)
+        return _measure_step(step, x, y, live)
 
 
-def _measure_step(training: _Training, live: "_Live") -> Memory:
-    training.model.train()
-    training.calibration.train()
-    trained, optimizer = list(training.trained.parameters()), training.optimizer
+def _measure_step(step: Step, x: Tensor, y: Tensor, live: "_Live") -> Memory:
+    step.begin(0)
+    trained, optimizer = list(step.trained.parameters()), step.optimizer
     for p in trained:  # the optimizer's state, as after a first step
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    x, y, _ = next(iter(training._train_batches(0)))
     live.peak, kept = live.now, 0
-    for part in distributed.micro_batches(x, y, training.config.batch_size, training.micro):
+    for part in distributed.micro_batches(x, y, len(y), step.micro):
         before = live.now
-        parts, _ = training._losses(part.x, part.y, False, part)
+        parts, _ = step.losses(part.x, part.y, part)
         kept = max(kept, live.now - before)
         (parts["loss"] * part.share).backward()
         del parts
     gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
     optimizer.step()
-    teacher = training.teacher.parameters() if training.teacher is not None else ()
+    teacher = step.teacher.parameters() if step.teacher is not None else ()
     return Memory(
         weights=sum(p.nbytes for p in trained),
         gradients=gradients,

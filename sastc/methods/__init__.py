@@ -155,6 +155,10 @@ class Method:
         """Two terms of the loss whose gradients are compared on each epoch's first batch; by default none are."""
         return None
 
+    def look(self, batch: Batch) -> "dict[str, Tensor]":
+        """What `attention_steps` records of single steps, by name: (T, B, ...), of which the mean over B is kept."""
+        return {}
+
     def similarities(self, batch: Batch) -> "tuple[Tensor, Tensor] | None":
         """Similarity matrices (Eq. 3) that the loss has computed anyway; without them they are computed if measured."""
         return None
@@ -243,9 +247,9 @@ def _reference(cls: type[Method]) -> str:
     return f"{path.relative_to(here) if inside else path}:{cls.__qualname__}"
 
 
-def facts(cls: type[Method]) -> dict[str, Any] | None:
+def facts(cls: type[Method] | None) -> dict[str, Any] | None:
     """What a run records of a method that is not one of the library's: class, file and the file's SHA-256."""
-    if REGISTRY.get(cls.name) is cls:
+    if cls is None or REGISTRY.get(cls.name) is cls:
         return None
     try:
         digest = hashlib.sha256(Path(inspect.getsourcefile(cls) or "").read_bytes()).hexdigest()

@@ -9,7 +9,7 @@ from sastc.methods.kd import KD
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-DISTANCES = ("resize_student", "small_student", "projector_bn", "target_norm")
+DISTANCES = ("resize_student", "small_student", "projector_bn", "target_norm", "target_scale")
 
 
 class FeatureKD(KD):

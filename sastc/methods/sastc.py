@@ -22,7 +22,7 @@ class SASTC(FeatureKD):
     name, label, colour, marker, place, cost = "sastc", "SASTC", "#d55e00", "D", 3, 1.9
     fields = (
         *(*KD.fields, "beta", "beta_schedule", "reduction", "mlp_dim"),
-        *(*CALIBRATION, *DISTANCES, "stm_weighted"),
+        *(*CALIBRATION, *DISTANCES, "stm_weighted", "attention_steps"),
     )
     presets: ClassVar = {"partial_batch": "drop"}  # paper: silent  released: SASTC alone drops it
 
@@ -50,6 +50,12 @@ class SASTC(FeatureKD):
 
         loss = sastc_loss(batch.trained.attention, batch.trained.distances, self.config.reduction)
         return loss / batch.share if self.config.reduction == "sum" else loss
+
+    def look(self, batch: Batch) -> "dict[str, Tensor]":
+        """Attention, distances, and where the largest weight is on the layer with the least distance."""
+        attention, distances = batch.trained.attention.detach(), batch.trained.distances.detach()
+        easiest = (attention.argmax(-1) == distances.argmin(-1)).float()
+        return {"attention": attention, "distance": distances, "easiest": easiest}
 
     def similarities(self, batch: Batch) -> "tuple[Tensor, Tensor]":
         """Those that the attention was made from."""

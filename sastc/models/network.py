@@ -122,7 +122,12 @@ class Network(nn.Module):
 
     def step_logits(self, x: Tensor) -> Tensor:
         """Output of every step, (T, B, N); (1, B, N) for an ANN."""
-        return self._steps(self._run(x)[1])
+        return self.features_and_step_logits(x)[1]
+
+    def features_and_step_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Candidate layers as of :meth:`features`, and :meth:`step_logits`, of one forward pass."""
+        features, z = self._run(x)
+        return features, self._steps(z)
 
     def logits_by_step(self, x: Tensor) -> Tensor:
         """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward` if it stopped there.

@@ -94,9 +94,10 @@ def _computed(
 ) -> tuple[Maps, str, int]:
     import torch
 
+    from sastc.build import dataset as _dataset
+    from sastc.build import load_model
     from sastc.data import epoch_batches
     from sastc.sam import class_activation_map, spike_activation_map
-    from sastc.train import _dataset, load_model
 
     dataset = _dataset(runs[0].config, data)
     if not 0 <= image < len(dataset.test):

@@ -1,0 +1,232 @@
+"""What a training leaves in its folder: readable files after each epoch, checkpoints, and how it goes on from them."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from sastc import distributed, methods, records
+from sastc.config import RunConfig
+from sastc.data import Dataset
+from sastc.data.identity import differences, facts
+from sastc.records import Run, RunError
+from sastc.train.step import Step
+
+
+class Recorder:
+    """The files of one training; only the first of several processes writes.
+
+    Attributes
+    ----------
+    history : list of dict
+        One row an epoch.
+    measures : dict of str to list of Tensor
+        One array an epoch.
+    steps : dict of str to list of Tensor
+        One array for each of the steps that `attention_steps` chooses.
+    final : dict of str to array
+        Measured once, at the end.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, step: Step):
+        self.config, self.folder, self.dataset, self.step = config, folder, dataset, step
+        self.writes = distributed.rank() == 0
+        self.history: list[dict[str, float]] = []
+        self.measures: dict[str, list[Tensor]] = {}
+        self.steps: dict[str, list[Tensor]] = {}
+        self.final: dict[str, np.ndarray] = {}
+
+    def check_begun(self, what: str, now: dict[str, Any]) -> None:
+        """Raise a RunError unless the epochs of a checkpoint were made with this `what`, "data" or "teacher"."""
+        if not any(self.folder.glob("checkpoint*.pt")) or not (self.folder / "provenance.json").exists():
+            return
+        was = Run(self.folder).provenance.get(what, {})
+        other = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        if other := differences(was, now) if what == "data" else other:
+            before, after = (found.get("name", found.get("run")) for found in (was, now))
+            raise RunError(
+                f"{self.config.name} was begun with {what} {before}, not the {what} {after} of now "
+                f"(other {', '.join(other)}): go on with the former, or start again with force"
+            )
+
+    def begin(self, teacher: Run | None, from_start: bool) -> int:
+        """Load the latest undamaged checkpoint unless `from_start`, and record what is about to be run.
+
+        Returns the number of epochs done. Raises a RunError where they were made with another teacher.
+        """
+        if from_start and self.writes:
+            records.remove_checkpoints(self.folder)
+        first = self._resume(teacher)
+        if self.writes:
+            self._write_beginning(teacher, first)
+        return first
+
+    def _resume(self, teacher: Run | None) -> int:
+        state, notes = distributed.once(lambda: records.load_checkpoint(self.folder))
+        for note in notes:
+            self.log(note)
+        if state is None:
+            return 0
+        distributed.once(lambda: self.check_begun("teacher", _facts_of(teacher) if teacher else {}))
+        for name, part in self._states().items():
+            part.load_state_dict(state[name])
+        self.history, self.measures, self.steps = state["history"], state["measures"], state.get("steps", {})
+        return len(self.history)
+
+    def _states(self) -> dict[str, Any]:
+        """What has a state that a checkpoint keeps."""
+        step = self.step
+        return dict(model=step.model, calibration=step.calibration, optimizer=step.optimizer)
+
+    def _write_beginning(self, teacher: Run | None, first: int) -> None:
+        """Record what is about to be run, from which epoch."""
+        config, folder = self.config, self.folder
+        records.write_config(folder, config)
+        provenance = records.provenance(config.command, self.step.device, torch.get_num_threads())
+        provenance["processes"] = distributed.size()
+        provenance["data"] = facts(self.dataset)
+        if own := methods.facts(config.method_class):
+            provenance["method"] = own
+        if teacher:
+            provenance["teacher"] = _facts_of(teacher)
+        provenance["resumed_at_epoch"] = first or None
+        provenance["compiler"] = self.step.compiler
+        if first and (folder / "provenance.json").exists():
+            was = Run(folder).provenance
+            here = {name: was[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}
+            provenance["begun"] = [*was.get("begun", ()), here]
+        records.write_json(folder / "provenance.json", provenance)
+        if config.train_subset or config.train_fraction < 1 or config.label_noise:
+            train = self.dataset.train
+            noisy = (train.labels != train.clean_labels).nonzero().flatten()
+            indices = dict(train_rows=train.rows, noisy_rows=train.rows[noisy], noisy_labels=train.labels[noisy])
+            records.write_arrays(folder / "indices.npz", {name: rows.numpy() for name, rows in indices.items()})
+        begun = f"resumed at epoch {first + 1}" if first else "started"
+        where = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+        self.log(f"{provenance['started']} {begun}{where}: {config.command}")
+
+    def keep(self, **arrays: Tensor) -> None:
+        """Keep arrays of one epoch by name."""
+        for name, array in arrays.items():
+            self.measures.setdefault(name, []).append(array.cpu())
+
+    def keep_step(self, number: int, arrays: dict[str, Tensor]) -> None:
+        """Keep arrays of one training step, counted from zero."""
+        for name, array in (arrays | {"number": torch.tensor(number)}).items():
+            if self.writes:
+                self.steps.setdefault(f"step_{name}", []).append(array.cpu())
+
+    def checkpoint(self) -> None:
+        """Record the epoch: readable files first, then the checkpoint that a resumed run starts from."""
+        self.write_records()
+        state = {name: part.state_dict() for name, part in self._states().items()}
+        lists = dict(history=self.history, measures=self.measures, steps=self.steps)
+        records.save_checkpoint(self.folder, state | lists)
+        row = self.history[-1]
+        self.log("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
+
+    def write_records(self) -> None:
+        """Write the history and the measures so far."""
+        records.write(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+        lists = self.measures | self.steps
+        arrays = {name: torch.stack(values).numpy() for name, values in lists.items()} | self.final
+        if self.step.teacher is not None:
+            arrays["student_layers"] = np.array(self.step.model.tap_names)
+            arrays["teacher_layers"] = np.array(self.step.teacher.tap_names)
+        if arrays:
+            records.write_arrays(self.folder / "measures.npz", arrays)
+
+    def finish(self, best: float, peak: int) -> None:
+        """Write weights and final numbers, and the hashes of all; `best` is an accuracy, `peak` a number of bytes."""
+        config, last = self.config, self.history[-1]
+        names = ["train_seconds", "inference_seconds", "test_seconds"]
+        seconds = pd.DataFrame(self.history).reindex(columns=names).mean().to_dict()
+        self.write_records()
+        buffer = io.BytesIO()
+        weights = self.step.model.state_dict()
+        for name, weight in weights.items():
+            weights[name] = weight.cpu()  # a file for every machine, and the same bytes from every device
+        torch.save(weights, buffer)
+        records.write(self.folder / "weights.pt", buffer.getvalue())
+        metrics = {
+            "accuracy": last["test_accuracy"] if config.headline == "last" else best,
+            "last_accuracy": last["test_accuracy"],
+            "best_accuracy": best,
+            "best_epoch": 1 + int(np.argmax([row["test_accuracy"] for row in self.history])),
+            "epochs": len(self.history),
+            "parameters": sum(p.numel() for p in self.step.model.parameters()),
+            "train_seconds_per_epoch": seconds["train_seconds"],
+            "inference_seconds": seconds["inference_seconds"],
+            "test_seconds": seconds["test_seconds"],
+            "peak_memory_bytes": peak,
+            "weights_sha256": records.sha256(self.folder / "weights.pt"),
+            "finished": records.now(),
+        }
+        if "stm" in last:  # the paper averages the last ten epochs
+            metrics["stm"] = float(np.mean([row["stm"] for row in self.history[-10:]]))
+        self.log(f"{metrics['finished']} finished: accuracy {metrics['accuracy']:.2f} %")
+        records.seal(self.folder, "metrics.json", records.json_bytes(metrics))
+        records.remove_checkpoints(self.folder)
+
+    def log(self, line: str) -> None:
+        """Add a line to ``log.txt``."""
+        if not self.writes:
+            return
+        try:
+            with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.folder / 'log.txt'}: {error.strerror}") from error
+
+
+def _facts_of(teacher: Run) -> dict[str, Any]:
+    """What a student's record says of its teacher."""
+    metrics = teacher.metrics
+    return {"run": teacher.name, **{name: metrics[name] for name in ("weights_sha256", "accuracy")}}
+
+
+def check_method(recorded: Run, config: RunConfig) -> None:
+    """Raise a RunError if a run was made, or begun, with other code of a method that is not the library's."""
+    kind = config.method_class
+    if kind is None or not (now := methods.facts(kind)):
+        return
+    if kind.recorded:
+        if recorded.complete:
+            return
+        raise RunError(f"{recorded.path}: the code of its method is not at hand: {config.command} takes it from there")
+    was = recorded.provenance.get("method", {}) if recorded.has("provenance.json") else {}
+    before, after = was.get("sha256"), now["sha256"]
+    if before and after and before != after:
+        raise RunError(
+            f"{recorded.path} was made with other code of {was['reference']}: its SHA-256 was {before[:10]}..., and is "
+            f"{after[:10]}...: give the method another name, or start again with force"
+        )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. The operating system frees it when the process ends, however it ends."""
+    records.write(folder / ".writable", "")  # a full disk or a read-only folder shows before any work starts
+    (folder / ".writable").unlink(missing_ok=True)  # another process may try at the same moment
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{folder} is being written by another process: wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        # A run that was refused leaves nothing. The file goes while it is locked: filelock takes none that has gone.
+        with contextlib.suppress(OSError):  # another process has just come
+            if os.listdir(folder) == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
+        lock.release()

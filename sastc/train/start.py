@@ -1,0 +1,164 @@
+"""run(config): return the recorded result, or train what is missing, the teacher first."""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from sastc import build, distributed, native, records
+from sastc.config import RunConfig
+from sastc.data import Dataset
+from sastc.data.identity import facts
+from sastc.methods import Method
+from sastc.records import Run
+from sastc.train.recorder import check_method, locked
+from sastc.train.teacher import teacher_run
+from sastc.train.trainer import Trainer
+
+
+def run(
+    config: RunConfig,
+    *,
+    method: type[Method] | Method | None = None,
+    results: str | Path = "results",
+    data: str | Path = "data",
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    force: bool = False,
+    compiler: str | None = None,
+) -> Run:
+    """Train what `config` describes, or return the recorded run if it is there and complete.
+
+    A recorded run, or a teacher, is taken only for the data that it was made from, where the data can be loaded; where
+    they cannot, what was recorded is returned as it is.
+
+    The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch and ends with
+    the same numbers, bit for bit on the CPU with the same number of threads. Under torchrun all processes train the run
+    together, each with its share of every batch, and the first one records; their number may change when a run goes on.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to run.
+    method : subclass of Method, optional
+        A method of one's own in the place of the config's; with options that are not at their defaults an object,
+        ``MyMethod(alpha=2.0)``. See :mod:`sastc.methods`.
+    results, data : path
+        Where runs are recorded, and where datasets are looked for.
+    device : str
+        "auto" takes a GPU where there is one.
+    progress : bool
+        Show a progress bar.
+    force : bool
+        Run again, from the first epoch, even if a result is recorded. The new one takes its place when it is complete.
+    compiler : str, optional
+        Compile the student's steps with this backend of ``torch.compile``; "inductor" replays them as CUDA graphs on a
+        single GPU that accumulates no gradients. Their numbers differ by rounding, which flips spikes, and the
+        provenance says so. By default neurons alone are compiled, which changes nothing.
+
+    Raises
+    ------
+    ConfigError
+        `method` is not a method as it should be.
+    RunError
+        The run cannot start or go on: another process has it, the folder cannot be written, the data is too small for
+        the batch size or other than that of the record or of the teacher, the code of a method of one's own is other
+        than that of the record, or the loss is no longer finite. What was recorded before is kept.
+    """
+    build.check_root(data)
+    if method is not None:
+        config = config.replace(method=method)
+    return _Runs(results, _Datasets(data), device, progress).run(config, force, compiler)
+
+
+class _Datasets:
+    """The datasets that one call of :func:`run` needs, each loaded once."""
+
+    def __init__(self, root: str | Path):
+        self.root, self.loaded = root, {}
+
+    def of(self, config: RunConfig) -> Dataset:
+        """That of a config."""
+        key = tuple(build.dataset_options(config).items())
+        if key not in self.loaded:
+            self.loaded[key] = build.dataset(config, self.root)
+        return self.loaded[key]
+
+    def check(self, recorded: Run, config: RunConfig) -> None:
+        """Raise a RunError if the data at hand are not those of the record; none at hand is no mistake."""
+        try:
+            now = self.of(config)
+        except OSError:
+            return
+        build.check_data(recorded, now)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """What one call of :func:`run` shares between a student's run and its teacher's."""
+
+    results: str | Path
+    datasets: _Datasets
+    device: str | torch.device
+    progress: bool
+
+    def run(
+        self, config: RunConfig, force: bool = False, compiler: str | None = None, needs_weights: bool = False
+    ) -> Run:
+        """:func:`run`; with `needs_weights` a recorded run without weights is made again, or goes on being so."""
+        folder = records.run_path(config, self.results)
+        recorded = Run(folder)
+
+        def done() -> bool:
+            if not recorded.complete or force:
+                return False
+            self.datasets.check(recorded, config)
+            check_method(recorded, config)
+            return (folder / "weights.pt").exists() or not needs_weights
+
+        with distributed.processes(self.device) as device, contextlib.ExitStack() as stack:
+            stack.enter_context(_convolutions(tf32=config.precision == "tf32"))
+            if distributed.once(done):
+                return recorded
+            if config.precision == "bf16" and device.type == "cpu" and not native.has_bf16():
+                warnings.warn(
+                    "this processor has neither amx_bf16 nor avx512_bf16: precision=bf16 is about 3.5 times slower "
+                    "here than fp32; set precision=fp32, which makes a run of its own name",
+                    stacklevel=4,
+                )
+            distributed.once(lambda: stack.enter_context(locked(folder)))
+            distributed.once(lambda: records.take_over(folder))  # if a process was killed doing so
+            if distributed.once(done):  # another process has just finished it
+                return recorded
+            place = distributed.once(lambda: folder / records.AGAIN if recorded.complete else folder)
+            # mistakes show before work starts
+            trainer = Trainer(config, place, self.datasets.of(config), device, self.progress)
+            if compiler:
+                trainer.step.compile(compiler)
+            if not force:
+                distributed.once(lambda: trainer.recorder.check_begun("data", facts(trainer.dataset)))
+                distributed.once(lambda: check_method(Run(place), config))
+            trainer.run(self.teacher(config, device), from_start=force)
+            distributed.once(lambda: records.take_over(folder))
+            return recorded
+
+    def teacher(self, config: RunConfig, device: torch.device) -> Run | None:
+        """The run of a config's teacher."""
+        runs = dataclasses.replace(self, device=device)
+        return teacher_run(
+            config, self.results, lambda: self.datasets.of(config), lambda wanted: runs.run(wanted, needs_weights=True)
+        )
+
+
+@contextlib.contextmanager
+def _convolutions(tf32: bool) -> Iterator[None]:
+    """Whether a GPU's convolutions round float32 to 10 bits of mantissa, which is torch's default, inside the block."""
+    was = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = was

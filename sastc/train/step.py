@@ -1,0 +1,294 @@
+"""One update: networks, a method and a config, on one batch."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sastc import distributed, recompute
+from sastc.build import build_model
+from sastc.calibration import SelfAttentiveCalibration, layer_pairs
+from sastc.config import ConfigError, RunConfig
+from sastc.data import Dataset
+from sastc.methods import Batch
+from sastc.records import RunError
+from sastc.stm import MeanMismatch
+
+Similarities = tuple[Tensor, Tensor]
+
+
+def networks(config: RunConfig, dataset: Dataset) -> tuple[nn.Module, nn.Module | None]:
+    """The network that a run trains and its teacher, with the weights that a run starts from; the teacher untrained."""
+    is_teacher = config.method == "teacher"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(config, dataset, "teacher" if is_teacher else "student")
+        return model, build_model(config, dataset, "teacher") if config.teacher and not is_teacher else None
+
+
+class Step:
+    """Networks, what the method trains beside the student, the optimizer, and one update of all on a batch.
+
+    .. code-block:: python
+
+        step = Step(config, *networks(config, dataset))
+        step.begin(epoch=0)
+        for x, y in batches:
+            sums = step.update(x, y)  # sums["loss"] / len(y) is the loss
+
+    Parameters
+    ----------
+    config : RunConfig
+        Method, losses, optimizer and arithmetic.
+    model : nn.Module
+        The network to be trained, of :func:`sastc.create_model` or with the same functions.
+    teacher : nn.Module, optional
+        It is set to evaluation mode, and gets no gradient.
+    device : str or torch.device
+        Where the networks are moved.
+
+    Attributes
+    ----------
+    model, teacher : nn.Module
+    calibration : nn.Module
+        What the method trains beside the student; ``nn.Identity`` where there is nothing.
+    optimizer : torch.optim.SGD
+    method : Method
+    gradients : dict of str to Tensor
+        What the two terms of the loss want of the student in the epoch's first batch.
+    looked : dict of str to Tensor
+        What the method shows of the last step that was looked at.
+    micro : int
+        Instances of a micro-batch, over all processes.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        teacher: nn.Module | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ):
+        self.config, self.device, self.method = config, torch.device(device), config.new_method()
+        if self.method.needs and teacher is None:
+            raise RunError(f"method {self.method.name} needs a teacher")
+        self.model = model.to(self.device)
+        self.teacher = None if teacher is None else teacher.to(self.device).eval().requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.calibration = self._calibration().to(self.device)
+        self.layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
+        for network in (self.model, self.teacher, self.calibration):
+            if network is not None:
+                network.to(memory_format=self.layout)
+        trained = distributed.Trained(self.model, self.calibration, by_step="step_logits" in self.method.needs)
+        if distributed.size() > 1 and config.batch_norm == "global":
+            distributed.synchronise(trained, self.device)
+        if config.checkpoint == "blocks":
+            recompute.enable(trained)
+        self.trained = distributed.parallel(trained, self.device, self.method.leaves_unused)
+        weights = [*self.model.parameters(), *self.calibration.parameters()]
+        groups = [{"params": weights}]
+        if not config.decay_norms:
+            groups = [{"params": [w for w in weights if w.dim() > 1]}]
+            groups += [{"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
+        self.optimizer = torch.optim.SGD(
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.micro = config.batch_size // config.accumulate
+        self.epoch, self.gradients, self.looked = 0, {}, {}
+        self._updates, self._done = None, 0  # of the epoch
+        self.compiler, self._faster = None, self.trained
+
+    def compile(self, backend: str) -> None:
+        """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
+        if self.config.checkpoint != "none":
+            raise RunError(f"compiler={backend!r}: must be left out with checkpoint={self.config.checkpoint}")
+        # a replayed graph writes its gradients where the last replay's are: there must be no need of those any more
+        alone = self.config.accumulate == 1 and distributed.size() == 1
+        replays = backend == "inductor" and self.device.type == "cuda" and alone
+        options = {"mode": "reduce-overhead"} if replays else {}
+        self.compiler = backend
+        self._faster = torch.compile(self.trained, backend=backend, dynamic=False, **options)
+
+    def _calibration(self) -> nn.Module:
+        """What the method trains besides the student."""
+        if self.teacher is None:
+            return nn.Identity()
+        shapes = self.model.feature_shapes(), self.teacher.feature_shapes()
+        for field in ("stm_pairs", "feature_pairs"):
+            if field == "stm_pairs" or field in self.method.fields:
+                try:
+                    layer_pairs(getattr(self.config, field), *map(len, shapes))
+                except ValueError as error:
+                    raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
+        return self.method.build(*shapes) or nn.Identity()
+
+    def begin(self, epoch: int, updates: int | None = None) -> None:
+        """Begin a zero-based epoch of so many updates; networks go to training mode.
+
+        The learning rate is that of each update's middle, or where `updates` is not known that of the epoch's middle.
+        """
+        self.epoch, self._updates, self._done, self.gradients = epoch, updates, 0, {}
+        self.model.train()
+        self.calibration.train()
+
+    def update(
+        self,
+        x: Tensor,
+        y: Tensor,
+        instances: int | None = None,
+        *,
+        sums: dict[str, Tensor] | None = None,
+        mismatch: MeanMismatch | None = None,
+        look: bool = False,
+    ) -> dict[str, Tensor]:
+        """Forward, backward and update.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            Images (B, C, H, W), or sequences (T, B, C, H, W), and their classes (B,), on the step's device: this
+            process's share of a batch.
+        instances : int, optional
+            Instances of the whole batch, over all processes; by default those here.
+        sums : dict, optional
+            To be added to.
+        mismatch : MeanMismatch, optional
+            Is given the batch's similarity matrices.
+        look : bool
+            Put what the method shows of single steps, and the gradients of the loss's two terms, into `looked`.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Sums over the instances here: of "loss", of each of its parts by name, and the number of "correct" answers.
+        """
+        sums, first = {} if sums is None else sums, self._done == 0
+        middle = (self._done + 0.5) / self._updates if self._updates else 0.5
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.epoch + middle)
+        self._done += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in distributed.micro_batches(x, y, instances or len(y), self.micro):
+            with self._gradients_stay_here(until=part.last):
+                # a step that is looked at is not replayed: its graph is needed more than once
+                compiled = not first and not look
+                losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, look, compiled)
+                if look or (first and not self.gradients):
+                    found = self._compare(losses, len(part.y) / part.instances)
+                    self.gradients = self.gradients or found
+                    if look:
+                        self.looked |= {"gradient": torch.stack(list(found.values()))} if found else {}
+                        look = False  # in micro-batches, the first is enough
+                (losses["loss"] * (part.share * distributed.size())).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(part.y))
+            if mismatch is not None:
+                mismatch.add(*similarities, part.instances)
+        self.optimizer.step()
+        return sums
+
+    def _gradients_stay_here(self, until: bool) -> contextlib.AbstractContextManager:
+        """Gradients add up in this process until the step's last micro-batch; then they are averaged over all."""
+        return contextlib.nullcontext() if until or distributed.size() == 1 else self.trained.no_sync()
+
+    def losses(
+        self,
+        x: Tensor,
+        y: Tensor,
+        part: distributed.MicroBatch | None = None,
+        measure: bool = False,
+        look: bool = False,
+        compiled: bool = False,
+    ) -> tuple[dict[str, Tensor], Similarities | None]:
+        """Loss of one batch or micro-batch and its parts, and the similarity matrices if they are to be measured.
+
+        Losses are means over the instances here; their means over micro-batches and processes are those of the step.
+        """
+        method, targets, soft = self.method, None, None
+        shared = distributed.size() > 1 and self.config.similarity == "global" and part is not None
+        instances = part.instances if shared else None
+        with self.autocast():
+            if self.teacher is not None and (method.needs or measure):
+                # Not inference_mode, whose tensors autograd cannot save. Nor are the teacher's batch norms folded into
+                # its convolutions: that changes the bits, and the teacher is the smaller part of a step.
+                with torch.no_grad():
+                    targets, soft = self.teacher.features(x)
+            matched = targets if "teacher_features" in method.needs else None
+            features, logits, steps, beside = (self._faster if compiled else self.trained)(x, matched, instances)
+        cross_entropy = F.cross_entropy(exact(logits), y)
+        batch = Batch(
+            labels=y,
+            logits=logits,
+            features=features,
+            cross_entropy=cross_entropy,
+            step_logits=steps,
+            teacher_logits=soft,
+            teacher_features=targets,
+            trained=beside,
+            teacher=self.teacher,
+            epoch=self.epoch,
+            share=part.share if part is not None else 1.0,
+        )
+        losses = {"cross_entropy": cross_entropy} | self._checked(method.losses(batch))
+        if look:
+            whole = part.instances if part is not None else len(y)
+            self.looked = {name: distributed.total(v.sum(1)) / whole for name, v in method.look(batch).items()}
+        similarities = method.similarities(batch) if measure else None
+        if measure and similarities is None:
+            similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets, instances)
+        return losses | {"correct": (logits.argmax(-1) == y).sum()}, similarities
+
+    def _checked(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a method returned, or an error that says what it must be."""
+        if not (
+            isinstance(losses, dict)
+            and isinstance(losses.get("loss"), Tensor)
+            and all(isinstance(value, Tensor) and value.dim() == 0 for value in losses.values())
+            and not {"cross_entropy", "correct"} & losses.keys()
+        ):
+            raise RunError(
+                f"method {self.method.name}: losses() must return a dictionary of tensors of one number each, with "
+                "'loss', and without 'cross_entropy' and 'correct', which are recorded anyway"
+            )
+        return losses
+
+    def _compare(self, losses: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+        """What the two terms of the loss want of the student in one batch: norms of their gradients, and their cosine.
+
+        `gradient_projectors` is the norm of the second's gradient on what is trained beside the student. `share` is
+        that of this process in the batch, or in the micro-batch.
+        """
+        if (terms := self.method.terms(losses, self.epoch)) is None:
+            return {}
+        student, helpers = (list(part.parameters()) for part in (self.model, self.calibration))
+        options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
+        kd = torch.autograd.grad(share * terms[0], student, **options)
+        feature = torch.autograd.grad(share * terms[1], [*student, *helpers], **options)
+        parts_of = (kd, feature[: len(kd)], feature[len(kd) :])
+        flat = [distributed.total(torch.cat([g.flatten() for g in part])) for part in parts_of]
+        norms = [g.norm() for g in flat]
+        names = ("gradient_kd", "gradient_feature", "gradient_projectors")
+        cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
+        return dict(zip(names, norms, strict=True)) | {"gradient_cosine": cosine}
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the networks run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def is_finite(self) -> bool:
+        """Whether all weights are. A neuron that is fed NaN stays silent, so the loss alone does not tell."""
+        return bool(torch.stack([p.isfinite().all() for p in self.trained.parameters()]).all())
+
+
+def exact(logits: Tensor) -> Tensor:
+    """Logits in at least float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
