@@ -10,6 +10,7 @@ equal sizes.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sastc.checks import ConfigError
 from sastc.methods import Batch, option
 from sastc.methods.kd import KD
 
@@ -35,7 +36,10 @@ class FitNet(KD):
         from sastc.calibration import layer_pairs
         from sastc.losses import Beside, exact, of_one_size, time_mean
 
-        pairs = layer_pairs(self.hint, len(student_shapes), len(teacher_shapes))
+        try:
+            pairs = layer_pairs(self.hint, len(student_shapes), len(teacher_shapes))
+        except ValueError as error:
+            raise ConfigError(str(error).replace("pairs=", "hint=", 1)) from None
         regressors = nn.ModuleList([regressor(student_shapes[s][0], teacher_shapes[a][0]) for s, a in pairs])
 
         def errors(regressors: "nn.Module", students: "list[Tensor]", teachers: "list[Tensor]", *_) -> "Tensor":

@@ -5,10 +5,10 @@ Distillation", CVPR 2023, arXiv 2304.05627; no code was released. Its abstract w
 feature-based variant, for students and teachers of different structure. Layers and weights are not known here.
 
 The feature distance is that of the re-implementation in BKDSNN's code (read at dd6bd53), which knows no logit term:
-``CE + 7e-5 D``, in its event script ``CE + 2e-3 D``. The default adds KD's term, as the paper's response-based half
-does, and takes 2e-3. The paper's other variant as remembered, ``(1 - α) CE + α K``; with α = 0.9 and
-τ = 4 it is KD with other weights. The paper's distance is said to be a partial one (no penalty where the student is
-below a target that is not positive); that could not be checked and is left out.
+``CE + 7e-5 D``, in its event script ``CE + 2e-3 D``. The default adds KD's term, as the paper's other variant has one,
+and takes 2e-3. That variant, as remembered, is ``(1 - α) CE + α K``: method kd with kl_weight = α and ce_weight =
+1 - α. The paper's distance is said to be a partial one (no penalty where the student is below a target that is not
+positive); that could not be checked and is left out.
 """
 
 from collections.abc import Sequence
