@@ -631,8 +631,7 @@ class TestCkdsnnMaps:
     def test_class_activation_is_grad_cam_of_a_network(self):
         torch.manual_seed(0)
         network = create_model("resnet19", "relu", image_size=8, width=1 / 8).eval().requires_grad_(False)
-        (last, *_), _ = network.features(torch.rand(3, 3, 8, 8))[0][::-1], None
-        last = last.requires_grad_()
+        last = network.features(torch.rand(3, 3, 8, 8))[0][-1].requires_grad_()
         u = network.classifier(last.mean((-2, -1)))
         (gradient,) = torch.autograd.grad(u.max(-1).values.sum(), last)
         cam = (gradient.sum((-2, -1), keepdim=True) * last).sum(1).relu()
