@@ -579,7 +579,7 @@ class TestCkdsnn:
         expected = slow.samd(*given, version)
         torch.manual_seed(1)
         noise = torch.randn(case.u.shape)
-        noisy = slow.nld(case.z.numpy(), case.u.numpy(), noise.numpy(), version)
+        noisy = slow.nld(case.z.numpy(), case.u.numpy(), noise.double().numpy(), version)
         torch.manual_seed(1)
         parts = loss_of(CKDSNN(map_weight=0.3, noise_weight=0.7, version=version), case)
         assert parts["activation_divergence"].item() == pytest.approx(expected, rel=1e-9)
