@@ -26,7 +26,10 @@ def made(fields: dict) -> tuple:
     split = Split(images, torch.arange(config.batch_size) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
     data = Dataset("cifar10", "random", names, split, split, (0.5,) * 3, (0.25,) * 3, 4, True, {})
-    training = train._Training(config, Path(tempfile.gettempdir()), data, torch.device("cpu"), False)
+    if hasattr(train, "Step"):
+        training = train.Step(config, *train.networks(config, data))
+    else:
+        training = train._Training(config, Path(tempfile.gettempdir()), data, torch.device("cpu"), False)
     training.model.train()
     training.calibration.train()
     x = torch.randn(config.batch_size, 3, SIZE, SIZE, generator=generator).to(memory_format=training.layout)
@@ -36,7 +39,7 @@ def made(fields: dict) -> tuple:
 def step(training, x, y) -> float:
     """One update, as in a run; the loss."""
     training.optimizer.zero_grad(set_to_none=True)
-    parts, _ = training._losses(x, y, False)
+    parts, _ = training.losses(x, y) if hasattr(training, "losses") else training._losses(x, y, False)
     parts["loss"].backward()
     training.optimizer.step()
     return parts["loss"].item()

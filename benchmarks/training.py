@@ -1,6 +1,6 @@
 """Cases of training: calibration, steps, epochs, recording, inference, and how the cost grows.
 
-The library's steps are those of :func:`sastc.run`: its own training object, fed with random images of CIFAR's shape.
+The library's steps are those of :func:`sastc.run`: its own trainer, fed with random images of CIFAR's shape.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from benchmarks import measure
 from benchmarks.plain import PlainCalibration, PlainLIF, PlainStep, loss
 from benchmarks.settings import DTYPES, PAIRS, Settings
-from sastc import train
+from sastc import build
 from sastc.calibration import SelfAttentiveCalibration
 from sastc.config import RunConfig
 from sastc.data import Dataset, Split, epoch_batches
@@ -27,6 +27,7 @@ from sastc.data.lazy import Files, LazyImages
 from sastc.models.layers import PerStep
 from sastc.neurons import LIF
 from sastc.stm import MeanMismatch
+from sastc.train import Step, Trainer
 
 Row = dict[str, Any]
 
@@ -40,54 +41,45 @@ def synthetic(images: int, size: int = 32, classes: int = 10) -> Dataset:
     return Dataset("cifar10", "random", names, split, split, (0.5,) * 3, (0.25,) * 3, 4, True, {})
 
 
-def training(settings: Settings, *, images: int | None = None, digits: bool = False, **fields: Any) -> train._Training:
+def training(settings: Settings, *, images: int | None = None, digits: bool = False, **fields: Any) -> Trainer:
     """The object that :func:`sastc.run` trains with, on random images or on the digits; the teacher is untrained."""
     size = dict(batch_size=settings.batch_size, width=settings.width, image_size=settings.image_size, train_subset=0)
     if digits:
         config = RunConfig(**fields)  # the quick scale as it is
     else:  # a step costs the same at any learning rate; a tiny one keeps random networks finite
         config = RunConfig(**dict(dataset="cifar10", learning_rate=1e-6) | size | fields)
-    arguments = (config, Path("unused"), "data", settings.device, False)
-    if digits:
-        return train._Training(*arguments)
     classes = 1000 if config.dataset == "imagenet" else 10
-    dataset = synthetic(images or config.batch_size, config.image_size, classes)
-    with mock.patch.object(train, "_dataset", return_value=dataset):
-        return train._Training(*arguments)
+    random = None if digits else synthetic(images or config.batch_size, config.image_size, classes)
+    return Trainer(config, Path("unused"), random or build.dataset(config), settings.device, False)
 
 
-def first_batch(made: train._Training) -> tuple[Tensor, Tensor]:
+def first_batch(made: Trainer) -> tuple[Tensor, Tensor]:
     """A batch as training sees it."""
-    x, y, _ = next(iter(made._train_batches(0)))
+    x, y, _ = next(iter(made.train_batches(0)))
     return x, y
 
 
-def library_step(made: train._Training, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+def library_step(made: Step, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
     """Forward, backward and update, as in a run."""
-    made.model.train()
-    made.calibration.train()
+    made.begin(0, compare=False)
 
     def step() -> Tensor:
-        parts, _ = made._losses(x, y, False)
-        made.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        made.optimizer.step()
-        return parts["loss"]
+        return made.update(x, y)["loss"]
 
     return step
 
 
-def plain_step(made: train._Training) -> PlainStep:
+def plain_step(made: Trainer) -> PlainStep:
     """The plain counterpart, with the weights that `made` starts from."""
     config = made.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        student = _plain(train.build_model(config, made.dataset, "student")).to(made.device)
-        teacher = train.build_model(config, made.dataset, "teacher").to(made.device).eval().requires_grad_(False)
+        student = _plain(build.build_model(config, made.dataset, "student")).to(made.device)
+        teacher = build.build_model(config, made.dataset, "teacher").to(made.device).eval().requires_grad_(False)
     calibration = None
-    if config.method == "sastc":
+    if isinstance(made.step.calibration, SelfAttentiveCalibration):
         calibration = PlainCalibration(student.feature_shapes(), teacher.feature_shapes(), config.mlp_dim)
-        calibration.to(made.device).copy_from(made.calibration)
+        calibration.to(made.device).copy_from(made.step.calibration)
     rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
     return PlainStep(student, teacher, calibration, timesteps=config.timesteps, beta=config.beta or 0, **rates)
 
@@ -101,7 +93,7 @@ def _plain(model: nn.Module) -> nn.Module:
     return model
 
 
-def check(made: train._Training, plain: PlainStep, x: Tensor, y: Tensor) -> dict[str, float]:
+def check(made: Step, plain: PlainStep, x: Tensor, y: Tensor) -> dict[str, float]:
     """Compare a step layer by layer, each plain layer fed with what the library's layer was fed.
 
     End to end the two cannot be compared: a rounding error flips a spike, and the flip grows from layer to layer.
@@ -129,7 +121,7 @@ def check(made: train._Training, plain: PlainStep, x: Tensor, y: Tensor) -> dict
     made.model.train()
     made.calibration.train()
     with watch("student", made.model), watch("teacher", made.teacher), torch.no_grad():
-        parts, _ = made._losses(x, y, False)
+        parts, _ = made.losses(x, y)
     for handle in handles:
         handle.remove()
     errors = {"layers": 0.0}
@@ -173,11 +165,11 @@ def _steps(settings: Settings, case: str, modes: tuple[tuple[str, str], ...], **
         made[mode] = training(settings, **fields, precision=mode[0], memory_format=mode[1])
         batches[mode] = first_batch(made[mode])
         reference = plain_step(made[mode])
-        errors[mode] = check(made[mode], reference, *batches[mode])
+        errors[mode] = check(made[mode].step, reference, *batches[mode])
         if plain is None:
             x, y = batches[mode]
             plain = reference, x.float().contiguous(), y
-        runs[mode] = library_step(made[mode], *batches[mode])
+        runs[mode] = library_step(made[mode].step, *batches[mode])
     step, *batch = plain
     config = made[modes[0]].config
     common = dict(case=case, batch_size=config.batch_size, width=config.width) | fields
@@ -191,9 +183,9 @@ def _steps(settings: Settings, case: str, modes: tuple[tuple[str, str], ...], **
             kept = measure.kept_bytes(lambda: step.losses(*batch), [*step.parameters, *step.teacher.parameters()])
         else:
             row = dict(implementation="library", precision=name[0], layout=name[1], error=errors[name])
-            parts = (made[name].model, made[name].calibration, made[name].teacher)
-            known = [p for part in parts for p in part.parameters()]
-            kept = measure.kept_bytes(lambda n=name: made[n]._losses(*batches[n], False)[0]["loss"], known)
+            own = made[name].step
+            known = [p for part in (own.model, own.calibration, own.teacher) for p in part.parameters()]
+            kept = measure.kept_bytes(lambda own=own, n=name: own.losses(*batches[n])[0]["loss"], known)
         row |= measure.summary(values, seconds["plain"])
         row |= {"kept_bytes": kept, "flops": flops.get(name, flops[modes[0]])}
         row["images_per_second"] = config.batch_size / row["median"]
@@ -206,10 +198,10 @@ def calibration_cases(settings: Settings) -> Iterator[Row]:
         for timesteps in settings.timesteps:
             fields = dict(student=student, teacher=teacher, method="sastc", timesteps=timesteps)
             made = training(settings, **fields)
-            yield from _calibration(settings, "calibration", made, len(made.model.feature_shapes()), fields)
+            yield from _calibration(settings, "calibration", made.step, len(made.step.model.feature_shapes()), fields)
 
 
-def _calibration(settings: Settings, case: str, made: train._Training, layers: int, fields: Row) -> Iterator[Row]:
+def _calibration(settings: Settings, case: str, made: Step, layers: int, fields: Row) -> Iterator[Row]:
     """Interleave the plain loops with the library, on spikes (20 % of all) and non-negative teacher features."""
     device, config, generator = settings.device, made.config, torch.Generator().manual_seed(0)
     shapes, targets = made.model.feature_shapes()[:layers], made.teacher.feature_shapes()
@@ -263,22 +255,18 @@ def recording_cases(settings: Settings) -> Iterator[Row]:
         )  # fmt: skip
         x, y = first_batch(made)
 
-        def measured(made=made, x=x, y=y) -> None:
-            parts, similarities = made._losses(x, y, True)
-            MeanMismatch().add(*similarities, len(y))
-            made.optimizer.zero_grad(set_to_none=True)
-            parts["loss"].backward()
-            made.optimizer.step()
+        def measured(own=made.step, x=x, y=y) -> None:
+            own.update(x, y, mismatch=MeanMismatch())
 
-        def probe(made=made) -> None:
-            made.probe.epoch(made.model.eval(), made.teacher, made.calibration)
-            made.model.train()
-            made.calibration.train()
+        def probe(made=made, own=made.step) -> None:
+            made.probe.epoch(own.model.eval(), own.teacher, own.calibration)
+            own.model.train()
+            own.calibration.train()
 
-        def gradients(made=made, x=x, y=y) -> None:
-            made._gradients(made._losses(x, y, False)[0], 1.0)
+        def gradients(own=made.step, x=x, y=y) -> None:
+            own.compare(own.losses(x, y)[0])
 
-        runs = {"step": library_step(made, x, y), "step with mismatch": measured}
+        runs = {"step": library_step(made.step, x, y), "step with mismatch": measured}
         runs |= {"attention": probe, "gradients of both terms": gradients}
         seconds = measure.interleave(runs, settings.repeats, settings.device)
         steps, step = images // settings.batch_size, measure.summary(seconds["step"])["median"]
@@ -305,7 +293,7 @@ def epoch_cases(settings: Settings) -> Iterator[Row]:
         for precision, layout in settings.modes:
             options = dict(images=settings.epoch_images, precision=precision, memory_format=layout, **shared)
             made[f"random {precision} {layout}"] = training(settings, **options)
-        runs = {name: lambda m=m: m._epoch(0, tqdm(disable=True)) for name, m in made.items()}
+        runs = {name: lambda m=m: m.epoch(0, tqdm(disable=True)) for name, m in made.items()}
         seconds = measure.interleave(runs, max(1, settings.repeats // 2), settings.device, warmup=0)
         for name, values in seconds.items():
             config, images = made[name].config, len(made[name].dataset.train)
@@ -324,7 +312,7 @@ def inference_cases(settings: Settings) -> Iterator[Row]:
                 settings, student=student, teacher=teacher, method="kd", precision=mode[0], memory_format=mode[1]
             )
             x, _ = first_batch(made[mode])
-            runs[mode] = _inference(made[mode], x)
+            runs[mode] = _inference(made[mode].step, x)
         plain = plain_step(made[settings.modes[0]])
         plain.student.eval()
         images = x.float().contiguous()
@@ -348,7 +336,7 @@ def imagenet_cases(settings: Settings) -> Iterator[Row]:
     for checkpoint in ("none", "blocks"):
         options = dict(dataset="imagenet", checkpoint=checkpoint, precision=precision, memory_format=layout)
         made = training(settings, **fields, **options)
-        runs[checkpoint] = library_step(made, *first_batch(made))
+        runs[checkpoint] = library_step(made.step, *first_batch(made))
     seconds = measure.interleave(runs, settings.repeats, settings.device)
     flops = measure.count_flops(runs["none"])
     for checkpoint, values in seconds.items():
@@ -381,12 +369,12 @@ def _photographs(folder: Path, images: int) -> list[str]:
     return names
 
 
-def _inference(made: train._Training, x: Tensor) -> Callable[[], Tensor]:
+def _inference(made: Step, x: Tensor) -> Callable[[], Tensor]:
     made.model.eval()
 
     @torch.no_grad()
     def run() -> Tensor:
-        with made._autocast():
+        with made.autocast():
             return made.model(x)
 
     return run
@@ -400,7 +388,7 @@ def scaling_cases(settings: Settings) -> Iterator[Row]:
         for value in values:
             if quantity == "student_layers":
                 made = training(settings, **base)
-                rows = _calibration(settings, "scaling", made, value, base)
+                rows = _calibration(settings, "scaling", made.step, value, base)
             else:
                 rows = _steps(settings, "scaling", last, **base | {quantity: value})
             for row in rows:

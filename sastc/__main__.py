@@ -6,8 +6,9 @@ import ctypes
 import os
 import sys
 
-from sastc import records
+from sastc import methods, records
 from sastc.config import EVERY, ConfigError, RunConfig, allowed_values, check_name
+from sastc.methods import REGISTRY
 from sastc.terminal import print_anywhere
 
 
@@ -26,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("show", help="show one run").add_argument("run", help="its folder, name or part of the name")
     compare = commands.add_parser("compare", help="show runs side by side")
     compare.add_argument("runs", nargs="+", metavar="run")
-    explain = commands.add_parser("explain", help="explain the fields of a run's configuration")
-    explain.add_argument("fields", nargs="*", metavar="field")
+    explain = commands.add_parser("explain", help="explain the fields of a run's configuration, or a method")
+    explain.add_argument("fields", nargs="*", metavar="field", help="or a method: its name, or file.py:Class")
     verify = commands.add_parser("verify", help="compare recorded runs with the SHA-256 sums that they carry")
     verify.add_argument("folder", nargs="?", help="folder of runs, or of one run (default: that of --results)")
     verify.add_argument("--seal", action="store_true", help="give sums to runs of earlier versions, which have none")
@@ -94,7 +95,9 @@ def _show(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     runs = [records.find_run(name, options.results) for name in options.runs]
     configs = [run.config.to_dict() for run in runs]
-    rows = {name: [c[name] for c in configs] for name in configs[0] if len({str(c[name]) for c in configs}) > 1}
+    names = list({name: None for config in configs for name in config})  # a method may have options that others lack
+    rows = {name: [c.get(name, "-") for c in configs] for name in names}
+    rows = {name: values for name, values in rows.items() if len(set(map(str, values))) > 1}
     metrics = [run.metrics if run.complete else {} for run in runs]
     for name in ("last_accuracy", "best_accuracy", "stm", "epochs", "parameters", "train_seconds_per_epoch",
                  "inference_seconds", "peak_memory_bytes"):  # fmt: skip
@@ -122,15 +125,22 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> None:
+    given = [kind for name in options.fields if (kind := methods.find(name)) is not None]
+    settings = [(field, field.metadata["applies"]) for field in RunConfig.fields().values()]
+    settings += [
+        (f, (kind.name,)) for kind in dict.fromkeys([*REGISTRY.values(), *given]) for f in kind.options.values()
+    ]
+    chosen = {name for kind in given for name in (*kind.fields, *kind.options)}
     for name in options.fields:
-        check_name(name)
-    for name, field in RunConfig.fields().items():
-        if options.fields and name not in options.fields:
+        if methods.find(name) is None:
+            check_name(name, {field.name for field, _ in settings} - RunConfig.fields().keys())
+            chosen.add(name)
+    for field, applies in settings:
+        if options.fields and field.name not in chosen:
             continue
         default = "from the presets" if field.default is None else repr(field.default)
-        methods = field.metadata["applies"]
-        only = "" if set(methods) == set(EVERY) else f"; for {', '.join(methods)}"
-        print(f"{name}: {field.metadata['doc']}\n    {allowed_values(field)}; default {default}{only}")
+        only = "" if set(applies) == set(EVERY) else f"; for {', '.join(applies)}"
+        print(f"{field.name}: {field.metadata['doc']}\n    {allowed_values(field)}; default {default}{only}")
 
 
 def _print_run(run: records.Run) -> None:

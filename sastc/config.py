@@ -32,7 +32,7 @@ VARIANTS = ("paper", "released")
 
 STUDENT = tuple(REGISTRY)  # methods that train a spiking student
 METHODS = tuple(name for name, method in REGISTRY.items() if method.place is not None)  # of the paper's tables
-DISTIL = tuple(name for name, method in REGISTRY.items() if method.needs)  # that need a teacher
+DISTIL = tuple(name for name, method in REGISTRY.items() if method.needs_teacher)  # that need a teacher
 EVERY = ("teacher", *STUDENT)
 
 
@@ -384,7 +384,7 @@ class RunConfig:
             object.__setattr__(self, "student", "")  # a teacher is the same whatever student it is for
         elif not self.student:
             raise ConfigError(f"student='': method={self.method!r} needs one of {', '.join(MODELS)}")
-        if not self.teacher and (self.method_class is None or self.method_class.needs):
+        if not self.teacher and (self.method_class is None or self.method_class.needs_teacher):
             raise ConfigError(f"teacher='': method={self.method!r} needs one of {', '.join(MODELS)}")
         if self.method_class is not None:
             self.method_class.check(self)

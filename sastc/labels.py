@@ -34,9 +34,14 @@ def title_of(config: RunConfig, data: str | None = None) -> str:
     if config.method == "teacher":
         who = [LABELS[config.teacher], "teacher"]
     else:
-        pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method_class.needs else "")
-        who = [pair, config.method_class.label]
+        pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method_class.needs_teacher else "")
+        who = [pair, method_label(config)]
     return f"{', '.join(who + words)} ({data or LABELS[config.dataset]}, {config.scale})"
+
+
+def method_label(config: RunConfig) -> str:
+    """What a run's method is called, the library's or not."""
+    return LABELS["teacher"] if config.method_class is None else config.method_class.label
 
 
 def shown(value: Any) -> str:

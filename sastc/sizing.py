@@ -72,7 +72,7 @@ def run_flops(config: RunConfig) -> int:
 def step_flops(config: RunConfig) -> int:
     """Operations of one training step: student forward and backward, teacher forward, what is trained beside."""
     _, flops = _network_flops(config, "teacher" if config.method == "teacher" else "student")
-    if config.method_class is None or not config.method_class.needs:
+    if config.method_class is None or not config.method_class.needs_teacher:
         return flops * config.batch_size
     flops += _network_flops(config, "teacher")[0]
     alone = config.replace(epochs=1, seed=0)  # a long cache does not need them

@@ -53,12 +53,12 @@ def run(config: RunConfig, results: Path) -> sastc.Run:
 def run_epochs(config: RunConfig, results: Path, epochs: int) -> None:
     """Run until so many epochs are recorded."""
 
-    def stop(training) -> bool:
-        if len(training.history) == epochs and training.config == config:
+    def stop(trained, history) -> bool:
+        if len(history) == epochs and trained == config:
             raise Stopped
         return False
 
-    with mock.patch.object(train._Training, "_stop_early", stop):
+    with mock.patch.object(train.trainer, "_stop_early", stop):
         try:
             run(config, results)
         except Stopped:
@@ -69,19 +69,19 @@ def run_epochs(config: RunConfig, results: Path, epochs: int) -> None:
 def in_float64() -> mock._patch:
     """Networks and images in float64 instead of float32."""
     torch.set_default_dtype(torch.float64)
-    return mock.patch.object(train, "epoch_batches", functools.partial(epoch_batches, dtype=torch.float64))
+    return mock.patch.object(train.trainer, "epoch_batches", functools.partial(epoch_batches, dtype=torch.float64))
 
 
 def fail_in_one_process(results: Path) -> None:
     """Process 1 alone has an error in its first epoch."""
-    original = train._Training._train_batches
+    original = train.Trainer.train_batches
 
     def batches(training, epoch):
         if distributed.rank() == 1:
             raise RunError("this process cannot go on")
         return original(training, epoch)
 
-    with mock.patch.object(train._Training, "_train_batches", batches):
+    with mock.patch.object(train.Trainer, "train_batches", batches):
         run(config("baseline"), results)
 
 

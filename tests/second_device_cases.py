@@ -6,8 +6,8 @@ import torch
 from second_device import second_device
 
 import sastc
-from sastc import distributed
-from sastc.train import _Training
+from sastc import build, distributed
+from sastc.train import Trainer
 
 SECONDS = ("train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds")
 
@@ -79,7 +79,7 @@ def test_a_run_has_the_numbers_of_the_cpu(tiny, tmp_path, changes):
 def test_an_interrupted_run_goes_on_there(tiny, tmp_path, monkeypatch):
     config, options = tiny(epochs=3), dict(progress=False, data=tmp_path)
     here = sastc.run(config, results=tmp_path / "here", device="cpu", **options)
-    epoch = _Training._epoch
+    epoch = Trainer.epoch
 
     def stopped(self, number, bar):
         if self.config.method == "sastc" and number == 2:
@@ -87,10 +87,10 @@ def test_an_interrupted_run_goes_on_there(tiny, tmp_path, monkeypatch):
         return epoch(self, number, bar)
 
     with second_device() as (device, _):
-        monkeypatch.setattr(_Training, "_epoch", stopped)
+        monkeypatch.setattr(Trainer, "epoch", stopped)
         with pytest.raises(KeyboardInterrupt):
             sastc.run(config, results=tmp_path / "there", device=device, **options)
-        monkeypatch.setattr(_Training, "_epoch", epoch)
+        monkeypatch.setattr(Trainer, "epoch", epoch)
         there = sastc.run(config, results=tmp_path / "there", device=device, **options)
     assert there.provenance["resumed_at_epoch"] == 2
     equal(here, there)
@@ -112,15 +112,15 @@ def test_nothing_is_copied_between_the_steps_of_an_epoch(tiny, tmp_path, changes
     def copied(steps):
         config = tiny(epochs=1, train_subset=16 * steps, stm_batches=0, **changes)
         with second_device() as (device, copies):
-            training = _Training(config, tmp_path, tmp_path, device, progress=False)
+            training = Trainer(config, tmp_path, build.dataset(config, tmp_path), device, progress=False)
             before, found = copies.copy(), []
-            losses = training._losses
+            losses = training.step.losses
 
             def watched(*arguments, **options):
                 found.append(copies.copy() - before)
                 return losses(*arguments, **options)
 
-            training._losses = watched
+            training.step.losses = watched
             training.run(None)
         return found
 

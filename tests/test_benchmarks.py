@@ -225,12 +225,12 @@ def test_check_of_steps_sees_a_difference(method):
     made = training.training(small, student="vgg11", teacher="resnet19", method=method)
     x, y = training.first_batch(made)
     plain = training.plain_step(made)
-    errors = training.check(made, plain, x, y)
+    errors = training.check(made.step, plain, x, y)
     assert max(errors.values()) < 1e-4
     with torch.no_grad():
         plain.student.stages["stage2"][0].conv[1].weight.mul_(1.01)  # a batch norm's
     with pytest.raises(AssertionError, match="differ"):
-        training.check(made, plain, x, y)
+        training.check(made.step, plain, x, y)
 
 
 def test_plain_step_updates_like_the_library():
@@ -239,9 +239,11 @@ def test_plain_step_updates_like_the_library():
     made = training.training(small, student="vgg11", teacher="resnet19", method="sastc")
     x, y = training.first_batch(made)
     plain = training.plain_step(made)
-    training.library_step(made, x, y)()
+    training.library_step(made.step, x, y)()
     plain(x, y)
-    for found, expected in zip(plain.calibration.query.parameters(), made.calibration.query.parameters(), strict=True):
+    for found, expected in zip(
+        plain.calibration.query.parameters(), made.step.calibration.query.parameters(), strict=True
+    ):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ import torch
 from distributed_runs import CASES, LOCAL, RESUMED, config, in_float64, run, run_epochs
 from torch.utils.checkpoint import checkpoint
 
-from sastc import distributed, recompute, train
+from sastc import build, distributed, recompute
 from sastc.config import ConfigError
 from sastc.data import epoch_batches
 from sastc.records import Run, RunError, run_path
@@ -142,9 +142,9 @@ def test_accumulated_step_is_the_mean_of_its_parts(tiny, tmp_path):
     """Against a loop of its own: gradients of the halves, added and halved, then one step."""
     config = tiny(method="baseline", teacher="", accumulate=2, epochs=1, train_subset=48)
     done = run(config, tmp_path)
-    dataset = train._dataset(config, "data")
+    dataset = build.dataset(config, "data")
     torch.manual_seed(config.seed)
-    model = train.build_model(config, dataset, "student").train()
+    model = build.build_model(config, dataset, "student").train()
     options = dict(momentum=config.momentum, weight_decay=config.weight_decay)
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, **options)
     losses = []

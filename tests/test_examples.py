@@ -85,6 +85,18 @@ def test_training_step():
     assert re.match(r"loss [\d.]+; attention \(2, 64, 4, 3\), sums 1.000", run("training_step"))
 
 
+def test_own_method_is_compared_with_kd(tmp_path):
+    lines = run("own_method", cwd=tmp_path).splitlines()
+    assert [re.sub(r"-T2-s0-\w{10}  [\d.]+ %$", "", line) for line in lines] == [
+        "digits-vgg11-resnet19-kd",
+        "digits-vgg11-resnet19-logit_mse",
+        "digits-vgg11-resnet19-logit_mse",
+    ]
+    assert lines[1].split()[0] != lines[2].split()[0], "another weight is another run"
+    own = EXAMPLES / "own_method.py"
+    assert len(own.read_text().split("class LogitMSE")[1].split("if __name__")[0].splitlines()) <= 20
+
+
 def test_every_example_is_in_the_book():
     pages = "\n".join(path.read_text() for path in (ROOT / "book").glob("*.md"))
     for path in EXAMPLES.iterdir():

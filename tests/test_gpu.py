@@ -66,9 +66,9 @@ def test_steps_as_cuda_graphs(tiny, tmp_path, changes):
 
 
 def test_an_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
-    from sastc.train import _Training
+    from sastc.train import Trainer
 
-    epoch = _Training._epoch
+    epoch = Trainer.epoch
 
     def stopped(self, number, bar):
         if self.config.method == "sastc" and number == 1:
@@ -76,10 +76,10 @@ def test_an_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
         return epoch(self, number, bar)
 
     config = tiny(fisher_samples=4)
-    monkeypatch.setattr(_Training, "_epoch", stopped)
+    monkeypatch.setattr(Trainer, "epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         sastc.run(config, results=tmp_path, progress=False, device="cuda")
-    monkeypatch.setattr(_Training, "_epoch", epoch)
+    monkeypatch.setattr(Trainer, "epoch", epoch)
     run = sastc.run(config, results=tmp_path, progress=False, device="cuda")
     assert isinstance(run, Run)
     assert run.provenance["resumed_at_epoch"] == 1

@@ -24,7 +24,7 @@ from sastc.build import check_data, load_model
 from sastc.data.identity import differences, facts
 from sastc.data.imagenet import HASHED_UP_TO
 from sastc.records import AGAIN, SUMS, Run, RunError, code_version, find_run, list_runs, run_path
-from sastc.train import _Training
+from sastc.train import Trainer
 from sastc.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -162,14 +162,14 @@ def test_a_teacher_of_another_part_of_the_data_is_taken(tiny, tmp_path):
 
 
 def test_a_run_begun_on_other_classes_is_refused(own, copied, monkeypatch):
-    def stop(self, number, *arguments, epoch=_Training._epoch):
+    def stop(self, number, *arguments, epoch=Trainer.epoch):
         if number:
             raise KeyboardInterrupt
         return epoch(self, number, *arguments)
 
     config = own(method="baseline", teacher="", epochs=2)
     with monkeypatch.context() as patch:
-        patch.setattr(_Training, "_epoch", stop)
+        patch.setattr(Trainer, "epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             sastc.run(config, results=copied / "results", data=copied / "cats", progress=False)
     fruits = write_photos(copied / "fruits", ("apple", "pear", "plum"), seed=500)
@@ -178,8 +178,8 @@ def test_a_run_begun_on_other_classes_is_refused(own, copied, monkeypatch):
 
 
 def test_data_are_loaded_once(own, copied, monkeypatch):
-    loaded, load = [], sastc.train._dataset
-    monkeypatch.setattr(sastc.train, "_dataset", lambda *arguments: loaded.append(1) or load(*arguments))
+    loaded, load = [], sastc.build.dataset
+    monkeypatch.setattr(sastc.build, "dataset", lambda *arguments: loaded.append(1) or load(*arguments))
     for config in (own(), own(seed=1)):
         sastc.run(config, results=copied / "results", data=copied / "cats", progress=False)
     assert len(loaded) == 2

@@ -30,7 +30,8 @@ from sastc.distributed import chosen_device
 from sastc.records import MEASURES, Run, RunError, find_run, run_path
 from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
-from sastc.train import _locked, _Training
+from sastc.train import Trainer
+from sastc.train.recorder import locked
 
 CPU = torch.device("cpu")
 # The only columns that differ between equal runs.
@@ -283,13 +284,13 @@ def test_loss_that_is_not_finite_stops_with_the_epochs_kept(tiny, tmp_path):
 
 
 def test_weight_that_is_not_finite_stops_though_neurons_hide_it(tiny, tmp_path, monkeypatch):
-    def spoilt(self, *arguments, epoch=_Training._epoch):
+    def spoilt(self, *arguments, epoch=Trainer.epoch):
         row = epoch(self, *arguments)
         with torch.no_grad():
-            next(self.model.parameters()).view(-1)[0] = torch.nan
+            next(self.step.model.parameters()).view(-1)[0] = torch.nan
         return row
 
-    monkeypatch.setattr(_Training, "_epoch", spoilt)
+    monkeypatch.setattr(Trainer, "epoch", spoilt)
     with pytest.raises(RunError, match="a weight is not finite in epoch 1"):
         sastc.run(tiny(method="baseline", teacher=""), results=tmp_path, progress=False)
 
@@ -298,14 +299,14 @@ def test_weight_that_is_not_finite_stops_though_neurons_hide_it(tiny, tmp_path, 
 def begun(tiny, tmp_path, monkeypatch):
     """A config whose run has stopped after its first epoch, with its results folder."""
 
-    def stop(self, number, *arguments, epoch=_Training._epoch):
+    def stop(self, number, *arguments, epoch=Trainer.epoch):
         if number and self.config.method == "kd":
             raise KeyboardInterrupt
         return epoch(self, number, *arguments)
 
     config = tiny(method="kd")
     with monkeypatch.context() as patch:
-        patch.setattr(_Training, "_epoch", stop)
+        patch.setattr(Trainer, "epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             sastc.run(config, results=tmp_path, progress=False)
     return config, tmp_path
@@ -322,9 +323,9 @@ def test_resumed_run_tells_where_it_was_begun(begun):
 
 def test_a_run_does_not_go_on_with_other_images(begun, monkeypatch):
     config, results = begun
-    dataset = sastc.train._dataset(config, "data")
+    dataset = sastc.build.dataset(config, "data")
     other = dataclasses.replace(dataset, provenance={**dataset.provenance, "train_rows_sha256": "0"})
-    monkeypatch.setattr(sastc.train, "_dataset", lambda *_: other)
+    monkeypatch.setattr(sastc.build, "dataset", lambda *_: other)
     with pytest.raises(RunError, match=r"begun with data Digits.*other train_rows_sha256.*force"):
         sastc.run(config, results=results, progress=False)
     teacher = config.teacher_config()
@@ -368,7 +369,7 @@ def test_recorded_run_stays_whole_until_the_new_one_is(tiny, tmp_path, content, 
     done = sastc.run(config, results=tmp_path, progress=False)
     before, again = content(done.path), done.path / records.AGAIN
     with monkeypatch.context() as patch:
-        patch.setattr(sastc.train, "_dataset", lambda *_: exec('raise OSError("not there")'))
+        patch.setattr(sastc.build, "dataset", lambda *_: exec('raise OSError("not there")'))
         with pytest.raises(OSError, match="not there"):
             sastc.run(config, results=tmp_path, progress=False, force=True)
     assert content(done.path) == before
@@ -425,13 +426,13 @@ def test_teacher_made_again_keeps_its_record_and_goes_on(tiny, tmp_path, content
     (teacher.path / "weights.pt").unlink()
     before = content(teacher.path)
 
-    def stop(self, number, *arguments, epoch=_Training._epoch):
+    def stop(self, number, *arguments, epoch=Trainer.epoch):
         if number == 2:
             raise KeyboardInterrupt
         return epoch(self, number, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Training, "_epoch", stop)
+        patch.setattr(Trainer, "epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             sastc.run(config, results=tmp_path, progress=False)
     assert content(teacher.path) == before
@@ -636,12 +637,12 @@ def test_folder_of_a_refused_run_belongs_to_who_holds_its_lock(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "unlink", unlink)
-        with pytest.raises(KeyError), _locked(folder):
+        with pytest.raises(KeyError), locked(folder):
             raise KeyError
     (late,) = opened
     assert os.fstat(late).st_nlink == 0
     os.close(late)
-    with _locked(folder), pytest.raises(RunError, match="being written by another process"), _locked(folder):
+    with locked(folder), pytest.raises(RunError, match="being written by another process"), locked(folder):
         pass
 
 
@@ -653,7 +654,7 @@ def test_two_processes_may_try_a_folder_at_the_same_moment(tmp_path, monkeypatch
         path.unlink()
 
     monkeypatch.setattr(records, "write", removed_by_the_other)
-    with _locked(tmp_path / "run"):
+    with locked(tmp_path / "run"):
         assert (tmp_path / "run" / ".lock").exists()
 
 
@@ -721,11 +722,13 @@ def test_weights_that_are_not_the_recorded_ones_are_not_used(tiny, tmp_path, dam
 
 @pytest.mark.parametrize("method", ["feature_kd", "sastc"])
 def test_gradients_of_the_terms_add_up_to_that_of_the_loss(tiny, tmp_path, method):
-    training = _Training(tiny(method=method, beta=3.0), tmp_path, "data", torch.device("cpu"), False)
-    training.model.train()
-    x, y, _ = next(training._train_batches(0))
-    parts, _ = training._losses(x, y, False)
-    found = {name: value.item() for name, value in training._gradients(parts, 1.0).items()}
+    config = tiny(method=method, beta=3.0)
+    trainer = Trainer(config, tmp_path, sastc.build.dataset(config), CPU, False)
+    training = trainer.step
+    training.begin(0)
+    x, y, _ = next(trainer.train_batches(0))
+    parts, _ = training.losses(x, y)
+    found = {name: value.item() for name, value in training.compare(parts).items()}
     assert all(p.grad is None for p in training.model.parameters())
     parts["loss"].backward()
     student = sum(p.grad.double().square().sum().item() for p in training.model.parameters())
@@ -755,13 +758,13 @@ def test_what_is_recomputed_is_not_compiled(tiny, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_convolutions_are_in_tf32_where_that_is_asked_for(tiny, tmp_path, monkeypatch, precision):
-    during, epoch = set(), _Training._epoch
+    during, epoch = set(), Trainer.epoch
 
     def watched(self, *arguments):
         during.add(torch.backends.cudnn.allow_tf32)
         return epoch(self, *arguments)
 
-    monkeypatch.setattr(_Training, "_epoch", watched)
+    monkeypatch.setattr(Trainer, "epoch", watched)
     for before in (True, False):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
         sastc.run(tiny(precision=precision), results=tmp_path / str(before), progress=False)

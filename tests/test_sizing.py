@@ -1,34 +1,38 @@
 """What a step takes, computed with tensors that have no numbers, against real steps."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sastc import distributed, sizing
 from sastc.config import RunConfig
-from sastc.data import Dataset
-from sastc.train import _Training
+from sastc.data import Dataset, epoch_batches
+from sastc.train import Step, networks
 
 
 @pytest.fixture
 def training(tiny):
     def make(**changes):
         config = tiny(**dict(train_subset=0) | changes)
-        return _Training(config, Path(), sizing.stand_in(config, config.batch_size), torch.device("cpu"), False)
+        return Step(config, *networks(config, sizing.stand_in(config, config.batch_size)))
 
     return make
 
 
-def step(made: _Training):
-    """One step as a run makes it."""
-    made.model.train()
-    made.calibration.train()
-    x, y, _ = next(iter(made._train_batches(0)))
+def batch(made: Step):
+    """Images and labels as a run gives them to a step."""
+    config = made.config
+    how = dict(train=True, seed=0, epoch=0, drop_last=True, device="cpu")
+    x, y, _ = next(iter(epoch_batches(sizing.stand_in(config, config.batch_size), "train", config.batch_size, **how)))
+    return x, y
+
+
+def step(made: Step):
+    """One step as a run makes it, without the comparison of gradients in an epoch's first."""
+    x, y = batch(made)
     made.optimizer.zero_grad(set_to_none=True)
     for part in distributed.micro_batches(x, y, made.config.batch_size, made.micro):
-        parts, _ = made._losses(part.x, part.y, False, part)
+        parts, _ = made.losses(part.x, part.y, part)
         (parts["loss"] * part.share).backward()
     made.optimizer.step()
 
@@ -62,7 +66,7 @@ def test_operations_of_a_run(tiny):
         sizing.run_flops(RunConfig(dataset="imagefolder"))
 
 
-def allocated(made: _Training) -> int:
+def allocated(made: Step) -> int:
     """Most bytes that torch's CPU allocator has given out during a step, by its own account."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -105,10 +109,9 @@ def test_kept_memory_is_autograds(training):
         kept[storage.data_ptr()] = storage
         return tensor
 
-    made.model.train()
-    x, y, _ = next(iter(made._train_batches(0)))
+    x, y = batch(made)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        made._losses(x, y, False)
+        made.losses(x, y)
     nbytes = sum(storage.nbytes() for place, storage in kept.items() if place not in known)
     found = sizing.step_memory(made.config).kept
     assert nbytes <= found + x.nbytes

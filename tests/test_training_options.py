@@ -152,7 +152,7 @@ def test_single_steps_are_recorded_and_change_nothing(run, tiny):
 def test_single_steps_of_an_interrupted_run(tiny, tmp_path, monkeypatch):
     config = tiny(attention_steps=3, epochs=2)
     whole = sastc.run(config, results=tmp_path / "whole", progress=False)
-    evaluate, calls = sastc.train._Training._evaluate, []
+    evaluate, calls = sastc.train.Trainer._test, []
 
     def stopped(self):
         calls.append(self.config.method)
@@ -161,7 +161,7 @@ def test_single_steps_of_an_interrupted_run(tiny, tmp_path, monkeypatch):
         return evaluate(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sastc.train._Training, "_evaluate", stopped)
+        patched.setattr(sastc.train.Trainer, "_test", stopped)
         with pytest.raises(KeyboardInterrupt):
             sastc.run(config, results=tmp_path / "again", progress=False)
     again = sastc.run(config, results=tmp_path / "again", progress=False)

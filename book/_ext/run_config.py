@@ -5,6 +5,7 @@ default in both variants (CIFAR-10, paper scale). The directives ``config-fields
 ``config-variants`` make tables.
 """
 
+import dataclasses
 import inspect
 import re
 
@@ -14,7 +15,9 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from sastc.config import EVERY, RunConfig, allowed_values
 from sastc.labels import shown
+from sastc.methods import REGISTRY
 
+HEAD = "| field | default | allowed | meaning |"
 SOURCE = inspect.getfile(RunConfig)  # pages are read again when it changes
 CIFAR10 = dict(dataset="cifar10", scale="paper")
 PRESETS = {
@@ -32,6 +35,15 @@ PRESETS = {
 def anchor(name: str) -> str:
     """Where a field's row is on its page."""
     return "field-" + name.replace("_", "-")
+
+
+def row(field: dataclasses.Field, target: str) -> str:
+    """A field as a row of a table in Markdown."""
+    methods = field.metadata["applies"] if isinstance(field.metadata["applies"], tuple) else EVERY
+    only = "" if set(methods) == set(EVERY) else f" *({', '.join(methods)})*"
+    default = "preset" if field.default is None else f"`{shown(field.default) or '(empty)'}`"
+    allowed = allowed_values(field).replace("''", "(empty)").replace(">=", "≥").replace("<=", "≤")
+    return f"| [`{field.name}`]{{#{target}}} | {default} | {allowed} | {field.metadata['doc']}{only} |"
 
 
 class FieldRole(SphinxRole):
@@ -78,14 +90,13 @@ class Fields(Table):
         lines = []
         for group, name in re.findall(r"^    (?:# (.+)|(\w+): .* = option\()", inspect.getsource(RunConfig), re.M):
             if group:
-                lines += ["", f"## {group}", "", "| field | default | allowed | meaning |", "|:--|:--|:--|:--|"]
+                lines += ["", f"## {group}", "", HEAD, "|:--|:--|:--|:--|"]
                 continue
-            field = RunConfig.fields()[name]
-            methods = field.metadata["applies"]
-            only = "" if set(methods) == set(EVERY) else f" *({', '.join(methods)})*"
-            default = "preset" if field.default is None else f"`{shown(field.default) or '(empty)'}`"
-            allowed = allowed_values(field).replace("''", "(empty)").replace(">=", "≥").replace("<=", "≤")
-            lines.append(f"| [`{name}`]{{#{anchor(name)}}} | {default} | {allowed} | {field.metadata['doc']}{only} |")
+            lines.append(row(RunConfig.fields()[name], anchor(name)))
+        for kind in REGISTRY.values():
+            if kind.options:
+                lines += ["", f"## Options of {kind.label} alone", "", HEAD, "|:--|:--|:--|:--|"]
+                lines += [row(field, anchor(f"{kind.name}-{name}")) for name, field in kind.options.items()]
         return lines
 
 

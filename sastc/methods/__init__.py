@@ -86,7 +86,9 @@ class Method:
     cost: ClassVar[float] = 1.0
     """Time of an epoch relative to KD's, roughly."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Of :data:`NEEDS`; without any the method needs no teacher."""
+    """Of :data:`NEEDS`."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether one of them is the teacher's."""
     fields: ClassVar[tuple[str, ...]] = ()
     """Fields of the config that apply to this method, of those that do not apply to all."""
     presets: ClassVar[Mapping[str, Any]] = {}
@@ -108,6 +110,7 @@ class Method:
         if "label" not in cls.__dict__:
             cls.label = cls.__name__
         cls.place = cls.__dict__.get("place")
+        cls.needs_teacher = any(need.startswith("teacher") for need in cls.needs)
         cls.options = dict(cls.options)
         annotations = inspect.get_annotations(cls)
         for name, field in list(cls.__dict__.items()):

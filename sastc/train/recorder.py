@@ -193,15 +193,20 @@ def _facts_of(teacher: Run) -> dict[str, Any]:
     return {"run": teacher.name, **{name: metrics[name] for name in ("weights_sha256", "accuracy")}}
 
 
-def check_method(recorded: Run, config: RunConfig) -> None:
-    """Raise a RunError if a run was made, or begun, with other code of a method that is not the library's."""
+def check_method(recorded: Run, config: RunConfig, force: bool = False) -> None:
+    """Raise a RunError if a run was made, or begun, with other code of a method that is not the library's.
+
+    With `force`, which makes a run again, the code must only be at hand.
+    """
     kind = config.method_class
     if kind is None or not (now := methods.facts(kind)):
         return
     if kind.recorded:
-        if recorded.complete:
+        if recorded.complete and not force:
             return
         raise RunError(f"{recorded.path}: the code of its method is not at hand: {config.command} takes it from there")
+    if force:
+        return
     was = recorded.provenance.get("method", {}) if recorded.has("provenance.json") else {}
     before, after = was.get("sha256"), now["sha256"]
     if before and after and before != after:

@@ -135,12 +135,12 @@ class _Runs:
                 return recorded
             place = distributed.once(lambda: folder / records.AGAIN if recorded.complete else folder)
             # mistakes show before work starts
+            distributed.once(lambda: check_method(Run(place), config, force))
             trainer = Trainer(config, place, self.datasets.of(config), device, self.progress)
             if compiler:
                 trainer.step.compile(compiler)
             if not force:
                 distributed.once(lambda: trainer.recorder.check_begun("data", facts(trainer.dataset)))
-                distributed.once(lambda: check_method(Run(place), config))
             trainer.run(self.teacher(config, device), from_start=force)
             distributed.once(lambda: records.take_over(folder))
             return recorded

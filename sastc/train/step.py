@@ -1,6 +1,7 @@
 """One update: networks, a method and a config, on one batch."""
 
 import contextlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from sastc.build import build_model
 from sastc.calibration import SelfAttentiveCalibration, layer_pairs
 from sastc.config import ConfigError, RunConfig
 from sastc.data import Dataset
-from sastc.methods import Batch
+from sastc.methods import Batch, Method
 from sastc.records import RunError
 from sastc.stm import MeanMismatch
 
@@ -72,7 +73,7 @@ class Step:
         device: str | torch.device = "cpu",
     ):
         self.config, self.device, self.method = config, torch.device(device), config.new_method()
-        if self.method.needs and teacher is None:
+        if self.method.needs_teacher and teacher is None:
             raise RunError(f"method {self.method.name} needs a teacher")
         self.model = model.to(self.device)
         self.teacher = None if teacher is None else teacher.to(self.device).eval().requires_grad_(False)
@@ -89,22 +90,10 @@ class Step:
         if config.checkpoint == "blocks":
             recompute.enable(trained)
         self.trained = distributed.parallel(trained, self.device, self.method.leaves_unused)
-        weights = [*self.model.parameters(), *self.calibration.parameters()]
-        groups = [{"params": weights}]
-        if not config.decay_norms:
-            groups = [{"params": [w for w in weights if w.dim() > 1]}]
-            groups += [{"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.SGD(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = optimizer(config, [*self.model.parameters(), *self.calibration.parameters()])
         self.micro = config.batch_size // config.accumulate
         self.epoch, self.gradients, self.looked = 0, {}, {}
-        self._updates, self._done = None, 0  # of the epoch
+        self._updates, self._done, self._first = None, 0, True  # of the epoch
         self.compiler, self._faster = None, self.trained
 
     def compile(self, backend: str) -> None:
@@ -125,18 +114,16 @@ class Step:
         shapes = self.model.feature_shapes(), self.teacher.feature_shapes()
         for field in ("stm_pairs", "feature_pairs"):
             if field == "stm_pairs" or field in self.method.fields:
-                try:
-                    layer_pairs(getattr(self.config, field), *map(len, shapes))
-                except ValueError as error:
-                    raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
+                _check_pairs(self.config, field, *map(len, shapes))
         return self.method.build(*shapes) or nn.Identity()
 
-    def begin(self, epoch: int, updates: int | None = None) -> None:
+    def begin(self, epoch: int, updates: int | None = None, compare: bool = True) -> None:
         """Begin a zero-based epoch of so many updates; networks go to training mode.
 
         The learning rate is that of each update's middle, or where `updates` is not known that of the epoch's middle.
+        With `compare` the gradients of the loss's two terms are compared in the first update.
         """
-        self.epoch, self._updates, self._done, self.gradients = epoch, updates, 0, {}
+        self.epoch, self._updates, self._done, self._first, self.gradients = epoch, updates, 0, compare, {}
         self.model.train()
         self.calibration.train()
 
@@ -171,7 +158,7 @@ class Step:
         dict of str to Tensor
             Sums over the instances here: of "loss", of each of its parts by name, and the number of "correct" answers.
         """
-        sums, first = {} if sums is None else sums, self._done == 0
+        sums, first, self._first = {} if sums is None else sums, self._first, False
         middle = (self._done + 0.5) / self._updates if self._updates else 0.5
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.epoch + middle)
@@ -183,7 +170,7 @@ class Step:
                 compiled = not first and not look
                 losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, look, compiled)
                 if look or (first and not self.gradients):
-                    found = self._compare(losses, len(part.y) / part.instances)
+                    found = self.compare(losses, len(part.y) / part.instances)
                     self.gradients = self.gradients or found
                     if look:
                         self.looked |= {"gradient": torch.stack(list(found.values()))} if found else {}
@@ -217,7 +204,7 @@ class Step:
         shared = distributed.size() > 1 and self.config.similarity == "global" and part is not None
         instances = part.instances if shared else None
         with self.autocast():
-            if self.teacher is not None and (method.needs or measure):
+            if self.teacher is not None and (method.needs_teacher or measure):
                 # Not inference_mode, whose tensors autograd cannot save. Nor are the teacher's batch norms folded into
                 # its convolutions: that changes the bits, and the teacher is the smaller part of a step.
                 with torch.no_grad():
@@ -238,7 +225,7 @@ class Step:
             epoch=self.epoch,
             share=part.share if part is not None else 1.0,
         )
-        losses = {"cross_entropy": cross_entropy} | self._checked(method.losses(batch))
+        losses = {"cross_entropy": cross_entropy} | _checked(method, method.losses(batch))
         if look:
             whole = part.instances if part is not None else len(y)
             self.looked = {name: distributed.total(v.sum(1)) / whole for name, v in method.look(batch).items()}
@@ -247,38 +234,11 @@ class Step:
             similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets, instances)
         return losses | {"correct": (logits.argmax(-1) == y).sum()}, similarities
 
-    def _checked(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a method returned, or an error that says what it must be."""
-        if not (
-            isinstance(losses, dict)
-            and isinstance(losses.get("loss"), Tensor)
-            and all(isinstance(value, Tensor) and value.dim() == 0 for value in losses.values())
-            and not {"cross_entropy", "correct"} & losses.keys()
-        ):
-            raise RunError(
-                f"method {self.method.name}: losses() must return a dictionary of tensors of one number each, with "
-                "'loss', and without 'cross_entropy' and 'correct', which are recorded anyway"
-            )
-        return losses
-
-    def _compare(self, losses: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        """What the two terms of the loss want of the student in one batch: norms of their gradients, and their cosine.
-
-        `gradient_projectors` is the norm of the second's gradient on what is trained beside the student. `share` is
-        that of this process in the batch, or in the micro-batch.
-        """
+    def compare(self, losses: dict[str, Tensor], share: float = 1.0) -> dict[str, Tensor]:
+        """Norms of the gradients of the two terms of the loss, and their cosine, see :func:`compared`."""
         if (terms := self.method.terms(losses, self.epoch)) is None:
             return {}
-        student, helpers = (list(part.parameters()) for part in (self.model, self.calibration))
-        options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
-        kd = torch.autograd.grad(share * terms[0], student, **options)
-        feature = torch.autograd.grad(share * terms[1], [*student, *helpers], **options)
-        parts_of = (kd, feature[: len(kd)], feature[len(kd) :])
-        flat = [distributed.total(torch.cat([g.flatten() for g in part])) for part in parts_of]
-        norms = [g.norm() for g in flat]
-        names = ("gradient_kd", "gradient_feature", "gradient_projectors")
-        cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
-        return dict(zip(names, norms, strict=True)) | {"gradient_cosine": cosine}
+        return compared(terms, self.model, self.calibration, share)
 
     def autocast(self) -> torch.autocast:
         """The context in which the networks run."""
@@ -292,3 +252,60 @@ class Step:
 def exact(logits: Tensor) -> Tensor:
     """Logits in at least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def optimizer(config: RunConfig, weights: list[nn.Parameter]) -> torch.optim.SGD:
+    """SGD of a config; batch norms and biases may be left without weight decay."""
+    groups: list[dict[str, Any]] = [{"params": weights}]
+    if not config.decay_norms:
+        groups = [{"params": [w for w in weights if w.dim() > 1]}]
+        groups += [{"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        groups,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def compared(terms: tuple[Tensor, Tensor], model: nn.Module, beside: nn.Module, share: float) -> dict[str, Tensor]:
+    """What two terms of a loss want of the student in one batch: norms of their gradients, and their cosine.
+
+    `gradient_projectors` is the norm of the second's gradient on what is trained `beside` the student. `share` is that
+    of this process in the batch, or in the micro-batch.
+    """
+    student, helpers = (list(part.parameters()) for part in (model, beside))
+    options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
+    kd = torch.autograd.grad(share * terms[0], student, **options)
+    feature = torch.autograd.grad(share * terms[1], [*student, *helpers], **options)
+    parts_of = (kd, feature[: len(kd)], feature[len(kd) :])
+    flat = [distributed.total(torch.cat([g.flatten() for g in part])) for part in parts_of]
+    norms = [g.norm() for g in flat]
+    names = ("gradient_kd", "gradient_feature", "gradient_projectors")
+    cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
+    return dict(zip(names, norms, strict=True)) | {"gradient_cosine": cosine}
+
+
+def _check_pairs(config: RunConfig, field: str, students: int, teachers: int) -> None:
+    """Raise a ConfigError that names the field unless its layer pairs are of so many layers."""
+    try:
+        layer_pairs(getattr(config, field), students, teachers)
+    except ValueError as error:
+        raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
+
+
+def _checked(method: Method, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a method returned, or an error that says what it must be."""
+    if not (
+        isinstance(losses, dict)
+        and "loss" in losses
+        and all(isinstance(value, Tensor) and value.dim() == 0 for value in losses.values())
+        and not {"cross_entropy", "correct"} & losses.keys()
+    ):
+        raise RunError(
+            f"method {method.name}: losses() must return a dictionary of tensors of one number each, with 'loss', and "
+            "without 'cross_entropy' and 'correct', which are recorded anyway"
+        )
+    return losses
