@@ -220,7 +220,8 @@ class Trained(nn.Module):
             logits = steps.mean(0)
         else:
             features, logits = self.model.features(x)
-        return features, logits, steps, None if targets is None else self.calibration(features, targets, instances)
+        nothing = targets is None or isinstance(self.calibration, nn.Identity)
+        return features, logits, steps, None if nothing else self.calibration(features, targets, instances)
 
 
 def parallel(module: nn.Module, device: torch.device, unused: bool) -> nn.Module:

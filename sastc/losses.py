@@ -1,10 +1,12 @@
 """Losses of the paper (Eq. 6-8) and of the methods it is compared with."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sastc.models.layers import check
 
@@ -81,3 +83,88 @@ def feature_kd_loss(distances: Tensor) -> Tensor:
     The distances come from :class:`sastc.calibration.LayerDistances`.
     """
     return distances.mean()
+
+
+class Beside(nn.Module):
+    """What a method trains beside the student: a module, and a function that says what to do with it.
+
+    A method's :meth:`~sastc.methods.Method.build` may return it; weights must be used inside it, where several
+    processes average their gradients.
+
+    Parameters
+    ----------
+    trained : nn.Module
+        Whatever has weights.
+    function : callable
+        ``function(trained, student_features, teacher_features, instances)``; its value is what the loss is given.
+    """
+
+    def __init__(self, trained: nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.trained, self.function = trained, function
+
+    def forward(self, student_features: list[Tensor], teacher_features: list[Tensor], instances: int | None = None):
+        """The function of the module and of both networks' layers; `instances` as in ``Method.build``."""
+        return self.function(self.trained, student_features, teacher_features, instances)
+
+
+def exact(x: Tensor) -> Tensor:
+    """The tensor in at least float32: losses are not computed in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def time_mean(features: Tensor) -> Tensor:
+    """Layers without their time steps: the mean of ``(T, B, C, H, W)``, ``(B, C, H, W)`` as it is; at least float32.
+
+    Of spikes this is the firing rate. Of a teacher that sees one image there is one map.
+    """
+    if features.dim() == 4:
+        return exact(features)
+    return features.mean(0, dtype=torch.promote_types(features.dtype, torch.float32))
+
+
+def soft_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """``temperature**2 * KL(teacher || student)`` of softened logits, the mean over all dimensions but the last.
+
+    Parameters
+    ----------
+    student_logits, teacher_logits : Tensor
+        ``(..., N)``, broadcast against each other: a teacher's ``(B, N)`` goes with every step of ``(T, B, N)``. The
+        teacher's receive no gradient. A logit of −inf in the teacher's has no part in the sum, as in :func:`kd_loss`.
+    temperature : float
+        Both are divided by it.
+    """
+    check("temperature", temperature, 0 < temperature < math.inf, "positive and finite")
+    log_s = F.log_softmax(exact(student_logits) / temperature, -1)
+    log_t = F.log_softmax(exact(teacher_logits).detach() / temperature, -1)
+    ruled_out = log_t == -math.inf
+    log_s, log_t = log_s.masked_fill(ruled_out, 0), log_t.masked_fill(ruled_out, 0)  # e⁰·(0 − 0) is 0
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(-1).mean()
+
+
+def step_cross_entropy(step_logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """Temporal efficient training (Deng et al. 2022) at λ = 0: the mean of each step's cross-entropy.
+
+    Parameters
+    ----------
+    step_logits : Tensor
+        ``(T, B, N)``.
+    labels : Tensor
+        ``(B,)`` class indices, the same at every step.
+    temperature : float
+        The logits are divided by it; 1 but in one reading of TSER.
+    """
+    shape = tuple(step_logits.shape)
+    check("step_logits", shape, len(shape) == 3, "(T, B, N)")
+    check("labels", tuple(labels.shape), labels.shape == shape[1:2], f"({shape[1]},)")
+    logits = exact(step_logits) / temperature
+    return F.cross_entropy(logits.flatten(0, 1), labels.repeat(shape[0]))
+
+
+def of_one_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps ``(B, C, H, W)`` and ``(B, C', H', W')`` with the larger one averaged down to the size of the other.
+
+    Height and width are compared one by one: of 4x2 and 2x4 both become 2x2.
+    """
+    size = tuple(min(sides) for sides in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
+    return tuple(x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, teacher))

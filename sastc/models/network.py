@@ -140,6 +140,23 @@ class Network(nn.Module):
         steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
         return outputs.cumsum(0) / steps.view(-1, 1, 1)
 
+    def last_map(self, x: Tensor) -> Tensor:
+        """The last stage's output as the pool behind it sees it.
+
+        A pre-activation network has a norm and a neuron between the two; of all others this is `x` itself.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, C, H, W) or (T, B, C, H, W), the last of :meth:`features`, in the type of the weights.
+        """
+        for layer in self.neck:
+            after = layer(x)
+            if after.shape != x.shape:
+                break
+            x = after
+        return x
+
     def feature_shapes(self) -> list[tuple[int, int, int]]:
         """(C, H, W) of every tapped layer at the network's image size, without running it."""
         shapes, side = {}, self.image_size

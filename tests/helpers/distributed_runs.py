@@ -27,6 +27,11 @@ CASES = {
     "partial batch": dict(method="sastc", train_subset=41, partial_batch="keep", reduction="sum", beta=0.02),
     "control": dict(method="sastc", attention="cka", student="resnet18"),
     "accumulation": dict(method="sastc", accumulate=2, attention="untrained", stm_distance="euclidean"),
+    "step logits": dict(method="seal_kd", timesteps=3, train_subset=41, partial_batch="keep"),
+    "sum over maps": dict(method="kdsnn", train_subset=41, partial_batch="keep"),
+    "batch norm beside": dict(method="fitnet"),
+    "similar images": dict(method="sp"),
+    "time means": dict(method="semckd", accumulate=2),
     "checkpointing": dict(method="sastc", checkpoint="blocks", student_tap="membrane"),
 }
 RESUMED = RunConfig(**SMALL | dict(method="kd", seed=3, epochs=3))

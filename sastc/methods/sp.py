@@ -1,0 +1,57 @@
+"""SP on time means: which images a layer finds alike.
+
+Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, as written in RepDistiller and SemCKD
+(the latter's code read): the last map, weight 3000, with KD.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sastc.methods import Batch, option
+from sastc.methods.kd import KD
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class SP(KD):
+    """``L = KD + β (1/B²) ‖R̂(F̄) - R̂(G)‖²`` of the last layers: :func:`similarity_distance`."""
+
+    name, label, colour, marker = "sp", "SP", "#6699cc", "X"
+    needs = ("teacher_logits", "teacher_features")
+    feature_weight: float = option(3000.0, "weight β of the squared distance of similarity matrices", low=0)
+
+    def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
+        """Nothing to train: the distance, which several processes compute from all images of the batch."""
+        from torch import nn
+
+        from sastc.losses import Beside
+
+        def distance(_, students: "list[Tensor]", teachers: "list[Tensor]", instances: int | None) -> "Tensor":
+            return similarity_distance(students[-1], teachers[-1], instances)
+
+        return Beside(nn.Identity(), distance)
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+        parts = super().losses(batch)
+        return parts | {"feature_loss": batch.trained, "loss": parts["kd_loss"] + self.feature_weight * batch.trained}
+
+
+def similarity_distance(student: "Tensor", teacher: "Tensor", instances: int | None = None) -> "Tensor":
+    """``(1/B²) ‖R̂(F̄) - R̂(G)‖²``, where R̂ has the rows of the similarity matrix R (Eq. 3) at length one.
+
+    Parameters
+    ----------
+    student, teacher : Tensor
+        ``(T, B, C, H, W)``, which is averaged over time, or ``(B, C, H, W)``; the teacher's gets no gradient.
+    instances : int, optional
+        Size of the batch over all processes, see :func:`sastc.calibration.similarity`.
+    """
+    from torch.nn.functional import normalize
+
+    from sastc.calibration import similarity
+    from sastc.losses import time_mean
+
+    rows = [normalize(similarity(time_mean(x), instances), dim=-1) for x in (student, teacher.detach())]
+    return (rows[0] - rows[1]).square().mean()
