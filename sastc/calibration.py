@@ -42,6 +42,7 @@ def similarity(features: Tensor, instances: int | None = None) -> Tensor:
 
     ``(..., B, C, H, W)`` to ``(..., B, B)``: leading time steps are kept apart. With `instances`, the size of the batch
     over all processes, to ``(..., B, instances)``: a row for each instance here, a column for each of the whole batch.
+    An instance with a feature of NaN has a row and a column of NaN; with one of inf, of inf or NaN.
     """
     rows = features.flatten(-3)
     columns = rows if instances is None else distributed.gather(rows, -2, instances)
@@ -226,7 +227,8 @@ def feature_distance(
     Returns
     -------
     Tensor
-        ``(T, B)``, the mean over channels and pixels, in at least float32.
+        ``(T, B)``, the mean over channels and pixels, in at least float32. Infinite or NaN where a map is: there it is
+        nobody's distance.
     """
     size, target_size = student.shape[-2:], target.shape[-2:]
     # paper: the student always takes the target's size  released: the larger of both is pooled
@@ -482,6 +484,10 @@ class SelfAttentiveCalibration(nn.Module):
         instances : int, optional
             Size of the batch over all processes of a distributed run, of which this one has its share of B. Attention
             then is what it would be if one process had the whole batch.
+
+        An instance that is infinite or NaN at a step makes learned attention NaN for the whole batch, since every row
+        of the similarity matrices has an entry of it, and by the projectors' batch norms the distances, too; nothing is
+        left out in silence. Attention that is uniform or random stays finite.
 
         Raises
         ------
