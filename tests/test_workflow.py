@@ -222,6 +222,19 @@ def test_braces_in_the_folder_of_runs_are_no_wildcards(project):
     assert "attention" in output
 
 
+@pytest.mark.parametrize("name", ["{0}", "a{b", "}"])
+def test_braces_in_the_name_of_the_checkout(name, tmp_path, request):
+    (tmp_path / name).mkdir()
+    project = Project(request.config.rootpath, tmp_path / name)
+    project.experiment("attention", {"method": "sastc"})
+    code, output = project.run("workflow/launch.py", "--only", "attention", "--no-book")
+    assert code == 0, output + (project.root / "results/.workflow/snakemake.log").read_text()
+    assert (project.root / "results/notebooks/attention.ipynb").exists()
+    assert [run.complete for run in list_runs(project.root / "results")] == [True, True]
+    code, output = project.run("workflow/launch.py", "--only", "attention", "--no-book", "--dry-run")
+    assert "Nothing to be done" in output, output
+
+
 def test_the_launcher_knows_a_home_folder(project, tmp_path, monkeypatch):
     monkeypatch.setitem(project.environment, "HOME", str(tmp_path))
     words = "--only", "attention", "--dry-run", "--results", "~/runs", "--data=~/images"
