@@ -227,8 +227,8 @@ def feature_distance(
     Returns
     -------
     Tensor
-        ``(T, B)``, the mean over channels and pixels, in at least float32. Infinite or NaN where a map is: there it is
-        nobody's distance.
+        ``(T, B)``, the mean over channels and pixels, in at least float32. NaN where a map is NaN, infinite or NaN where
+        one is infinite; max-pooling passes over −inf.
     """
     size, target_size = student.shape[-2:], target.shape[-2:]
     # paper: the student always takes the target's size  released: the larger of both is pooled
@@ -485,9 +485,9 @@ class SelfAttentiveCalibration(nn.Module):
             Size of the batch over all processes of a distributed run, of which this one has its share of B. Attention
             then is what it would be if one process had the whole batch.
 
-        An instance that is infinite or NaN at a step makes learned attention NaN for the whole batch, since every row
-        of the similarity matrices has an entry of it, and by the projectors' batch norms the distances, too; nothing is
-        left out in silence. Attention that is uniform or random stays finite.
+        A feature that is NaN makes attention NaN for the whole batch, since every row of the similarity matrices has an
+        entry of its instance, and by the projectors' batch norms distances, too. So do infinite ones, but where ReLU or
+        max-pooling cuts them off. Attention that is uniform or random stays finite.
 
         Raises
         ------

@@ -89,7 +89,8 @@ def squared_gradients(
     Returns
     -------
     Tensor
-        ``(T, B)`` in float64. NaN for a sample and number of steps whose logits are NaN or hold +inf.
+        ``(T, B)`` in float64. NaN for a sample and number of steps whose logits are no distribution: NaN, +inf, or
+        −inf alone.
 
     Raises
     ------
@@ -114,7 +115,12 @@ def squared_gradients(
             choice = y.to(p.device).expand(steps, batch).unsqueeze(-1)
         elif labels == "sampled":
             drawable = bool(p.isfinite().all())
-            check("labels", labels, drawable, "true or expected where the model's logits are NaN or hold +inf")
+            check(
+                "labels",
+                labels,
+                drawable,
+                "true or expected where the model's logits are no distribution (NaN or +inf)",
+            )
             generator = torch.Generator(p.device).manual_seed(seed)
             choice = torch.multinomial(p.flatten(0, 1), 1, generator=generator).unflatten(0, (steps, batch))
         else:

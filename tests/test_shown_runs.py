@@ -35,6 +35,8 @@ FUNCTIONS = {
 PLANS = {
     "report.with_record": ("explorer", "quick"),
     "events.recorded": ("table6", "quick"),
+    "layer_pairs.collect": ("figure2", "slim"),
+    "mismatch.collect": ("stm", "slim"),
     "literature.collect": ("table4", "quick"),
     "sweeps.collect": ("table7", "slim"),
     "verdicts.claims": ("verdicts", "slim"),
@@ -76,7 +78,7 @@ def arguments(function, plan, results):
         "runs": lambda: report.collect(plan, results),
     }
     if function.__name__ == "teacher_of":
-        made["runs"] = lambda: [Run(run_path(plan.runs[-1], results))]
+        made["runs"] = lambda: [Run(run_path(next(c for c in plan.runs if c.teacher_config()), results))]
     asked = inspect.signature(function).parameters.values()
     return {p.name: made[p.name]() for p in asked if p.default is p.empty or p.name in ("results", "changes")}
 
