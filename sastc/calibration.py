@@ -227,8 +227,8 @@ def feature_distance(
     Returns
     -------
     Tensor
-        ``(T, B)``, the mean over channels and pixels, in at least float32. NaN where a map is NaN, infinite or NaN where
-        one is infinite; max-pooling passes over −inf.
+        ``(T, B)``, the mean over channels and pixels, in at least float32. NaN where a map is NaN, infinite or NaN
+        where one is infinite; max-pooling passes over −inf.
     """
     size, target_size = student.shape[-2:], target.shape[-2:]
     # paper: the student always takes the target's size  released: the larger of both is pooled
