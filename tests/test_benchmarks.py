@@ -38,7 +38,7 @@ def record(tmp_path_factory):
 
 def test_the_file_may_be_in_a_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _options(["--out", "~/cpu.json"]).out == f"{tmp_path}/cpu.json"
+    assert _options(["--out", "~/cpu.json"]).out == tmp_path / "cpu.json"
 
 
 def test_every_case_is_written(record):
