@@ -1,16 +1,28 @@
 """How a page of the book ends: the commands that make it again, and which runs, commit, seeds and hardware made it."""
 
+import contextlib
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import shown
 from sastc.records import Run, run_path
 
 COPY = "JPEG copy"  # in the name of such data
+
+
+def recorded(configs: Iterable[RunConfig], results: str | Path = "results") -> list[Run | None]:
+    """The complete run of each config, as pages may show it: ``None`` if it is not run, or :func:`retired`.
+
+    Pages find their runs by this and :func:`runs_of` alone.
+    """
+    runs = [Run(run_path(config, results)) for config in configs]
+    kept = {run.path for run in shown_of(runs)}
+    return [run if run.path in kept else None for run in runs]
 
 
 def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run]:
@@ -20,18 +32,51 @@ def runs_of(experiment: Experiment, results: str | Path = "results") -> list[Run
     return [run for run in runs if run.path not in old]
 
 
+def shown_of(runs: Sequence[Run]) -> list[Run]:
+    """The complete ones of the runs, without those that :func:`retired` names."""
+    old = retired(runs)
+    return [run for run in runs if run.complete and run.path not in old]
+
+
 def retired(runs: Sequence[Run]) -> set[Path]:
-    """Folders of the runs on the JPEG copy of a dataset of which some of `runs` are on the original: never together."""
+    """Folders of those `runs` that no page shows: on the JPEG copy of a dataset, where the original has a run, too.
+
+    One run on the original is enough, be it among `runs` or anywhere in the same folder of results: so neither a page
+    that joins several experiments nor two pages that are read together show both.
+    """
     done = [run for run in runs if run.complete and (run.path / "provenance.json").is_file()]
-    copies = {run.path: COPY in run.provenance.get("data", {}).get("name", "") for run in done}
-    if not any(copies.values()):
+    copies = [run for run in done if COPY in run.provenance.get("data", {}).get("name", "")]
+    if not copies:
         return set()
-    original = {run.config.dataset for run in done if not copies[run.path]}
-    return {run.path for run in done if copies[run.path] and run.config.dataset in original}
+    kept = {run.path for run in copies}
+    datasets = {run.path: run.config.dataset for run in done}
+    original = {datasets[run.path] for run in done if run.path not in kept}
+    places = {(run.path.parents[1], datasets[run.path]) for run in copies}
+    original |= {dataset for folder, dataset in places if dataset not in original and _has_original(folder, dataset)}
+    return {path for path in kept if datasets[path] in original}
 
 
-def footer(runs: Sequence[Run], command: str) -> str:
-    """HTML footer of a results page: which runs, commit, seeds, hardware, and the command that makes the page."""
+def _has_original(results: Path, dataset: str) -> bool:
+    """Whether a folder of results holds a complete run on the dataset itself; damaged ones, shown nowhere, are none."""
+    for metrics in results.glob(f"*/{dataset}-*/metrics.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            facts = json.loads(metrics.with_name("provenance.json").read_text(encoding="utf-8"))
+            if COPY not in facts["data"]["name"]:
+                return True
+    return False
+
+
+def data_names(runs: Iterable[Run]) -> list[str]:
+    """What the complete ones of the runs say of their data, each once: ``CIFAR-10 (JPEG copy)``."""
+    done = [run for run in runs if run.complete and run.has("provenance.json")]
+    return list(dict.fromkeys(run.provenance["data"]["name"] for run in done))
+
+
+def footer(runs: Sequence[Run], command: str, left_out: int = 0) -> str:
+    """HTML footer of a results page: which runs, commit, seeds, hardware, and the command that makes the page.
+
+    `left_out` is the number of runs that are :func:`retired`, which `runs` does not hold.
+    """
     done = [run for run in runs if run.complete]
     facts = [run.provenance for run in done]
 
@@ -40,6 +85,7 @@ def footer(runs: Sequence[Run], command: str) -> str:
 
     rows = {
         "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
+        "Not shown": f"{left_out} on a {COPY}, since runs on the original are recorded" if left_out else "",
         "Data": distinct(f["data"]["name"] for f in facts),
         "Scale": distinct(r.config.scale for r in done),
         "Variant": distinct(r.config.variant for r in done),
@@ -91,7 +137,9 @@ def closing(
         return _box({"Draw this page again": draw}, "../") + facts_list(facts)
     train = "Train what is missing, then draw it; settings for all runs, such as epochs=2, go before the options"
     box = _box({"Draw this page again from recorded runs": draw, train: command}, "../")
-    return box + footer(runs_of(plan, results) if runs is None else runs, command)
+    runs = [Run(run_path(config, results)) for config in plan.runs] if runs is None else runs
+    old = retired(runs)
+    return box + footer([run for run in runs if run.path not in old], command, len(old))
 
 
 def _papermill(notebook: str, settings: Sequence[str]) -> str:

@@ -14,16 +14,19 @@ import pandas as pd
 from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
 from companion.closing import closing as closing
+from companion.closing import data_names as data_names
 from companion.closing import facts_list as _facts
 from companion.closing import footer as footer
+from companion.closing import recorded as recorded
 from companion.closing import rerun_box as rerun_box
 from companion.closing import retired as retired
 from companion.closing import runs_of as runs_of
+from companion.closing import shown_of as shown_of
 from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
-from sastc.records import Run, run_path
+from sastc.records import Run
 
 ROOT = Path(__file__).parents[1]
 NO_INTERVAL = "cannot say from equal differences"
@@ -57,14 +60,12 @@ def paper_accuracy(config: RunConfig, dataset: str | None = None) -> float | Non
 
 def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name and command."""
-    rows, runs = [], [Run(run_path(config, results)) for config in experiment.runs]
-    old = retired(runs)
-    for config, run in zip(experiment.runs, runs, strict=True):
-        complete = run.complete and run.path not in old
-        metrics = run.metrics if complete else {}
+    rows = []
+    for config, run in zip(experiment.runs, recorded(experiment.runs, results), strict=True):
+        metrics = run.metrics if run else {}
         row = {name: getattr(config, name) for name in ("dataset", "student", "teacher", "method", "timesteps", "seed")}
         row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
-        rows.append(row | {"run": run.name, "complete": complete, "command": config.command})
+        rows.append(row | {"run": config.name, "complete": run is not None, "command": config.command})
     return pd.DataFrame(rows)
 
 
@@ -101,7 +102,7 @@ def one_of_each(experiment: Experiment, results: str | Path = "results") -> list
     """The recorded runs of all methods that share student, teacher, T and seed with the experiment's first run."""
     first = experiment.runs[0]
     same = [c for c in experiment.runs if all(getattr(c, n) == getattr(first, n) for n in (*PAIR, "seed"))]
-    return [run for c in same if (run := Run(run_path(c, results))).complete]
+    return [run for run in recorded(same, results) if run]
 
 
 def with_record(experiment: Experiment, results: str | Path = "results") -> list[Run]:
@@ -205,8 +206,7 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
             text += "All seeds of a pair share one teacher and one subset of the images: "
             text += "their luck is not in the intervals. "
-        recorded = [run for run in runs_of(experiment, results) if run.complete]
-        if any("JPEG copy" in run.provenance["data"]["name"] for run in recorded):
+        if any("JPEG copy" in name for name in data_names(runs_of(experiment, results))):
             text += 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.'
     else:
         text = f"Scale: {experiment.scale}."
@@ -346,8 +346,7 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
             value = mean_sd(of_pair[of_pair.complete & (of_pair.method == method)].accuracy)
             cells.append(f'<td><span class="ours">{value}</span>{paper}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    recorded = Run(run_path(first, results))
-    data = recorded.provenance["data"]["name"] if recorded.complete else LABELS[first.dataset]
+    data = " and ".join(data_names(runs_of(experiment, results))) or LABELS[first.dataset]
     caption = (
         f"Test accuracy (%) at T={first.timesteps}, mean ± standard deviation over n seeds: {data}, "
         f"{first.scale} scale. The paper's values are CIFAR-10's, its feature KD is another than ours."

@@ -11,5 +11,5 @@ def attention_bounds(teachers: int, qk_norm: bool = True, score_scale: float = 1
     """
     if not qk_norm:
         return 0.0, 1.0
-    e = math.exp(2 * abs(score_scale))
+    e = math.exp(min(2 * abs(score_scale), 700))  # more is too large for a float
     return 1 / (1 + (teachers - 1) * e), e / (e + teachers - 1)

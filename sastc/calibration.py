@@ -42,6 +42,7 @@ def similarity(features: Tensor, instances: int | None = None) -> Tensor:
 
     ``(..., B, C, H, W)`` to ``(..., B, B)``: leading time steps are kept apart. With `instances`, the size of the batch
     over all processes, to ``(..., B, instances)``: a row for each instance here, a column for each of the whole batch.
+    An instance with a feature of NaN has a row and a column of NaN; with one of inf, of inf or NaN.
     """
     rows = features.flatten(-3)
     columns = rows if instances is None else distributed.gather(rows, -2, instances)
@@ -227,7 +228,8 @@ def feature_distance(
     Returns
     -------
     Tensor
-        ``(T, B)``, the mean over channels and pixels, in at least float32.
+        ``(T, B)``, the mean over channels and pixels, in at least float32. NaN where a map is NaN, infinite or NaN
+        where one is infinite; max-pooling passes over −inf.
     """
     size, target_size = student.shape[-2:], target.shape[-2:]
     # paper: the student always takes the target's size  released: the larger of both is pooled
@@ -500,6 +502,10 @@ class SelfAttentiveCalibration(nn.Module):
         instances : int, optional
             Size of the batch over all processes of a distributed run, of which this one has its share of B. Attention
             then is what it would be if one process had the whole batch.
+
+        A feature that is NaN makes attention NaN for the whole batch, since every row of the similarity matrices has an
+        entry of its instance, and by the projectors' batch norms distances, too. So do infinite ones, but where ReLU or
+        max-pooling cuts them off. Attention that is uniform or random stays finite.
 
         Raises
         ------

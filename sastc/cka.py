@@ -22,7 +22,8 @@ def linear_cka(student_similarity: Tensor, teacher_similarity: Tensor, *, unbias
     Returns
     -------
     Tensor
-        ``(T, S, A)`` in float64; 0 where a layer is dead, that is, gives every instance the same features.
+        ``(T, S, A)`` in float64; 0 where a layer is dead, that is, gives every instance the same features,
+        and NaN where a similarity of either is infinite or NaN.
     """
     students, teachers = student_similarity.shape, teacher_similarity.shape
     sizes = {*students[-2:], *teachers[-2:]}

@@ -103,7 +103,9 @@ class RunConfig:
     partial_batch: str | None = option(
         None, "last batch of an epoch if it is not full: drop or keep it", choices=("drop", "keep")
     )
-    reshuffle: bool | None = option(None, "draw a new order each epoch; the released code repeats one order")
+    reshuffle: bool | None = option(
+        None, "draw a new order each epoch; the released students see one order again and again"
+    )
     accumulate: int = option(
         1,
         "micro-batches that a step is computed in, to save memory; batch-norm statistics and similarity matrices are "
@@ -799,7 +801,7 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         values |= dict(batch_size=32)  # ours: 16 frames of 64x64 an instance, a quarter of 128 fits a 24 GB GPU
     released = config.variant == "released"
     if released and kind == "cifar":
-        values |= dict(batch_size=64)  # paper: 128  released: 64
+        values |= dict(batch_size=64)  # paper: 128  released: 64 by default, 16 over four GPUs in its commands
     values |= _SIZE.get(config.scale, {})
     if config.dataset == "nmnist" and config.scale == "slim":
         values |= dict(train_subset=0)  # ours: all there are, of a part of the set too
@@ -809,7 +811,7 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         values |= dict(epochs=16)
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
     published = not released or event or config.dataset == "digits"
-    beta = _BETA.get(config.dataset, 1300.0) if published else 800.0  # released: 800
+    beta = _BETA.get(config.dataset, 1300.0) if published else 800.0  # released: 800 in its commands, 100 by default
     values |= dict(
         train_subset=values.get("train_subset", 0),
         precision=values.get("precision", "fp32"),

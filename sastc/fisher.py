@@ -89,7 +89,13 @@ def squared_gradients(
     Returns
     -------
     Tensor
-        ``(T, B)`` in float64.
+        ``(T, B)`` in float64. NaN for a sample and number of steps whose logits are no distribution: NaN, +inf, or
+        −inf alone.
+
+    Raises
+    ------
+    ValueError
+        Images, labels or a setting of another kind; or labels are to be sampled, and the logits are no distribution.
     """
     check("labels", labels, labels in LABELS, f"one of {', '.join(LABELS)}")
     check("chunk", chunk, is_count(chunk), "an integer >= 1")
@@ -108,6 +114,13 @@ def squared_gradients(
             check("y", y.unique().tolist(), bool(((y >= 0) & (y < classes)).all()), f"in 0 ... {classes - 1}")
             choice = y.to(p.device).expand(steps, batch).unsqueeze(-1)
         elif labels == "sampled":
+            drawable = bool(p.isfinite().all())
+            check(
+                "labels",
+                labels,
+                drawable,
+                "true or expected where the model's logits are no distribution (NaN or +inf)",
+            )
             generator = torch.Generator(p.device).manual_seed(seed)
             choice = torch.multinomial(p.flatten(0, 1), 1, generator=generator).unflatten(0, (steps, batch))
         else:

@@ -25,7 +25,8 @@ def kd_loss(
     """Eq. 8: cross-entropy plus ``temperature**2`` times KL(teacher || student), batch means.
 
     A class that the teacher rules out, with a logit of −inf, has no part in the KL term, whatever the student says: the
-    limit of p·log p is 0. A logit of +inf or NaN, or −inf alone, is no distribution, and gives NaN.
+    limit of p·log p is 0. One that the student alone rules out makes the loss infinite. A logit of +inf or NaN, or −inf
+    alone, is no distribution, and gives NaN.
 
     Parameters
     ----------
@@ -67,6 +68,8 @@ def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") ->
         ``(T, B, S, A)``: weights η (Eq. 5) and squared distances of each instance.
     reduction : {"mean", "sum"}
         "mean" divides the sum by T·B·S, the scale on which the published β works; "sum" is Eq. 6 to the letter.
+
+    An infinite distance makes the loss infinite, or NaN if its weight is 0; NaN in either gives NaN.
     """
     check("reduction", reduction, reduction in REDUCTIONS, f"one of {', '.join(REDUCTIONS)}")
     shape = tuple(attention.shape)
@@ -80,7 +83,7 @@ def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") ->
 def feature_kd_loss(distances: Tensor) -> Tensor:
     """Mean distance over P fixed pairs of layers, time steps and instances: ``(T, B, P)`` to a scalar.
 
-    The distances come from :class:`sastc.calibration.LayerDistances`.
+    The distances come from :class:`sastc.calibration.LayerDistances`. One that is infinite or NaN makes the mean so.
     """
     return distances.mean()
 

@@ -27,7 +27,7 @@ def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distan
     Returns
     -------
     Tensor
-        ``(T, S, A)``.
+        ``(T, S, A)``; infinite or NaN where an entry is, and NaN where both have the same infinity.
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance={distance!r}: must be one of {', '.join(DISTANCES)}")
@@ -45,7 +45,8 @@ def stm_from_mismatch(
 ) -> float:
     """Eq. 1 from the mismatch ``(T, S, A)`` of every pair: the logarithm of its mean over time and pairs.
 
-    `weights` ``(T, S, A)``, for example the mean attention, weights the pairs; `log_base` is e, 2, 10 or none.
+    `weights` ``(T, S, A)`` of at least 0, for example the mean attention, weights the pairs; `log_base` is e, 2, 10 or
+    none. Infinite mismatch gives an infinite score, or NaN with a weight of 0; NaN, or weights that are all 0, NaN.
     """
     if str(log_base) not in LOG_BASES:
         raise ValueError(f"log_base={log_base!r}: must be one of {', '.join(LOG_BASES)}")
@@ -56,6 +57,7 @@ def stm_from_mismatch(
     else:
         shape, expected = tuple(weights.shape), tuple(mismatch.shape)
         check("weights", shape, shape == expected, f"(T, S, A) = {expected}: of attention (T, B, S, A) take .mean(1)")
+        check("weights", weights.min().item(), not (weights < 0).any(), ">= 0")  # NaN of a diverged run goes on
         chosen_weights = weights.double()[:, list(s), list(a)]
         mean = ((chosen * chosen_weights).sum() / chosen_weights.sum()).item()
     base = LOG_BASES[str(log_base)]
@@ -114,12 +116,12 @@ def stm_score(
     Returns
     -------
     float
-        ``-inf`` of a perfect match, NaN where a feature is NaN.
+        ``-inf`` of a perfect match. NaN where a feature is NaN, and infinite or NaN where one is infinite.
 
     Raises
     ------
     ValueError
-        Maps or weights of other shapes, or a value that is not allowed.
+        Maps or weights of other shapes, a negative weight, or a value that is not allowed.
     """
     mismatch = pair_mismatch(*SelfAttentiveCalibration.similarities(student_features, teacher_features), distance)
     return stm_from_mismatch(mismatch, pairs=pairs, weights=weights, log_base=log_base)

@@ -22,6 +22,7 @@ from sastc.records import user_path
 from sastc.terminal import print_anywhere
 
 ROOT = Path(__file__).parents[1]
+DEEPEST = 10  # levels of a parameter's lists and mappings; what is changed in an experiment has two
 
 
 def notebook_parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -36,6 +37,30 @@ def notebook_parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
 def _literal(node: ast.expr) -> Any:
     with contextlib.suppress(ValueError):
         return ast.literal_eval(node)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """What ``--parameters`` says, or a ConfigError."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ConfigError(f"--parameters={shown(text)}: must not be nested deeper than {DEEPEST} levels") from None
+    except ValueError as error:
+        raise ConfigError(f"--parameters={shown(text)}: must be a JSON object, and is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--parameters={shown(text)}: must be a JSON object")
+    return content
+
+
+def check_depth(parameters: dict[str, Any]) -> None:
+    """Raise a ConfigError on a value that is nested too deeply for what comes after, which recurses."""
+    for name, value in parameters.items():
+        inside = [value]
+        for _ in range(DEEPEST):
+            boxes = [box.values() if isinstance(box, dict) else box for box in inside if isinstance(box, (dict, list))]
+            inside = [item for box in boxes for item in box]
+        if inside:
+            raise ConfigError(f"{name}={shown(value)}: must not be nested deeper than {DEEPEST} levels")
 
 
 def check(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
@@ -121,7 +146,7 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
     parser.add_argument("notebook", help="name below notebooks/, without .ipynb")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--output", type=user_path, help="default: results/notebooks/own/<notebook>.ipynb")
-    parser.add_argument("--parameters", type=json.loads, default={}, help="parameters as JSON")
+    parser.add_argument("--parameters", default="{}", help="parameters as a JSON object")
     parser.add_argument("--title", help="heading of the executed notebook")
     options = parser.parse_intermixed_args(arguments)
     source = ROOT / "notebooks" / f"{options.notebook}.ipynb"
@@ -131,11 +156,11 @@ def main(arguments: list[str] | None = None, **engine: Any) -> int:
         own = notebook_parameters(nbformat.read(source, as_version=4))
         texts = dict(setting.partition("=")[::2] for setting in options.settings)
         given = parse_arguments(options.settings, texts)  # execute checks the names
-        if not isinstance(options.parameters, dict):
-            raise ConfigError(f"--parameters={shown(options.parameters)}: must be a JSON object")
         settings = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
         settings |= {n: texts[n] for n in settings if isinstance(own.get(n), str)}
-        execute(source, output, options.parameters | settings, options.title, **engine)
+        parameters = json_object(options.parameters) | settings
+        check_depth(parameters)
+        execute(source, output, parameters, options.title, **engine)
         print(output)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)

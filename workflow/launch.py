@@ -86,6 +86,8 @@ def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
         own = ROOT / "workflow" / "profiles" / options.profile
         where = ["--profile", str(own if own.is_dir() else options.profile)]
         engine = ["-m", "snakemake"]
+    if set("{}") & set(str(ROOT)):  # its locks are looked for by a pattern, in which it takes these for wildcards
+        where.append("--nolock")  # launch.lock is held
     return [
         sys.executable, *engine, *more, "--snakefile", "workflow/Snakefile", "--directory", str(ROOT),
         "--configfile", str(file), *where, "--keep-going", "--rerun-incomplete",

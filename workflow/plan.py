@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from companion.closing import retired
+from companion.closing import data_names, recorded
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import LABELS, title_of
@@ -88,9 +88,7 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 continue
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:
-                recorded = {config.name: Run(run_path(config, results)) for config in runs}
-                old = retired(list(recorded.values()))
-                runs = [c for c in runs if (run := recorded[c.name]).complete and run.path not in old]
+                runs = [config for config, run in zip(runs, recorded(runs, results), strict=True) if run]
             for config in runs:
                 if shown == scale:
                     jobs.setdefault(config.name, training(config, paths))
@@ -191,8 +189,7 @@ def _modules(name: str, root: Path) -> list[Path]:
 
 def data_name(config: RunConfig, results: str) -> str:
     """What a recorded run says of its data, for example that they are a copy; the dataset's name if it is not run."""
-    run = Run(run_path(config, results))
-    return run.provenance["data"]["name"] if run.complete else LABELS[config.dataset]
+    return "".join(data_names(filter(None, recorded([config], results)))) or LABELS[config.dataset]
 
 
 def training(config: RunConfig, paths: dict[str, str]) -> Job:

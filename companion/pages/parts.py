@@ -13,7 +13,7 @@ from companion import figures, report
 from companion.report import download_csv
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.records import Run, run_path
+from sastc.records import run_path
 
 PAPER = report.ROOT / "paper"
 
@@ -90,8 +90,7 @@ def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
 
 def place(plan: Experiment, results: str | Path = "results") -> str:
     """What a caption says of our runs: their data, as the runs name them, and the scale."""
-    done = [run for run in report.runs_of(plan, results) if run.complete]
-    names = dict.fromkeys(run.provenance["data"]["name"] for run in done)
+    names = report.data_names(report.runs_of(plan, results))
     return f"Ours: {' and '.join(names)}, {plan.scale} scale." if names else "Ours: not run."
 
 
@@ -132,13 +131,11 @@ def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     first: dict[str, RunConfig] = {}
-    runs = [Run(run_path(config, results)) for config in plan.runs]
-    old = report.retired(runs)
-    for config, run in zip(plan.runs, runs, strict=True):
-        complete = run.complete and run.path not in old
-        row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if complete else {})
-        row |= {"switch": switch(config, first.setdefault(config.method, config)), "run": run.name, "path": run.path}
-        rows.append(row | {"complete": complete, "command": config.command})
+    for config, run in zip(plan.runs, report.recorded(plan.runs, results), strict=True):
+        row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if run else {})
+        row |= {"switch": switch(config, first.setdefault(config.method, config))}
+        row |= {"run": config.name, "path": run_path(config, results)}
+        rows.append(row | {"complete": run is not None, "command": config.command})
     return pd.DataFrame(rows)
 
 

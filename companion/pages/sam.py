@@ -13,7 +13,7 @@ from companion.pages.parts import difference, frame, interval, table
 from sastc.config import METHODS, ConfigError
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.records import Run, RunError, run_path
+from sastc.records import Run, RunError
 
 COLUMNS = ("mean", "half", "n")
 Maps = dict[str, np.ndarray]  # method to (T, H, W); "teacher" to (H, W); "image" to (H, W, C)
@@ -50,8 +50,7 @@ def students(plan: Experiment, results: str | Path = "results") -> list[Run]:
 def teacher_of(runs: Sequence[Run], results: str | Path = "results") -> Run | None:
     """The runs' recorded teacher."""
     configs = [c for run in runs if (c := run.config.teacher_config())]
-    run = Run(run_path(configs[0], results)) if configs else None
-    return run if run and run.complete else None
+    return report.recorded(configs[:1], results)[0] if configs else None
 
 
 def maps_of(

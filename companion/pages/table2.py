@@ -15,7 +15,7 @@ from companion.pages import grid
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.records import user_path
+from sastc.records import Run, user_path
 
 
 def published() -> pd.DataFrame:
@@ -166,12 +166,18 @@ def sentences(runs: pd.DataFrame) -> list[str]:
 def trained_twice(scale: str, results: str | Path = "results") -> str:
     """What is known of runs trained twice with one seed, by versions that round differently; '' if there are none.
 
-    They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one.
+    They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one. Rows count whose later run
+    is the one that pages show.
     """
     path = user_path(results) / scale / "trained_twice.csv"
     if not path.is_file():
         return ""
     found = pd.read_csv(path)
+    runs = [Run(path.parent / name) for name in found.run]
+    shown = {run.name: run.metrics["accuracy"] for run in report.shown_of(runs)}
+    found = found[[shown.get(row.run) == row.accuracy for row in found.itertuples()]]
+    if found.empty:
+        return ""
     change = found.accuracy - found.earlier
     return (
         f"{len(found)} runs were trained twice with the same seed, images and settings, by two versions of the code "

@@ -12,7 +12,7 @@ from companion.pages import parts
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
-from sastc.records import Run, run_path
+from sastc.records import Run
 
 FIELDS = {"learning_rate": "learning rate", "beta": "weight β of the feature loss"}
 FACTS = ("images", "error", "loss_ratio", "gradient_ratio", "cosine", "projectors")
@@ -167,9 +167,9 @@ def pull(rows: pd.DataFrame) -> list[str]:
 def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
     """A sentence: how much the seeds of Table 2's runs with the preset differ, beside the bars here."""
     found: dict[str, list[float]] = {}
-    for config in load_experiment(report.ROOT / "experiments" / "table2.yaml", rows.scale[0]).runs:
-        run = Run(run_path(config, results))
-        if run.complete and config.identity == preset(rows, config.method).replace(seed=config.seed).identity:
+    plan = load_experiment(report.ROOT / "experiments" / "table2.yaml", rows.scale[0])
+    for config, run in zip(plan.runs, report.recorded(plan.runs, results), strict=True):
+        if run and config.identity == preset(rows, config.method).replace(seed=config.seed).identity:
             found.setdefault(config.method, []).append(run.metrics["accuracy"])
     spread = {method: np.std(values, ddof=1) for method, values in found.items() if len(values) > 1}
     if not spread:

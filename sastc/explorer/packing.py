@@ -60,12 +60,13 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
     A run that has not recorded an epoch yet has ``"epochs": 0``. Arrays that a run does not have are left out.
     """
     config = run.config
+    data = run.provenance["data"]["name"] if run.has("provenance.json") else LABELS[config.dataset]
     others = [a for a in config.arguments if a.split("=")[0] not in MAIN]
     other = ", ".join(sorted(others, key=lambda a: a.split("=")[0] in LESS))
     packed = {
         "name": run.name,
         "title": ", ".join(filter(None, (run_title(run), other))),
-        "dataset": f"{LABELS.get(config.dataset, config.dataset)} ({config.scale})",
+        "dataset": f"{data}, {config.scale}",
         "pair": f"{LABELS[config.student]} & {LABELS[config.teacher]}",
         "timesteps": config.timesteps,
         "variant": config.variant,

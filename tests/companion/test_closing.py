@@ -157,4 +157,12 @@ def test_every_choice_of_the_variants_has_a_row():
             differing |= {name for name in paper if paper[name] != released[name]}
     differing -= {"variant"}
     assert {"reshuffle", "partial_batch", "headline", "hidden_init"} <= differing
+    (several,) = [line for line in rows.splitlines() if line.startswith("| several GPUs")]
+    for field in (
+        "batch_norm",
+        "similarity",
+    ):  # as each process of the released training has them; both variants do not
+        assert f"`{field}=per_process`" in several
+        assert RunConfig(dataset="cifar10", scale="paper", variant="released").replace(**{field: "per_process"})
+        assert RunConfig(dataset="cifar10", scale="paper", variant="released").to_dict()[field] == "global"
     assert [name for name in sorted(differing) if f"{{setting}}`{name}`" not in rows] == []

@@ -389,8 +389,11 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
     assert table2.trained_twice("slim", tmp_path) == ""
     (tmp_path / "slim").mkdir()
-    twice = pd.DataFrame(dict(run=["a", "b", "c"], earlier=[50.0, 51.0, 52.0], accuracy=[51.0, 51.0, 50.0]))
+    twice = pd.DataFrame(dict(run=list("abcd"), earlier=[50.0, 51.0, 52.0, 9.0], accuracy=[51.0, 51.0, 50.0, 9.0]))
     twice.to_csv(tmp_path / "slim" / "trained_twice.csv", index=False)
+    assert table2.trained_twice("slim", tmp_path) == "", "these are shown nowhere"
+    for name, value in zip("abcd", (51.0, 51.0, 50.0, 10.0), strict=True):  # d is another by now
+        write_json(tmp_path / "slim" / name / "metrics.json", {"accuracy": value})
     told = table2.trained_twice("slim", tmp_path)
     assert told.startswith("3 runs were trained twice")
     assert "differ by −0.33 ± 1.53 points (mean and standard deviation, at most 2.00)" in told

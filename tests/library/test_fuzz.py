@@ -18,6 +18,7 @@ from companion.report import ROOT
 from sastc import __main__ as program
 from sastc.config import ConfigError, RunConfig, parse_arguments
 from sastc.experiments import load_experiment
+from sastc.records import run_path
 
 sys.path.insert(0, str(ROOT / "workflow"))
 import execute
@@ -238,3 +239,16 @@ def test_a_choice_that_looks_like_a_number_may_be_one():
     for value in (True, 10.0, 3, None):
         with pytest.raises(ConfigError, match="stm_log_base="):
             RunConfig(stm_log_base=value)
+
+
+def test_executing_a_notebook_knows_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(
+        execute, "execute", lambda source, output, parameters, title: asked.append((output, parameters))
+    )
+    assert execute.main(["table2", "--output", "~/own.ipynb", "results=~/runs"]) == 0
+    (output, parameters), *_ = asked
+    assert output == tmp_path / "own.ipynb"
+    assert execute.from_folder(tmp_path, parameters)["results"] == f"{tmp_path}/runs"
+    assert run_path(RunConfig(), parameters["results"]).parents[1] == tmp_path / "runs", "from the checkout, too"

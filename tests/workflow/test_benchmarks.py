@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import handwritten, measure, neuron, report, settings, steps, targets, training  # noqa: E402
 from benchmarks.plain import PlainCalibration, PlainLIF  # noqa: E402
-from benchmarks.run import CASES  # noqa: E402
+from benchmarks.run import CASES, _options  # noqa: E402
 from sastc.calibration import SelfAttentiveCalibration  # noqa: E402
 from sastc.losses import kd_loss, sastc_loss  # noqa: E402
 from sastc.neurons import LIF  # noqa: E402
@@ -34,6 +34,11 @@ def record(tmp_path_factory):
     for case in CASES:
         assert f"\n{case}\n" in done.stdout
     return json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_the_file_may_be_in_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _options(["--out", "~/cpu.json"]).out == tmp_path / "cpu.json"
 
 
 def test_every_case_is_written(record):

@@ -175,6 +175,29 @@ def test_braces_in_the_folder_of_runs_are_no_wildcards(project):
     assert "attention" in output
 
 
+@pytest.mark.parametrize("name", ["{0}", "a{b", "}"])
+def test_braces_in_the_name_of_the_checkout(name, tmp_path, request):
+    (tmp_path / name).mkdir()
+    project = Project(request.config.rootpath, tmp_path / name)
+    project.experiment("attention", {"method": "sastc"})
+    code, output = project.run("workflow/launch.py", "--only", "attention", "--no-book")
+    assert code == 0, output + (project.root / "results/.workflow/snakemake.log").read_text()
+    assert (project.root / "results/notebooks/attention.ipynb").exists()
+    assert [run.complete for run in list_runs(project.root / "results")] == [True, True]
+    code, output = project.run("workflow/launch.py", "--only", "attention", "--no-book", "--dry-run")
+    assert "Nothing to be done" in output, output
+
+
+def test_the_launcher_knows_a_home_folder(project, tmp_path, monkeypatch):
+    monkeypatch.setitem(project.environment, "HOME", str(tmp_path))
+    words = "--only", "attention", "--dry-run", "--results", "~/runs", "--data=~/images"
+    code, output = project.run("workflow/launch.py", *words)
+    assert code == 0, output
+    settings = json.loads((project.root / "results/.workflow/settings.json").read_text())
+    assert (settings["results"], settings["data"]) == (f"{tmp_path}/runs", f"{tmp_path}/images")
+    assert not (project.root / "~").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -183,6 +206,17 @@ def test_braces_in_the_folder_of_runs_are_no_wildcards(project):
         (["combination", "method=sastk"], "method='sastk': must be one of"),
         (["combination", "--parameters", '{"data": 5}'], "data=5: must be text, as 'data' is"),
         (["teacher", "--parameters", '{"beta2": 1}'], "unknown parameter 'beta2'"),
+        (["table2", "--parameters", "[1, 2]"], "--parameters='[1, 2]': must be a JSON object"),
+        (
+            ["table2", "--parameters", "{scale: slim}"],
+            "--parameters='{scale: slim}': must be a JSON object, and is no J",
+        ),
+        (["table2", "--parameters", 10_000 * '{"changes":'], "must not be nested deeper than 10 levels"),
+        (
+            ["table2", "--parameters", f'{{"changes": {{"beta": {300 * "["}{300 * "]"}}}}}'],
+            "changes={'beta': [[[[...]]]]}: must not be nested deeper than 10 levels",
+        ),
+        (["table2", f"changes={300 * '['}{300 * ']'}"], "must not be nested deeper than 10 levels"),
         (["combination", "device=foo"], "device='foo': must be auto, cpu, cuda or cuda:N"),
         (["teacher", "method=kd"], "method='kd': this notebook trains a teacher"),
         (["table2", "--parameters", '{"scal": 1}'], "unknown parameter 'scal': did you mean scale?"),
