@@ -41,8 +41,8 @@ def shown_of(runs: Sequence[Run]) -> list[Run]:
 def retired(runs: Sequence[Run]) -> set[Path]:
     """Folders of those `runs` that no page shows: on the JPEG copy of a dataset, where the original has a run, too.
 
-    One run on the original is enough, be it among `runs` or anywhere in the same folder of results: so neither a page
-    that joins several experiments nor two pages that are read together show both.
+    One run on the original is enough, be it among `runs` or among all of the same scale: so neither a page that joins
+    several experiments nor two pages of one scale show both.
     """
     done = [run for run in runs if run.complete and (run.path / "provenance.json").is_file()]
     copies = [run for run in done if COPY in run.provenance.get("data", {}).get("name", "")]
@@ -51,14 +51,14 @@ def retired(runs: Sequence[Run]) -> set[Path]:
     kept = {run.path for run in copies}
     datasets = {run.path: run.config.dataset for run in done}
     original = {datasets[run.path] for run in done if run.path not in kept}
-    places = {(run.path.parents[1], datasets[run.path]) for run in copies}
+    places = {(run.path.parent, datasets[run.path]) for run in copies}
     original |= {dataset for folder, dataset in places if dataset not in original and _has_original(folder, dataset)}
     return {path for path in kept if datasets[path] in original}
 
 
-def _has_original(results: Path, dataset: str) -> bool:
-    """Whether a folder of results holds a complete run on the dataset itself; damaged ones, shown nowhere, are none."""
-    for metrics in results.glob(f"*/{dataset}-*/metrics.json"):
+def _has_original(scale: Path, dataset: str) -> bool:
+    """Whether the runs of a scale hold a complete one on the dataset itself; damaged ones, shown nowhere, are none."""
+    for metrics in scale.glob(f"{dataset}-*/metrics.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             facts = json.loads(metrics.with_name("provenance.json").read_text(encoding="utf-8"))
             if COPY not in facts["data"]["name"]:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import companion.pages
-from companion.pages import sweeps, tuning
 
-from sastc import load_experiment, report
+import companion.pages
+from companion import report
+from companion.pages import sweeps, tuning
+from sastc import load_experiment
 from sastc.config import RunConfig
 from sastc.explorer.packing import pack_run
 from sastc.labels import LABELS
 from sastc.records import Run, RunError, run_path, write_json
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COPY = "{} (JPEG copy)"
 MODULES = [
     report,
@@ -25,7 +26,7 @@ MODULES = [
 ]
 OWN = {"companion.closing", *(module.__name__ for module in MODULES)}
 FUNCTIONS = {
-    f"{function.__module__.removeprefix('sastc.').removeprefix('pages.')}.{name}": function
+    f"{function.__module__.removeprefix('companion.').removeprefix('pages.')}.{name}": function
     for module in MODULES
     for name, function in vars(module).items()
     if inspect.isfunction(function)
@@ -34,10 +35,10 @@ FUNCTIONS = {
 }
 PLANS = {
     "report.with_record": ("explorer", "quick"),
-    "events.recorded": ("table6", "quick"),
-    "layer_pairs.collect": ("figure2", "slim"),
-    "mismatch.collect": ("stm", "slim"),
-    "literature.collect": ("table4", "quick"),
+    "table6.recorded": ("table6", "quick"),
+    "table3.collect": ("table2", "slim"),
+    "table3.table": ("table2", "slim"),
+    "table4.collect": ("table4", "quick"),
     "sweeps.collect": ("table7", "slim"),
     "verdicts.claims": ("verdicts", "slim"),
 }
@@ -73,7 +74,7 @@ def arguments(function, plan, results):
         "wanted": lambda: (),
         "changes": lambda: {},
         "scale": lambda: plan.scale,
-        "sweep": lambda: sweeps.NOISE,
+        "sweep": lambda: sweeps.TABLE7,
         "rows": lambda: tuning.collect(plan, results),
         "runs": lambda: report.collect(plan, results),
     }
@@ -110,14 +111,18 @@ def test_functions_of_pages_use_no_copy_beside_an_original(name, tmp_path, monke
     assert uses_copies(), "with nothing but the copy they are used: else this test could not fail"
     for dataset in {config.dataset for config in configs}:
         original = next(config for config in configs if config.dataset == dataset)
-        record(original.replace(scale="paper", seed=99), tmp_path, LABELS[dataset])  # which no page's plan has
+        record(original.replace(seed=99), tmp_path, LABELS[dataset])  # which no page's plan has
     assert not uses_copies()
 
 
 def test_pages_and_notebooks_find_runs_by_one_function():
     """Others would show what :func:`companion.closing.retired` leaves out."""
     direct = re.compile(r"\b(Run\(run_path|find_run|list_runs)\b")
-    sources = [ROOT / "sastc/report.py", *(ROOT / "sastc/pages").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    sources = [
+        ROOT / "companion/report.py",
+        *(ROOT / "companion/pages").glob("*.py"),
+        *(ROOT / "notebooks").glob("*.ipynb"),
+    ]
     assert [path.name for path in sources if direct.search(path.read_text(encoding="utf-8"))] == []
 
 
