@@ -33,3 +33,14 @@ def test_a_digest_follows_the_content_and_the_set_of_records(tmp_path, monkeypat
     assert digest.stat().st_mtime > 1000
     assert plan.Job("table2", "table2_slim", "x", {}, record=("a",)).digest != job.digest
     assert plan.Job("table2", "table2", "x", {}).digest is None
+
+
+def test_locks_are_found_in_a_folder_of_any_name(tmp_path):
+    import engine
+
+    locks = tmp_path / "{0}" / "{n"
+    locks.mkdir(parents=True)
+    for name in ("0.input.lock", "12.input.lock", "3.output.lock", "x.input.lock", "0.input.lock~"):
+        (locks / name).touch()
+    found = list(engine.files_like(f"{locks}/{{n,[0-9]+}}.input.lock"))
+    assert found == [(f"{locks}/0.input.lock", {"n": "0"}), (f"{locks}/12.input.lock", {"n": "12"})]
