@@ -186,6 +186,9 @@ def test_braces_in_the_name_of_the_checkout(name, tmp_path, request):
     assert [run.complete for run in list_runs(project.root / "results")] == [True, True]
     code, output = project.run("workflow/launch.py", "--only", "attention", "--no-book", "--dry-run")
     assert "Nothing to be done" in output, output
+    code, output = project.run("workflow/launch.py", "--only", "attention", "--profile", "slurm")
+    assert code == 2
+    assert "a cluster takes no checkout with braces in its path" in output
 
 
 def test_the_launcher_knows_a_home_folder(project, tmp_path, monkeypatch):
