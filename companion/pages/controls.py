@@ -14,7 +14,7 @@ from sastc.attention import attention_bounds
 from sastc.records import Run
 
 LEARNED = "learned"
-REPLACED = {"uniform": "uniform ones", "random": "random ones", "untrained": "untrained ones", "cka": "those from CKA"}
+REPLACED = ("uniform", "random", "untrained", "cka")
 
 
 def names(runs: pd.DataFrame) -> pd.Series:
@@ -91,7 +91,7 @@ def cells_table(run: Run) -> str:
     columns |= {"entropy / ln A": "entropy"}
     caption = (
         "After the last epoch, means over test images: the teacher layer that has the weight, the one that is easiest "
-        f"to imitate, and the one that is most alike. The bounds of η are {low:.3f} and {high:.3f}."
+        f"to imitate, and the one that is most similar. The bounds of η are {low:.3f} and {high:.3f}."
     )
     return table(pd.DataFrame(rows), caption, f"{run.name}-attention", columns, csv=pd.DataFrame(long))
 
@@ -105,7 +105,7 @@ def likeness(runs: Sequence[Run]) -> str:
     like = sum(round(f["likest"] * f["cells"]) for f in found if not math.isnan(f["likest"]))
     chance = sum(f["chance"] * f["cells"] for f in found) / cells
     return (
-        f"It lies on the layer that is most alike by centred kernel alignment in {like} of {cells}; "
+        f"It lies on the layer that is most similar by centred kernel alignment (CKA) in {like} of {cells}; "
         f"{chance * cells:.0f} would be chance."
     )
 
@@ -157,7 +157,7 @@ def controls_table(runs: pd.DataFrame) -> str:
     columns = {
         "weights": lambda r: text(r.control),
         "accuracy (%)": lambda r: report.mean_sd(known[known.control == r.control].accuracy),
-        "less learned (points)": change,
+        "change from learned<br>(points)": change,
         **{f"η of {c.removeprefix('weight_')}": c for c in layers},
         "entropy / ln A": "entropy",
         "at the bound": share("bound"),
@@ -231,7 +231,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     like, says_like = _judged(learned.likest, chance)
     out.append(
         f"Learned weights are highest on the layer that is easiest to imitate in {easy} of cells ({says_easy}) and "
-        f"on the layer most alike by CKA in {like} ({says_like}; chance is {100 * chance:.0f} %). Those two are the "
+        f"on the layer most similar by CKA in {like} ({says_like}; chance is {100 * chance:.0f} %). Those two are the "
         f"same layer in {100 * learned.easiest_is_likest.mean():.0f} % of cells."
     )
     random = known[(known.control == "random") & known.easiest.notna()]
@@ -249,11 +249,11 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     for row in changes_of_accuracy(runs).itertuples():
         says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
         if row.Index in REPLACED and row.accuracy_n:
-            width = f" ± {row.accuracy_half:.2f}" if row.accuracy_half > 0 else ""
-            name = row.Index.replace("cka", "CKA")
+            name = row.Index.replace("cka", "CKA").capitalize() if row.Index != "cka" else "CKA"
             out.append(
-                f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)}{width} points "
-                f"(n={int(row.accuracy_n)}: {says})."
+                f"{name} minus learned weights: {signed(row.accuracy_mean)}"
+                f"{report.bounds(row.accuracy_mean, row.accuracy_half)} points of accuracy (n={int(row.accuracy_n)}: "
+                f"{says})."
             )
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
@@ -274,19 +274,31 @@ def answer(runs: pd.DataFrame) -> str:
     chance = float(learned.chance.mean())
     easy, like = ("{} of cells ({})".format(*_judged(learned[c], chance)) for c in ("easiest", "likest"))
     always = (learned.easiest == 1).all()
-    settles = "always settles on the easiest layer" if always else f"is on the easiest layer in {easy}"
-    told, once, missing = [], [], []
-    for row in changes_of_accuracy(runs).reindex(list(REPLACED)).fillna({"accuracy_n": 0}).itertuples():
+    settles = "always settles on" if always else f"in {easy} settles on"
+    told: dict[str, list[str]] = {}
+    seeds, once, missing = set(), [], []
+    for row in changes_of_accuracy(runs).reindex(REPLACED).fillna({"accuracy_n": 0}).itertuples():
         gain, half, n = -row.accuracy_mean, row.accuracy_half, int(row.accuracy_n)
         if n > 1:
-            side = "above" if gain > 0 else "below"
-            says, width = report.judge(gain, half, n), f" ± {half:.2f}" if half > 0 else ""
-            judged = f": {says}" if says not in ("better", "worse") else ""
-            told.append(f"{abs(gain):.2f}{width} points {side} {REPLACED[row.Index]} ({n} seeds{judged})")
+            told.setdefault(report.judge(gain, half, n), []).append(
+                f"{row.Index.replace('cka', 'CKA')} {signed(gain)}{report.bounds(gain, half)}"
+            )
+            seeds.add(n)
         else:
             (once if n else missing).append(f"{row.Index} {signed(gain)}" if n else row.Index)
-    out = [f"Attention {settles}; it is on the one most alike by CKA in {like}; chance is {100 * chance:.0f} %."]
-    out += [f"Learned weights are {', '.join(told)}."] * bool(told)
-    out += [f"One seed each, too few to judge; learned less these: {', '.join(once)} points."] * bool(once)
+    out = [
+        f"Attention {settles} the teacher layer that is easiest to imitate; it is on the layer most similar by CKA in "
+        f"{like}, where chance is {100 * chance:.0f} %."
+    ]
+    n = f"n={report._span(seeds)}" if seeds else ""
+    words = {
+        "better": "more accurate than",
+        "worse": "less accurate than",
+        "not distinguishable": "not distinguishable from",
+        report.NO_INTERVAL: "not to be judged, for lack of an interval, beside",
+    }
+    for says, which in told.items():
+        out.append(f"Learned weights are {words[says]} {', '.join(which)} (learned minus it, points; {n}).")
+    out += [f"One seed each, too few to judge; learned minus these: {', '.join(once)} points."] * bool(once)
     out += [f"Not run: {', '.join(missing)} weights."] * bool(missing)
     return " ".join(out)

@@ -47,11 +47,11 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def interval(mean: float, half: float, n: int, digits: int = 2) -> str:
-    """A mean difference with half its 95 % interval and the number of seeds, as HTML."""
+    """A mean difference, its 95 % interval and the number of seeds, as HTML: ``+0.72 [+0.09, +1.35] n=5``."""
     if n == 0:
         return '<span class="missing">–</span>'
-    width = f" ± {half:.{digits}f}" if np.isfinite(half) else ""
-    return f'<span class="ours">{signed(mean, digits)}{width}</span> <span class="seeds">n={n}</span>'
+    ours = f'<span class="ours">{signed(mean, digits)}</span>{report.bounds(mean, half, digits)}'
+    return f'<span class="interval">{ours} <span class="seeds">n={n}</span></span>'
 
 
 def table(
@@ -92,7 +92,16 @@ def place(plan: Experiment, results: str | Path = "results") -> str:
     """What a caption says of our runs: their data, as the runs name them, and the scale."""
     done = [run for run in report.runs_of(plan, results) if run.complete]
     names = dict.fromkeys(run.provenance["data"]["name"] for run in done)
-    return f"Ours: {' and '.join(names)}, {plan.scale} scale." if names else "Ours: not run."
+    return f"Ours: {' and '.join(names)}, {report.SCALE_WORDS[plan.scale]}." if names else "Ours: not run."
+
+
+def opening(plan: Experiment, headline: str, results: str | Path = "results") -> str:
+    """HTML at the head of a page of results: what the runs are of, in a few words, and the page's answer."""
+    done = [run for run in report.runs_of(plan, results) if run.complete]
+    data = list(dict.fromkeys(run.provenance["data"]["name"] for run in done))
+    words = [*data, report.SCALE_WORDS[plan.scale], f"{len(done)} runs"] if done else ["not run"]
+    chips = "".join(f"<span>{html.escape(word)}</span>" for word in words)
+    return f'<p class="edition">{chips}</p><p class="headline">{headline}</p>'
 
 
 def page_name(name: str, scale: str) -> str:
