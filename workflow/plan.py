@@ -9,7 +9,7 @@ from typing import Any
 from companion.closing import retired
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
-from sastc.labels import LABELS, title_of
+from sastc.labels import title_of
 from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 raise ConfigError(f"{path}: notebook={experiment.notebook!r}: is not below notebooks/")
             if shown != scale and shown not in experiment.of_record:
                 continue
+            if shown == "quick" and not experiment.quick_page:
+                continue
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:
                 recorded = {config.name: Run(run_path(config, results)) for config in runs}
@@ -97,8 +99,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                     own = jobs.pop(path.stem)  # it comes after what it needs
                     jobs[path.stem] = dataclasses.replace(own, record=own.record + record)
                     continue
-                place = f" ({data_name(runs[0], results)}, {shown})" if shown != "quick" and runs else ""
-                title = experiment.title + place
+                alone = experiment.one_page or {config.dataset for config in experiment.runs} != {"digits"}
+                title = experiment.title if alone or shown != "quick" else f"{experiment.title}, on digits"
                 jobs[name] = Job(experiment.notebook, name, title, parameters, needs, record=record)
     for name in only:
         if not any(job.parameters.get("experiment") == name for job in jobs.values()):
@@ -122,12 +124,6 @@ def write_digests(jobs: dict[str, Job]) -> None:
             digest.write_text(text)
         newest = max(found[path][1] for path in job.record)
         os.utime(digest, ns=(newest, newest))
-
-
-def data_name(config: RunConfig, results: str) -> str:
-    """What a recorded run says of its data, for example that they are a copy; the dataset's name if it is not run."""
-    run = Run(run_path(config, results))
-    return run.provenance["data"]["name"] if run.complete else LABELS[config.dataset]
 
 
 def training(config: RunConfig, paths: dict[str, str]) -> Job:
