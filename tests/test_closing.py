@@ -49,10 +49,10 @@ def test_footer_names_what_the_scale_changes(tmp_path):
         ).items():
             write_json(run_path(config, tmp_path) / f"{name}.json", content)
     page = report.footer([Run(run_path(c, tmp_path)) for c in configs], "x")
-    assert "epochs = 9, 12 (there 240)" in page
-    assert "gamma = 1 (there 0.3)" in page
+    assert "epochs = 9, 12 (paper 240)" in page
+    assert "gamma = 1 (paper 0.3)" in page
     assert "beta" not in page
-    assert "Unlike" not in report.footer([], "x")
+    assert "Differences from the paper" not in report.footer([], "x")
 
 
 def test_closing_of_a_page_without_runs_has_nothing_to_train():

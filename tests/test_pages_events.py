@@ -65,9 +65,9 @@ def test_runs_include_the_teachers_once(runs):
 
 def test_sentences_pair_seeds_and_name_the_interval(runs):
     found = events.sentences(runs)
-    assert [s for s in found if "SASTC less KD +6.00 points, 2 seeds: cannot say from equal differences" in s]
+    assert [s for s in found if "SASTC minus KD +6.00 points (n=2: cannot say from equal differences)" in s]
     # differences 1 and 2: mean 1.5, t(0.975, 1) = 12.706 times the deviation 0.7071 over the root of 2
-    assert [s for s in found if "mean frame +1.50 points, 2 seeds, 95 % interval −4.85 to +7.85: not dist" in s]
+    assert [s for s in found if "mean frame +1.50 [−4.85, +7.85] points (n=2: not dist" in s]
     assert len(found) == 4
 
 
@@ -216,9 +216,9 @@ def test_both_readings_of_the_teachers_input_are_compared(of_record):
     shown = events.as_preset(of_record)
     found = events.sentences(shown)
     assert [s for s in found if "SASTC less Baseline +10.00 points" in s]
-    assert [s for s in found if "SASTC less KD, both with a teacher that sees each step's frame +6.00 points" in s]
+    assert [s for s in found if "SASTC minus KD, both with a teacher that sees each step's frame +6.00 points" in s]
     for label in ("KD", "Feature KD", "SASTC"):
-        words = f": {label} with a teacher that sees each step's frame less one that sees the mean frame +2.00"
+        words = f": {label} with a teacher that sees each step's frame minus one that sees the mean frame +2.00"
         assert len([s for s in found if words in s]) == 1, label
     table = events.table(shown, recorded=True, name="table6-nmnist")
     assert "N-MNIST" in table

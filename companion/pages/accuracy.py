@@ -89,7 +89,8 @@ def table(runs: pd.DataFrame) -> str:
     grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]] = {}
     for key, method, own, paper in cells(runs):
         grouped.setdefault(tuple(key), []).append((method, own, paper))
-    run = {key: any(own.complete.any() for _, own, _ in row) for key, row in grouped.items()}
+    taught = {key: [own for method, own, _ in row if method != "baseline"] for key, row in grouped.items()}
+    run = {key: any(own.complete.any() for own in rows) for key, rows in taught.items()}  # a baseline is in many rows
     caption = (
         "Test accuracy in percent after the last epoch, mean ± sd over n seeds; the seeds link to their runs. Below it "
         "the paper's value, and at the paper's scale and on its dataset ours minus the paper's. A baseline has no "
@@ -124,8 +125,9 @@ def _table(grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]], caption:
 
 def teachers(rows: pd.DataFrame) -> str:
     """The accuracy of the teachers of some runs, as their records have it; a dash where none is known."""
-    known = [Run(path).provenance.get("teacher", {}).get("accuracy") for path in rows.path[rows.complete]]
-    return report._span({a for a in known if a is not None}, "{:.2f}".format) if any(known) else "–"
+    done = [run for path in rows.path[rows.complete] if (run := Run(path)).has("provenance.json")]
+    known = {run.provenance["teacher"]["accuracy"] for run in done if run.provenance.get("teacher")}
+    return report._span(known, "{:.2f}".format) if known else "–"
 
 
 def overview(runs: pd.DataFrame) -> Figure:

@@ -182,7 +182,7 @@ def _first(beats: Sequence[Claim], place: str) -> str:
             others.append(claim.rival)
     said = [f"beats {_and(wins)}"] * bool(wins)
     said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {_and(fails, 'or')}"] * bool(fails)
-    said += [f"is not shown to beat {_and(others, 'or')}"] * bool(others)
+    said += [f"{'and ' * bool(said)}is not shown to beat {_and(others, 'or')}"] * bool(others)
     return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
 
 

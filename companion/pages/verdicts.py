@@ -266,7 +266,9 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
         known = runs.get(page)
         done = known[known.complete] if known is not None else pd.DataFrame(columns=["path", "dataset"])
         comparisons = make(known) if len(done) else []
-        source = sorted({f"{Run(path).provenance['data']['name']}, {plan.scale}" for path in done.path})
+        source = sorted(
+            {f"{Run(path).provenance['data']['name']}, {report.SCALE_WORDS[plan.scale]}" for path in done.path}
+        )
         in_book = plan.scale == "quick" or plan.scale in plans[page].of_record
         more |= dict(
             page=page_name(page, "quick" if in_book and plans[page].one_page else plan.scale)
