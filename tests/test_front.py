@@ -90,7 +90,7 @@ def test_names_leave_out_what_is_common():
     assert front.names([UP._replace(what=w) for w in cells]) == ["VGG-11, T=2", "VGG-11, T=3", "R-18, T=2"]
     teachers = [f"SASTC − KD, VGG-11 & {teacher}, T=2" for teacher in ("R-19", "W-28")]
     assert front.names([UP._replace(what=w) for w in teachers]) == ["VGG-11 & R-19", "VGG-11 & W-28"]
-    assert front.names(controls(UP, UP).comparisons) == ["uniform", "random"]
+    assert front.names(controls(UP, UP, UP, UP).comparisons) == ["uniform", "random", "untrained", "CKA"]
 
 
 def test_plots_are_to_scale_and_say_what_they_show():

@@ -215,7 +215,7 @@ def test_the_page_says_how_small_the_test_set_is(of_record):
 def test_both_readings_of_the_teachers_input_are_compared(of_record):
     shown = events.as_preset(of_record)
     found = events.sentences(shown)
-    assert [s for s in found if "SASTC less Baseline +10.00 points" in s]
+    assert [s for s in found if "SASTC minus Baseline +10.00 points" in s]
     assert [s for s in found if "SASTC minus KD, both with a teacher that sees each step's frame +6.00 points" in s]
     for label in ("KD", "Feature KD", "SASTC"):
         words = f": {label} with a teacher that sees each step's frame minus one that sees the mean frame +2.00"

@@ -169,8 +169,8 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     assert list(found.baseline_n) == [0, 0, 0]
     assert found.kd_half.iloc[0] == pytest.approx(12.706205, abs=1e-5)  # differences 1 and 3: deviation √2, t(0.975, 1)
     preset, gamma, released = choices.verdict_of_each(runs)
-    assert "not compared with the baseline, not distinguishable from KD (+2.00 points, −10.71 to +14.71)" in preset
-    assert "worse than KD (−5.00 points" in gamma
+    assert "not compared with the baseline, not distinguishable from KD (+2.00 [−10.71, +14.71] points, n=2)" in preset
+    assert "worse than KD (−5.00 [" in gamma
     assert "not to be judged from one seed against KD (+20.00 points)" in released
     first, second = choices.changed(plan(*configs))
     assert first == "gamma = 0.3 (was 1.0)"

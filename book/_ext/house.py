@@ -90,6 +90,14 @@ def family_links(docname: str, pages: list[str], titles: dict[str, str], link) -
     return f'<nav class="editions" aria-label="Editions of this page">{"".join(rows)}</nav>' if rows else ""
 
 
+def lead_to_family(app, pagename, templatename, context, doctree):
+    """Put the row of links below a page's title."""
+    if "body" in context and (pages := family(pagename, app.env.toctree_includes)):
+        titles = {page: app.env.titles[page].astext() for page in pages}
+        row = family_links(pagename, pages, titles, lambda page: app.builder.get_relative_uri(pagename, page))
+        context["body"] = context["body"].replace("</h1>", f"</h1>{row}", 1)
+
+
 def stub(target: str) -> str:
     """A page that leads on to another one."""
     address = html.escape(target)
@@ -163,10 +171,6 @@ def finish(app, pagename, templatename, context, doctree):
         seen: Counter = Counter()
         body = context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">'))
         body = FIGURE.sub(lambda match: numbered(match, seen), IMAGE.sub(drawing, body))
-        if pages := family(pagename, app.env.toctree_includes):
-            titles = {page: app.env.titles[page].astext() for page in pages}
-            link = lambda page: app.builder.get_relative_uri(pagename, page)  # noqa: E731
-            body = body.replace("</h1>", f"</h1>{family_links(pagename, pages, titles, link)}", 1)
         context["body"] = SVG_LINK.sub(r'<button class="download" type="button" data-svg="\1">\2</button>', body)
     if "generate_toctree_html" in context:
         name_what_opens(context)
@@ -218,6 +222,7 @@ def setup(app):
     app.connect("config-inited", substitutions)
     app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", finish, priority=600)
+    app.connect("html-page-context", lead_to_family, priority=650)
     app.connect("build-finished", keep_one_mathjax, priority=900)
     app.connect("build-finished", write_stubs, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -26,6 +26,7 @@ def names(comparisons: Sequence[Comparison]) -> list[str]:
     sides_ = [name.partition(" − ") for name in own]
     if len({left for left, _, _ in sides_}) == 1 and all(right for _, _, right in sides_):
         own = [right for _, _, right in sides_]  # learned − uniform: uniform
+    own = [re.sub(r"\bcka\b", "CKA", name) for name in own]
     short = [re.sub(r" & [^,]+", "", name) for name in own]
     return short if len(set(short)) == len(set(own)) else own
 
@@ -208,4 +209,4 @@ def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
 
 
 def _and(words: Sequence[str], last: str = "and") -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} {last} {words[-1]}"
