@@ -69,8 +69,7 @@ def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
 @pytest.mark.parametrize(
     ("comparisons", "words"),
     [
-        ([OPEN, OPEN], "not distinguishable in accuracy from uniform or random weights (n=3)."),
-        ([UP, OPEN], "more accurate than uniform, not distinguishable in accuracy from random weights (n=3)."),
+        ([UP, OPEN], "more accurate than uniform, not distinguishable from random weights (n=3)."),
         ([DOWN, UP], "more accurate than random, less accurate than uniform weights (n=3)."),
     ],
 )
@@ -79,6 +78,8 @@ def test_the_second_sentence_follows_the_controls(comparisons, words):
     text = front.headline(found, [attention_run(4)], "Here")
     start = "Its attention always picks the teacher layer that is easiest to imitate"
     assert text.endswith(f" {start}; learned weights are {words}")
+    same = front.headline([claim("A", UP), controls(OPEN, OPEN)], [attention_run(4)], "Here")
+    assert same.endswith(f" {start}; replacing its weights makes no distinguishable difference in accuracy (n=3).")
     some = front.headline(found, [attention_run(4), attention_run(2)], "Here")
     assert "Its attention in 75 % of cases picks the teacher layer that is easiest to imitate;" in some
     alone = front.headline([claim("A", UP)], [attention_run(4)], "Here")
@@ -119,7 +120,7 @@ def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
     found = [claim("A", UP, UP._replace(n=5), printed=39), claim("B", DOWN), claim("C", OPEN, UP), controls(OPEN)]
     page = front.claims_list([*found, dataclasses.replace(claim("D"), page="")])
     rows = page.split('<li class="claim">')[1:]
-    assert [re.search(r'class="mark (\w+)"', row)[1] for row in rows] == ["held", "failed", "open", "open", "open"]
+    assert [re.search(r'class="verdict (\w+)"', row)[1] for row in rows] == ["held", "failed", "open", "open", "open"]
     assert "open: 1 of 2 intervals above zero" in rows[2]
     assert "n=3 to 5 seeds, 2 comparisons (the paper: 39)" in rows[0]
     assert '<a href="runs/table2_slim.html">SASTC beats A</a>' in rows[0]

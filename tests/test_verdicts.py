@@ -98,11 +98,11 @@ def test_what_was_judged_stands_beside_the_papers_number():
         "1 of 3 intervals above zero, 1 below"
     )
     assert verdicts.said(one) == (
-        '<span class="mark held"><span aria-hidden="true">✓</span> held</span><br>'
+        '<span class="verdict held"><span aria-hidden="true">✓</span> held</span><br>'
         '<span class="seeds">1 of 1 interval above zero</span><br><span class="seeds">the paper: 39 comparisons</span>'
     )
     assert verdicts.mark(several, why=True) == (
-        '<span class="mark open"><span aria-hidden="true">?</span> open: 1 of 2 intervals above zero</span>'
+        '<span class="verdict open"><span aria-hidden="true">?</span> open: 1 of 2 intervals above zero</span>'
     )
     (link,) = re.findall(r'base64,([^"]+)"', verdicts.verdicts_table([several]))
     widened = pd.read_csv(io.BytesIO(base64.b64decode(link))).half_widened
@@ -119,7 +119,10 @@ def test_decided_claims_stand_first_and_every_line_has_its_unit():
     assert [int(n) for n in re.findall(r"claim (\d)<br>", page)] == [3, 2, 0, 1]
     two = verdicts.ours(dataclasses.replace(found[0], comparisons=[UP, DOWN]))
     assert two.count("miles") == 2
-    assert '<span class="ours">+2.00</span> [+1.00, +3.00] <span class="seeds">n=3</span></span> miles' in two
+    assert (
+        '<span class="ours">+2.00</span> [+1.00,\N{NO-BREAK SPACE}+3.00] miles <span class="seeds">n=3</span></span>'
+        in two
+    )
 
 
 def test_what_all_comparisons_share_is_said_once():

@@ -16,6 +16,12 @@ from sastc.records import Run
 LEARNED = "learned"
 REPLACED = ("uniform", "random", "untrained", "cka")
 
+WORDS = {
+    "cka": "CKA",
+    "detach_sim = true": "learned, no loss through them",
+    "target_norm = layer": "learned, equal variances",
+}
+
 
 def names(runs: pd.DataFrame) -> pd.Series:
     """Name of every run's control: where its weights come from, or what else is switched."""
@@ -155,7 +161,7 @@ def controls_table(runs: pd.DataFrame) -> str:
         return interval(found.accuracy_mean, found.accuracy_half, int(found.accuracy_n))
 
     columns = {
-        "weights": lambda r: text(r.control),
+        "weights": lambda r: text(WORDS.get(r.control, r.control)),
         "accuracy (%)": lambda r: report.mean_sd(known[known.control == r.control].accuracy),
         "change from learned<br>(points)": change,
         **{f"η of {c.removeprefix('weight_')}": c for c in layers},
@@ -175,7 +181,9 @@ def spread_table(runs: pd.DataFrame) -> str:
     means = table_of_facts(runs).groupby("control", sort=False)[["between_steps", "between_images"]].mean()
     rows = means.join(between_seeds(runs).rename("between_seeds")).reset_index()
     digits = {n: lambda r, n=n: "–" if math.isnan(v := getattr(r, n)) else f"{v:.2g}" for n in rows.columns[1:]}
-    columns = {"weights": lambda r: text(r.control)} | {n.replace("_", " "): f for n, f in digits.items()}
+    columns = {"weights": lambda r: text(WORDS.get(r.control, r.control))} | {
+        n.replace("_", " "): f for n, f in digits.items()
+    }
     return table(rows, "Standard deviations of η, averaged over cells.", "controls-spread", columns)
 
 
@@ -198,7 +206,7 @@ def weights_figure(runs: pd.DataFrame) -> Figure:
             )
         axis.axhline(chosen.chance.iloc[0], color="red", linewidth=1)
         axis.set_xticks(range(len(layers)), [c.removeprefix("weight_") for c in layers], rotation=30, ha="right")
-        axis.set(title=control, ylabel="mean η" if axis in axes[:, 0] else "")
+        axis.set(title=WORDS.get(control, control), ylabel="mean η" if axis in axes[:, 0] else "")
     axes.flat[0].legend(fontsize=7)
     return drawing
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from companion import report
 from companion.pages.parts import page_name
-from companion.pages.verdicts import Claim, Comparison, in_common, mark, sides, verdict
+from companion.pages.verdicts import Claim, Comparison, mark, names, sides, verdict
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
@@ -20,17 +20,6 @@ def chosen(found: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in found if claim.front]
 
 
-def names(comparisons: Sequence[Comparison]) -> list[str]:
-    """What each comparison is of, without what all have in common, and without teachers where none is needed."""
-    own = in_common([c.what for c in comparisons])[1] if len(comparisons) > 1 else [comparisons[0].what]
-    sides_ = [name.partition(" − ") for name in own]
-    if len({left for left, _, _ in sides_}) == 1 and all(right for _, _, right in sides_):
-        own = [right for _, _, right in sides_]  # learned − uniform: uniform
-    own = [re.sub(r"\bcka\b", "CKA", name) for name in own]
-    short = [re.sub(r" & [^,]+", "", name) for name in own]
-    return short if len(set(short)) == len(set(own)) else own
-
-
 def axis(claims: Sequence[Claim]) -> tuple[float, float, list[int]]:
     """Lowest and highest value of a common scale, with some room, and its ticks."""
     ends = [
@@ -38,7 +27,7 @@ def axis(claims: Sequence[Claim]) -> tuple[float, float, list[int]]:
     ]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.04 * (high - low) or 1.0
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 6)
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 8)
     return low - room, high + room, [step * k for k in range(int(low // step) + 1, int(high // step) + 1)]
 
 
@@ -111,10 +100,11 @@ def claims_list(found: Sequence[Claim], folder: str = "runs/") -> str:
         title = f'<a href="{folder}{claim.page}.html">{title}</a>' if claim.page else title
         labels = "".join(f"<li>{html.escape(name)}</li>" for name in (names(known) if known else []))
         values = "".join(f"<li>{_numbers(c)} <small>n={c.n}</small></li>" for c in known)
+        paper = claim.paper if len(claim.paper) < 60 else f"{claim.printed} cells"
         drawn = plot(claim, low, high, ticks) if known else ""
         rows.append(
             f'<li class="claim"><div class="said"><strong>{title}</strong>'
-            f"<small>The paper: {html.escape(claim.paper)}</small></div>"
+            f"<small>The paper: {html.escape(paper)}</small></div>"
             f'<div class="judged">{mark(claim, why=True)}<small>{seeds(claim)}</small></div>'
             f'<div class="intervals"><ul aria-hidden="true">{labels}</ul>{drawn}'
             f'<ul class="values" aria-hidden="true">{values}</ul></div></li>'
@@ -136,10 +126,8 @@ def setup(plan: Experiment, found: Sequence[Claim]) -> str:
         "Attention explorer": "runs/explorer.html",
     }
     told = " · ".join(f'<a href="{address}">{words}</a>' for words, address in links.items())
-    ours = (
-        ", ".join(report.size(load_experiment(report.ROOT / "experiments" / "table2.yaml", plan.scale)))
-        or "the paper's size"
-    )
+    words = report.size(load_experiment(report.ROOT / "experiments" / "table2.yaml", plan.scale))
+    ours = ", ".join(word for word in words if re.search("channels|images|epochs", word)) or "the paper's size"
     return f'<p class="setup">Ours: {ours}. This does not test the paper\'s numbers (full networks). {told}</p>'
 
 
@@ -204,7 +192,9 @@ def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
     better, worse = ([name for name, yes in zip(named, side, strict=True) if yes] for side in (above, below))
     same = [name for name in named if name not in (*better, *worse)]
     told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)
-    told += [f"not distinguishable in accuracy from {_and(same, 'or')}"] * bool(same)
+    told += [f"not distinguishable from {_and(same, 'or')}"] * bool(same)
+    if not better and not worse:
+        return f"{text}; replacing its weights makes no distinguishable difference in accuracy ({n})."
     return f"{text}; learned weights are {', '.join(told)} weights ({n})."
 
 

@@ -77,6 +77,9 @@ def traces(values: pd.DataFrame) -> str:
     if values.empty:
         return "No run with Fisher information is recorded."
     rows = fisher.log_differences(values)
+    if len(rows) and (rows.n == 1).all():
+        ratios = [f"{10**row.mean:.2f} times that of {AGAINST[row.other]}" for row in rows.itertuples()]
+        return f"One seed each, so no interval: after the last epoch SASTC's trace is {', '.join(ratios)}."
     told = []
     for row in rows[rows.n > 0].itertuples():
         says = beside((row.mean, row.half, row.n), "higher", "lower")

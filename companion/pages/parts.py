@@ -46,11 +46,12 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
-def interval(mean: float, half: float, n: int, digits: int = 2) -> str:
+def interval(mean: float, half: float, n: int, digits: int = 2, unit: str = "") -> str:
     """A mean difference, its 95 % interval and the number of seeds, as HTML: ``+0.72 [+0.09, +1.35] n=5``."""
     if n == 0:
         return '<span class="missing">–</span>'
-    ours = f'<span class="ours">{signed(mean, digits)}</span>{report.bounds(mean, half, digits)}'
+    bounds = report.bounds(mean, half, digits).replace(", ", ",\N{NO-BREAK SPACE}")
+    ours = f'<span class="ours">{signed(mean, digits)}</span>{bounds} {unit}'.rstrip()
     return f'<span class="interval">{ours} <span class="seeds">n={n}</span></span>'
 
 
@@ -95,11 +96,15 @@ def place(plan: Experiment, results: str | Path = "results") -> str:
     return f"Ours: {' and '.join(names)}, {report.SCALE_WORDS[plan.scale]}." if names else "Ours: not run."
 
 
-def opening(plan: Experiment, headline: str, results: str | Path = "results") -> str:
-    """HTML at the head of a page of results: what the runs are of, in a few words, and the page's answer."""
-    done = [run for run in report.runs_of(plan, results) if run.complete]
+def opening(plan: Experiment, headline: str, results: str | Path = "results", runs: Sequence[Run] | None = None) -> str:
+    """HTML at the head of a page of results: what the runs are of, in a few words, and the page's answer.
+
+    `runs` are the plan's by default.
+    """
+    done = [run for run in (report.runs_of(plan, results) if runs is None else runs) if run.complete]
     data = list(dict.fromkeys(run.provenance["data"]["name"] for run in done))
-    words = [*data, report.SCALE_WORDS[plan.scale], f"{len(done)} runs"] if done else ["not run"]
+    scales = list(dict.fromkeys(report.SCALE_WORDS[run.config.scale] for run in done))
+    words = [*data, *scales, f"{len(done)} runs"] if done else ["not run"]
     chips = "".join(f"<span>{html.escape(word)}</span>" for word in words)
     return f'<p class="edition">{chips}</p><p class="headline">{headline}</p>'
 

@@ -1,6 +1,7 @@
 """One line a claim of the paper: its evidence, ours, and a verdict by stated rules."""
 
 import html
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def mark(claim: Claim, why: bool = False) -> str:
     word, rule = verdict(claim)
     text = f"{word}: {reason(claim)}" if why and word == "open" else word
     kind = {"held": "held", "did not hold": "failed"}.get(rule, "open")
-    return f'<span class="mark {kind}"><span aria-hidden="true">{MARKS.get(rule, "?")}</span> {text}</span>'
+    return f'<span class="verdict {kind}"><span aria-hidden="true">{MARKS.get(rule, "?")}</span> {text}</span>'
 
 
 def coverage(claim: Claim) -> list[str]:
@@ -144,7 +145,9 @@ def ours(claim: Claim, source: bool = True) -> str:
     of = f'<br><span class="seeds">{html.escape(claim.source)}</span>' if source and claim.source else ""
     if len(known) <= 4:
         common, own = in_common([c.what for c in known])
-        lines = [f"{interval(c.mean, c.half, c.n, claim.digits)} {claim.unit}".rstrip() for c in known]
+        lines = [interval(c.mean, c.half, c.n, claim.digits, claim.unit) for c in known]
+        short = [re.sub(r" & [^,:]+", "", what) for what in own]
+        own = short if len(set(short)) == len(own) else own
         own = [html.escape(f"{what}:").replace(" ", "\N{NO-BREAK SPACE}") + " " if what else "" for what in own]
         lines = [what + line for what, line in zip(own, lines, strict=True)]
         return "<br>".join(filter(None, (html.escape(common), *lines))) + of
@@ -168,6 +171,17 @@ def in_common(names: Sequence[str]) -> tuple[str, list[str]]:
     lists = [name.split(", ") for name in names]
     same = [part for part in lists[0] if all(part in other for other in lists)]
     return ", ".join(same), [", ".join(part for part in own if part not in same) for own in lists]
+
+
+def names(comparisons: Sequence[Comparison]) -> list[str]:
+    """What each comparison is of, without what all have in common, and without teachers where none is needed."""
+    own = in_common([c.what for c in comparisons])[1] if len(comparisons) > 1 else [comparisons[0].what]
+    sides_ = [name.partition(" − ") for name in own]
+    if len({left for left, _, _ in sides_}) == 1 and all(right for _, _, right in sides_):
+        own = [right for _, _, right in sides_]  # learned − uniform: uniform
+    own = [re.sub(r"\bcka\b", "CKA", name) for name in own]
+    short = [re.sub(r" & [^,]+", "", name) for name in own]
+    return short if len(set(short)) == len(set(own)) else own
 
 
 # Comparisons
