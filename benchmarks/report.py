@@ -20,6 +20,13 @@ NAMES = {
     "resnet34": "ResNet-34",
     "wrn28_4": "WRN-28-4",
 }
+METHOD_NAMES = {
+    "teacher": "teacher",
+    "baseline": "baseline",
+    "kd": "KD",
+    "feature_kd": "feature KD",
+    "sastc": "SASTC",
+}
 MADE = ("started", "commit", "dirty", "command")  # of the provenance, for every case
 WHAT = {
     "lif": "One layer of LIF neurons, forward and backward",
@@ -191,6 +198,44 @@ def html_table(record: dict[str, Any], case: str) -> str:
         f'<div class="table-box"><table class="results measured"><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+STEPS = "results/benchmarks/steps"  # of benchmarks/steps.py, one file a kind of processor
+KINDS = {"amx": "AMX", "avx512_bf16": "AVX-512 with bf16", "avx512": "AVX-512 without bf16", "avx2": "AVX2"}
+
+
+def steps_table(record: dict[str, Any]) -> str:
+    """HTML table of a record of :mod:`benchmarks.steps`."""
+    head = ["method", "before", "now", "speed-up (range)", "convolutions", "images/s, one run", "side by side"]
+    body = ""
+    for about, group in itertools.groupby(record["cases"], key=_about_steps):
+        body += f'<tr class="group"><th colspan="{len(head)}">{html.escape(about)}</th></tr>'
+        for row in group:
+            cells = [
+                METHOD_NAMES.get(row["method"], row["method"]),
+                duration(row["seconds_before"]),
+                duration(row["seconds_now"]),
+                f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})",
+                f"{100 * row['convolution_share']:.0f} %",
+                f"{row['one_run']:,.0f}",
+                f"{row['side_by_side']:,.0f}",
+            ]
+            body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    made = record["provenance"]
+    changed = " with changes" * bool(made["dirty"])
+    caption = (
+        f"{KINDS.get(record['processor'], record['processor'])}: {hardware(record)}; commit "
+        f"{(made['commit'] or 'unknown')[:10]}{changed} against {record['against']}, {made['started'][:10]}."
+    )
+    return (
+        f'<div class="table-box"><table class="results measured"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _about_steps(row: Row) -> str:
+    pair = " & ".join(NAMES.get(row[key], row[key]) for key in ("student", "teacher"))
+    return f"{pair}, T={row['timesteps']}, width {row['width']:g}, {row['precision']}"
 
 
 def hardware(record: dict[str, Any]) -> str:

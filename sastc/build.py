@@ -24,6 +24,8 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
     shared = {name: getattr(config, name) for name in SHAPE}
     shared |= {name: getattr(dataset, name) for name in ("num_classes", "in_channels", "image_size")}
     if role == "teacher":
+        if config.method != "teacher":
+            shared["width"] = config.teacher_width or config.width
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
     neuron = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
     return create_model(

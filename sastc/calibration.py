@@ -33,7 +33,7 @@ CHOICES = {
     "small_student": ("pool_target", "upsample_student"),
     "projector_bn": ("per_step", "folded", "none"),
     "target_norm": ("none", "layer"),
-    "attention": ("learned", "untrained", "uniform", "random", "cka"),
+    "attention": ("learned", "untrained", "uniform", "random", "cka", "easiest", "hardest"),
 }
 
 
@@ -280,6 +280,9 @@ class LayerDistances(nn.Module):
     target_norm : {"none", "layer"}
         "layer" (not in the paper) standardises each teacher layer over the batch, so that no layer is an easier target
         for the size of its activations.
+    target_scale : sequence of float
+        Factors on the teacher layers' features (not in the paper), one a layer; empty for none. A layer scaled down has
+        smaller distances, whatever it means.
 
     Attributes
     ----------
@@ -300,6 +303,7 @@ class LayerDistances(nn.Module):
         small_student: str = "pool_target",
         projector_bn: str = "per_step",
         target_norm: str = "none",
+        target_scale: Sequence[float] = (),
     ):
         super().__init__()
         given = dict(resize_student=resize_student, small_student=small_student, projector_bn=projector_bn)
@@ -307,6 +311,14 @@ class LayerDistances(nn.Module):
         self.target_norm = target_norm
         self.student_shapes = _layer_shapes("student_shapes", student_shapes)
         self.teacher_shapes = _layer_shapes("teacher_shapes", teacher_shapes)
+        self.target_scale = tuple(target_scale)
+        valid = not self.target_scale or (
+            len(self.target_scale) == len(self.teacher_shapes)
+            and all(isinstance(f, Real) and 0 < f < math.inf for f in self.target_scale)
+        )
+        check(
+            "target_scale", target_scale, valid, f"{len(self.teacher_shapes)} numbers > 0, one for each teacher layer"
+        )
         self.pairs = layer_pairs(pairs, len(self.student_shapes), len(self.teacher_shapes))
         self.sizes = dict(resize_student=resize_student, small_student=small_student)
         self.projectors = nn.ModuleList(
@@ -325,6 +337,8 @@ class LayerDistances(nn.Module):
         targets = [f.detach() for f in teacher_features]
         if self.target_norm == "layer":
             targets = [_standardised(f, over_all=instances is not None) for f in targets]
+        if self.target_scale:
+            targets = [factor * f for factor, f in zip(self.target_scale, targets, strict=True)]
         distances = [
             self._distance(student_features[s], targets[a], projector)
             for (s, a), projector in zip(self.pairs, self.projectors, strict=True)
@@ -391,12 +405,13 @@ class SelfAttentiveCalibration(nn.Module):
         "sorted" sorts each row, so that attention does not depend on the order of the batch.
     detach_sim : bool
         Keep the loss from reaching the student through the attention weights.
-    attention : {"learned", "untrained", "uniform", "random", "cka"}
+    attention : {"learned", "untrained", "uniform", "random", "cka", "easiest", "hardest"}
         Where the weights come from. The paper's are "learned". The others are controls: the same MLPs, but no gradient
         passes through the weights, so they stay as they start; ``1 / A``; softmax of scores drawn once in the bounds;
-        or softmax of the layers' linear CKA in the batch, spread over the scores' range. The controls' MLPs get no
+        softmax of the layers' linear CKA in the batch, spread over the scores' range; or all on the teacher layer with
+        the smallest or the largest distance, of each instance, step and student layer. The controls' MLPs get no
         gradient: DistributedDataParallel then needs ``find_unused_parameters=True``.
-    resize_student, small_student, projector_bn, target_norm : str
+    resize_student, small_student, projector_bn, target_norm, target_scale
         See :class:`LayerDistances`.
 
     Attributes
@@ -426,6 +441,7 @@ class SelfAttentiveCalibration(nn.Module):
         small_student: str = "pool_target",
         projector_bn: str = "per_step",
         target_norm: str = "none",
+        target_scale: Sequence[float] = (),
     ):
         super().__init__()
         given = dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order, attention=attention)
@@ -462,6 +478,7 @@ class SelfAttentiveCalibration(nn.Module):
             small_student=small_student,
             projector_bn=projector_bn,
             target_norm=target_norm,
+            target_scale=target_scale,
         )
         self.source = attention
         if attention == "random":
@@ -499,7 +516,7 @@ class SelfAttentiveCalibration(nn.Module):
             students, teachers = self.similarities(student_features, targets, instances)
         distances = self.distances(student_features, teacher_features, instances)
         distances = distances.unflatten(-1, (len(self.student_shapes), len(self.teacher_shapes)))
-        return Calibration(self.attention(students, teachers), distances, students, teachers)
+        return Calibration(self.attention(students, teachers, distances), distances, students, teachers)
 
     @staticmethod
     def similarities(
@@ -514,8 +531,17 @@ class SelfAttentiveCalibration(nn.Module):
         students = torch.stack([similarity(f, instances) for f in student_features], 1)
         return students, torch.stack([similarity(f, instances) for f in teacher_features], -3)
 
-    def attention(self, student_similarity: Tensor, teacher_similarity: Tensor) -> Tensor:
-        """Eq. 4 and 5: weights ``(T, B, S, A)`` from similarities ``(T, S, B, B)`` and ``(A, B, B)``."""
+    def attention(
+        self, student_similarity: Tensor, teacher_similarity: Tensor, distances: Tensor | None = None
+    ) -> Tensor:
+        """Eq. 4 and 5: weights ``(T, B, S, A)`` from similarities ``(T, S, B, B)`` and ``(A, B, B)``.
+
+        The controls "easiest" and "hardest" take them from the distances ``(T, B, S, A)``; ties go to the first layer.
+        """
+        if self.source in ("easiest", "hardest"):
+            check("distances", distances, distances is not None, f"given for attention={self.source!r}")
+            chosen = (distances if self.source == "easiest" else -distances).argmin(-1)
+            return F.one_hot(chosen, distances.shape[-1]).to(distances.dtype)
         if self.source in ("uniform", "random", "cka"):
             return self._given(student_similarity, teacher_similarity)
         weights = self._attend(student_similarity, teacher_similarity)

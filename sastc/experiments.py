@@ -137,7 +137,8 @@ def expand(entry: dict[str, Any]) -> list[RunConfig]:
     axes = []
     for name, value in entry.items():
         check_name(name)
-        is_axis = isinstance(value, list) and (name != "milestones" or any(isinstance(v, list) for v in value))
+        is_list = "tuple" in str(RunConfig.fields()[name].type)
+        is_axis = isinstance(value, list) and (not is_list or any(isinstance(v, list) for v in value))
         if is_axis and not value:
             raise ConfigError(f"{name}=[]: must have at least one value")
         axes.append([(name, _read(name, v)) for v in (value if is_axis else [value])])

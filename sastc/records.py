@@ -54,6 +54,13 @@ MEASURES = {
     "attention_instance": "(E, P, T, S, A) η of the first P probe images",
     "distance": "(E, T, S, A) mean unweighted distance over the probe images (Eq. 6)",
     "cka": "(E, T, S, A) linear CKA of the layers (unbiased) on the probe images",
+    "step_number": "(K,) training steps, counted from zero, at which the next arrays were taken (attention_steps)",
+    "step_attention": "(K, T, S, A) mean η over the step's batch, in training mode",
+    "step_distance": "(K, T, S, A) mean unweighted distance over the same",
+    "step_easiest": "(K, T, S) share of its instances whose largest η is on the teacher layer with the least distance",
+    "step_gradient": "(K, 4) norms of the student's gradient of the KD loss and of β times the feature loss, norm of "
+    "the latter's on projectors and attention, cosine of the first two",
+    "predicted": "(M,) class predicted for each test image after the last epoch",
     "fisher": "(E, T) trace of the Fisher information after each number of steps, if fisher_samples is set",
     "confusion": "(N, N) test images by true class (rows) and predicted class, after the last epoch",
     "accuracy_by_step": "(T,) test accuracy in percent of the logits after 1, 2, ... T steps",

@@ -36,6 +36,7 @@ from sastc.stm import MeanMismatch, stm_from_mismatch
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
 ENERGY_IMAGES = 1024  # the paper's energy table counts on as many
+FIRST_STEPS = 20  # all of which attention_steps looks at
 # Fields that decide what one teacher alone looks like.
 OWN_FIELDS = {"resnet18": ("resnet18_variant",), "wrn16_2": ("wrn16_2_variant",)}
 OWN_FIELDS |= {"vgg11": ("vgg_downsample", "vgg_head")}
@@ -208,7 +209,7 @@ def _recorded_teacher(config: RunConfig, results: str | Path, dataset: Dataset) 
         teacher = records.find_run(config.teacher_run, results)
     except RunError as error:
         raise RunError(f"teacher_run={error}") from None
-    was = teacher.config
+    was, config = teacher.config, config.replace(width=config.teacher_width or config.width)
     if was.method != "teacher" or not (teacher.complete and (teacher.path / "weights.pt").exists()):
         raise RunError(f"teacher_run={config.teacher_run!r}: must be a finished teacher run with its weights.pt")
     names = ("teacher", "dataset", "width", "image_size", *OWN_FIELDS.get(config.teacher, ()))
@@ -270,10 +271,16 @@ class _Training:
             recompute.enable(trained)
         unused = config.method == "sastc" and config.attention != "learned"  # the MLPs of the controls
         self.trained = distributed.parallel(trained, device, unused)
+        weights = [*self.model.parameters(), *self.calibration.parameters()]
+        groups = [{"params": weights}]
+        if not config.decay_norms:
+            groups = [{"params": [w for w in weights if w.dim() > 1]}]
+            groups += [{"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(
-            [*self.model.parameters(), *self.calibration.parameters()],
+            groups,
             lr=config.learning_rate,
             momentum=config.momentum,
+            nesterov=config.nesterov,
             weight_decay=config.weight_decay,
             fused=True,
         )
@@ -286,6 +293,7 @@ class _Training:
         self.beta = config.beta_at(0)  # of the epoch that is trained
         self.history: list[dict[str, float]] = []
         self.measures: dict[str, list[Tensor]] = {}  # one array an epoch
+        self.steps: dict[str, list[Tensor]] = {}  # one array for each of the steps that attention_steps chooses
         self.final: dict[str, np.ndarray] = {}  # measured once, at the end
 
     def _way_out(self) -> str:
@@ -319,6 +327,7 @@ class _Training:
         self._pairs("stm_pairs")
         sizes = dict(resize_student=config.resize_student, small_student=config.small_student)
         sizes |= dict(projector_bn=config.projector_bn, target_norm=config.target_norm)
+        sizes |= dict(target_scale=config.target_scale)
         if config.method == "feature_kd":
             return LayerDistances(*shapes, self._pairs("feature_pairs"), **sizes)
         if config.method == "sastc":
@@ -426,8 +435,6 @@ class _Training:
         """Train one epoch and evaluate; returns the history's row."""
         config, self.beta = self.config, self.config.beta_at(epoch)
         start, cpu_start = time.perf_counter(), time.process_time()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(epoch)
         self.model.train()
         self.calibration.train()
         sums: dict[str, Tensor] = {}  # stay on the device until the epoch ends
@@ -435,12 +442,21 @@ class _Training:
         for step, (x, y, _) in enumerate(self._train_batches(epoch)):
             measure = self.teacher is not None and (config.stm_batches == 0 or step < config.stm_batches)
             whole = min(config.batch_size, len(self.dataset.train) - step * config.batch_size)  # over all processes
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.learning_rate_at(epoch + (step + 0.5) / self.batches)  # the middle of the step
             self.optimizer.zero_grad(set_to_none=True)
+            looked_at = self._looked_at(epoch * self.batches + step)
             for part in distributed.micro_batches(x, y, whole, self.micro):
                 with self._gradients_stay_here(until=part.last):
-                    parts, similarities = self._losses(part.x, part.y, measure, part, compiled=seen > 0)
-                    if seen == 0 and not gradients and "feature_loss" in parts:
-                        gradients = self._gradients(parts, len(part.y) / part.instances)
+                    # a step that is looked at is not replayed: its graph is needed more than once
+                    compiled = seen > 0 and not looked_at
+                    parts, similarities = self._losses(part.x, part.y, measure, part, compiled)
+                    if (looked_at or (seen == 0 and not gradients)) and "feature_loss" in parts:
+                        found = self._gradients(parts, len(part.y) / part.instances)
+                        gradients = gradients or found
+                        if looked_at:
+                            self._keep_step(epoch * self.batches + step, found, part.instances)
+                            looked_at = False  # in micro-batches, the first is enough
                     (parts["loss"] * (part.share * distributed.size())).backward()
                 for name, value in parts.items():
                     sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(part.y))
@@ -451,7 +467,11 @@ class _Training:
             bar.update()
         totals = distributed.total(torch.stack([value.double() for value in sums.values()])).tolist()
         means = {name: value / seen for name, value in zip(sums, totals, strict=True)}
-        row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch), "train_loss": means.pop("loss")}
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": config.learning_rate_at(epoch + 0.5),
+            "train_loss": means.pop("loss"),
+        }
         row |= {"train_accuracy": 100 * means.pop("correct")} | means
         row |= {name: value.item() for name, value in gradients.items()}
         row |= {"train_seconds": time.perf_counter() - start}
@@ -474,6 +494,21 @@ class _Training:
         if config.fisher_samples and self.writes:
             self._keep(fisher=self._fisher())
         return row | {"test_seconds": time.perf_counter() - start}
+
+    def _looked_at(self, step: int) -> bool:
+        every = self.config.attention_steps
+        return every > 0 and (step < FIRST_STEPS or step % every == 0)
+
+    def _keep_step(self, step: int, gradients: dict[str, Tensor], instances: int) -> None:
+        """Keep what the calibration did in one training step, for `attention_steps`."""
+        attention, distances = self.calibrated
+        easiest = (attention.argmax(-1) == distances.argmin(-1)).float()
+        sums = [distributed.total(values.sum(1)) / instances for values in (attention, distances, easiest)]
+        arrays = dict(zip(("attention", "distance", "easiest"), sums, strict=True), number=torch.tensor(step))
+        arrays["gradient"] = torch.stack(list(gradients.values()))
+        if self.writes:
+            for name, array in arrays.items():
+                self.steps.setdefault(f"step_{name}", []).append(array.cpu())
 
     def _gradients_stay_here(self, until: bool) -> contextlib.AbstractContextManager:
         """Gradients add up in this process until the step's last micro-batch; then they are averaged over all."""
@@ -514,6 +549,8 @@ class _Training:
             if config.reduction == "sum" and part is not None:
                 parts["feature_loss"] = parts["feature_loss"] / part.share
             similarities = (distances.student_similarity.detach(), distances.teacher_similarity)
+            if config.attention_steps:
+                self.calibrated = distances.attention.detach(), distances.distances.detach()
         if "feature_loss" in parts:
             loss = loss + self.beta * parts["feature_loss"]  # Eq. 7
         if measure and similarities is None:
@@ -610,13 +647,16 @@ class _Training:
         self._write_records()
         states = dict(model=self.model, calibration=self.calibration, optimizer=self.optimizer)
         state = {name: part.state_dict() for name, part in states.items()}
-        records.save_checkpoint(self.folder, state | dict(history=self.history, measures=self.measures))
+        records.save_checkpoint(
+            self.folder, state | dict(history=self.history, measures=self.measures, steps=self.steps)
+        )
         row = self.history[-1]
         self._log("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
 
     def _write_records(self) -> None:
         records.write(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-        arrays = {name: torch.stack(values).numpy() for name, values in self.measures.items()} | self.final
+        lists = self.measures | self.steps
+        arrays = {name: torch.stack(values).numpy() for name, values in lists.items()} | self.final
         if self.teacher is not None:
             arrays["student_layers"] = np.array(self.model.tap_names)
             arrays["teacher_layers"] = np.array(self.teacher.tap_names)
@@ -637,7 +677,7 @@ class _Training:
         self.model.load_state_dict(state["model"])
         self.calibration.load_state_dict(state["calibration"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.history, self.measures = state["history"], state["measures"]
+        self.history, self.measures, self.steps = state["history"], state["measures"], state.get("steps", {})
         return len(self.history)
 
     @torch.no_grad()
@@ -646,19 +686,22 @@ class _Training:
         self.model.eval()
         n, classes = len(self.dataset.test), self.dataset.num_classes
         confusion = correct = 0
-        for x, y, _ in self._test_batches(self.test_share):
+        answers = torch.zeros(n, dtype=torch.int64, device=self.device)  # of all processes, by place in the split
+        for x, y, places in self._test_batches(self.test_share):
             with self._autocast():
                 predicted = self.model.logits_by_step(x).float().argmax(-1)  # (T, B)
                 # what the accuracy counts: in bf16 rounding may tell the two apart
                 predicted[-1] = self.model(x).argmax(-1)
             correct = correct + (predicted == y).sum(-1)
             confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
-        confusion, correct = distributed.total(confusion), distributed.total(correct)
+            answers[distributed.rank() + distributed.size() * places] = predicted[-1]
+        confusion, correct, answers = map(distributed.total, (confusion, correct, answers))
         if not self.writes:
             return
         self.final = {
             "confusion": confusion.view(classes, classes).cpu().numpy(),
             "accuracy_by_step": (100 * correct / n).cpu().numpy(),
+            "predicted": answers.to(torch.int16).cpu().numpy(),
             **self.probe.final(self.model, self.teacher),
         }
         part = replace(self.dataset, test=self.dataset.test.take(range(min(n, ENERGY_IMAGES))))

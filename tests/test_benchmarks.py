@@ -15,7 +15,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import handwritten, measure, neuron, report, settings, targets, training  # noqa: E402
+from benchmarks import handwritten, measure, neuron, report, settings, steps, targets, training  # noqa: E402
 from benchmarks.plain import PlainCalibration, PlainLIF  # noqa: E402
 from benchmarks.run import CASES  # noqa: E402
 from sastc.calibration import SelfAttentiveCalibration  # noqa: E402
@@ -279,3 +279,33 @@ def test_measuring_kept_bytes_keeps_nothing():
     measure.kept_bytes(run)
     gc.collect()
     assert made[0]() is None
+
+
+def test_steps_take_turns_with_those_of_an_earlier_version(tmp_path, monkeypatch):
+    """A tiny record against this very version: everything that the page shows is there, and both lose the same."""
+    monkeypatch.setattr(steps, "earlier", lambda commit, folder: ROOT)
+    out = tmp_path / "new" / "steps.json"
+    words = ["--precision", "fp32", "--width", "0.0625", "--pairs", "vgg11/resnet19", "--batch-size", "4"]
+    assert steps.main([*words, "--methods", "teacher", "sastc", "--rounds", "1", "--out", str(out)]) == out
+    record = json.loads(out.read_text())
+    assert [row["method"] for row in record["cases"]] == ["teacher", "sastc"]
+    for row in record["cases"]:
+        assert row["same_loss"]
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+        assert 0 < row["convolution_share"] < 1
+        assert min(row["one_run"], row["side_by_side"]) > 0
+    table = report.steps_table(record)
+    assert "VGG-11 &amp; ResNet-19, T=2, width 0.0625, fp32" in table
+    assert table.count("<tr>") == 1 + len(record["cases"])
+
+
+def test_an_earlier_version_is_unpacked(tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    found = steps.earlier("HEAD", tmp_path)
+    assert (found / "sastc" / "__init__.py").is_file()
+
+
+def test_a_step_that_cannot_be_measured_is_an_error():
+    with steps.Worker(ROOT, 1) as worker, pytest.raises(RuntimeError, match="cannot be measured"):
+        worker.ask(fields={"method": "nonsense"})

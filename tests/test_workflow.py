@@ -8,9 +8,12 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import termios
+import threading
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -603,6 +606,26 @@ def test_trainings_side_by_side_take_different_gpus(monkeypatch, tmp_path):
     monkeypatch.delenv(forkserver.GPUS)
     with forkserver.free_gpu() as none:
         assert none == []
+
+
+def test_a_server_that_ends_before_it_is_ready_is_as_none(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "workflow")
+    import forkserver
+
+    with tempfile.TemporaryDirectory(prefix="s-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+
+        def end():
+            connection, _ = listener.accept()
+            connection.recv(1)
+            connection.close()
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        assert forkserver.ask(f"{folder}/socket", ["combination"]) is None
+        thread.join()
+        assert forkserver.ask(f"{folder}/none", ["combination"]) is None
 
 
 def test_a_training_is_told_its_gpu(project, tmp_path):

@@ -38,6 +38,12 @@ def ask(address: str, arguments: list[str]) -> int | None:
             return None
         terminal = array.array("i", [1, 2])  # stdout and stderr go along
         connection.sendmsg([json.dumps(arguments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, terminal)])
+        try:
+            taken = connection.recv(1)  # when it has imported all
+        except OSError:
+            taken = b""
+        if not taken:
+            return None
         status = connection.recv(8)  # nothing, if the process was killed
         return int(status) if status else 1
 
@@ -63,13 +69,16 @@ def free_gpu() -> Iterator[list[str]]:
 
 
 def serve(address: str) -> None:
-    """Import everything, then fork for every connection until killed."""
-    for module in PRELOADED:
-        importlib.import_module(module)
+    """Import everything, then fork for every connection until killed.
+
+    Who asks before that waits, so that a launcher with nothing to do need not.
+    """
     Path(address).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
+    for module in PRELOADED:
+        importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished forks are not waited for
     while True:
         connection, _ = listener.accept()
@@ -84,6 +93,7 @@ def _answer(connection: socket.socket) -> None:
     """In the fork: execute one notebook, send its exit status, end."""
     status = 1
     try:
+        connection.send(b"+")
         message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
         for number, file in enumerate(files, 1):
             os.dup2(file, number)

@@ -20,6 +20,7 @@ CIFAR10 = dict(dataset="cifar10", scale="paper")
 PRESETS = {
     "quick, digits": dict(),
     "slim, CIFAR-10": dict(scale="slim", dataset="cifar10"),
+    "quarter, CIFAR-10": dict(scale="quarter", dataset="cifar10"),
     "paper, CIFAR-10": CIFAR10,
     "paper, CIFAR-10, released": CIFAR10 | dict(variant="released"),
     "paper, CIFAR-100": dict(scale="paper", dataset="cifar100"),
