@@ -448,7 +448,7 @@ def test_pages_show_the_recorded_numbers(project, site):
         mean = sum(means[method]) / 2
         assert f'<span class="ours">{mean:.2f} ±' in table, method
     assert "93.55" in table, "the paper's value for VGG-11 & ResNet-19, SASTC, T=2"
-    assert "Digits are no CIFAR-10" in table
+    assert "digits are not CIFAR-10" in table
 
 
 def pages_of(site):

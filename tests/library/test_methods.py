@@ -22,7 +22,7 @@ from sastc.methods import REGISTRY, Method, option
 from sastc.records import RunError, run_path
 from sastc.train import Step, Trainer, networks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "book" / "examples" / "own_method.py"
 CPU = torch.device("cpu")
 
