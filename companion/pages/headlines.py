@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion import report
 from companion.pages import choices, energy, figure2, fisher, forensics_costs, parts, runtime, sweeps, tuning
-from companion.pages.events import as_preset
+from companion.pages.table6 import as_preset
 from sastc.config import METHODS
 from sastc.labels import LABELS
 
