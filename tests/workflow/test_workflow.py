@@ -595,7 +595,7 @@ def test_trainings_side_by_side_take_different_gpus(monkeypatch, tmp_path):
 
 
 def test_a_server_that_ends_before_it_is_ready_is_as_none(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "workflow")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "workflow")
     import forkserver
 
     with tempfile.TemporaryDirectory(prefix="s-") as folder, socket.socket(socket.AF_UNIX) as listener:
