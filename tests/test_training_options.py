@@ -203,9 +203,7 @@ def test_scaled_targets_by_loops():
 
 @pytest.mark.parametrize("wrong", [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, float("nan"))])
 def test_scales_are_one_positive_number_a_layer(wrong):
-    with pytest.raises(
-        ValueError, match=r"target_scale=\(1\.0, 1\.0.*must be 3 numbers > 0, one for each teacher layer"
-    ):
+    with pytest.raises(ValueError, match=r"target_scale=\(1\.0.*must be 3 numbers > 0, one for each"):
         LayerDistances(STUDENTS, TEACHERS, "all", target_scale=wrong)
 
 
