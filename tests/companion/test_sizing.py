@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from companion import sizing
 from sastc import distributed
-from sastc.config import RunConfig
+from sastc.config import METHODS, STUDENT, RunConfig
 from sastc.data import Dataset, epoch_batches
 from sastc.train import Step, networks
 
@@ -48,6 +48,7 @@ def step(made: Step):
         dict(method="sastc", timesteps=3),
         dict(method="sastc", student="resnet18", teacher="wrn28_4", taps="stem_and_stages", attention="cka"),
         dict(method="sastc", dataset="digits_dvs", teacher_input="per_step", timesteps=3),
+        *(dict(method=name, timesteps=3) for name in STUDENT if name not in METHODS),
     ],
 )
 def test_operations_of_a_step_are_those_of_a_real_one(training, fields):
