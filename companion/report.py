@@ -29,7 +29,12 @@ ROOT = Path(__file__).parents[1]
 NO_INTERVAL = "cannot say from equal differences"
 PAIR = ("dataset", "student", "teacher", "timesteps")
 _NAMES = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
-SCALE_WORDS = {"quick": "smoke test", "slim": "small-scale runs", "paper": "the paper's scale"}  # for readers
+SCALE_WORDS = {  # for readers
+    "quick": "smoke test",
+    "slim": "small-scale runs",
+    "quarter": "quarter-width runs",
+    "paper": "the paper's scale",
+}
 FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
 
 
@@ -198,8 +203,8 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
             f"for {epochs} epochs on small images of handwritten digits. They show that every part works. They do not "
             "test the paper's claims."
         )
-    elif experiment.scale == "slim":
-        text = "<strong>Small-scale runs: compare the methods, not the paper's numbers.</strong> "
+    elif experiment.scale in ("slim", "quarter"):
+        text = f"<strong>{SCALE_WORDS[experiment.scale].capitalize()}: compare the methods, not the paper's numbers.</strong> "
         text += f"{', '.join(size(experiment))}; "
         held_out = any(config.validation for config in experiment.runs)
         text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
