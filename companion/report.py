@@ -204,7 +204,8 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
             "test the paper's claims."
         )
     elif experiment.scale in ("slim", "quarter"):
-        text = f"<strong>{SCALE_WORDS[experiment.scale].capitalize()}: compare the methods, not the paper's numbers.</strong> "
+        words = SCALE_WORDS[experiment.scale].capitalize()
+        text = f"<strong>{words}: compare the methods, not the paper's numbers.</strong> "
         text += f"{', '.join(size(experiment))}; "
         held_out = any(config.validation for config in experiment.runs)
         text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
