@@ -299,7 +299,8 @@ def differences_table(runs: pd.DataFrame) -> str:
             frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
             value = "–" if n == 0 else _signed(mean)
             said = f'<span class="seeds">n={n}: {judge(mean, half, n)}</span>'
-            cells.append(f'<td><span class="ours">{value}</span>{bounds(mean, half)} {said}</td>')
+            interval = bounds(mean, half).replace(", ", ",\N{NO-BREAK SPACE}")
+            cells.append(f'<td><span class="ours">{value}</span>{interval} {said}</td>')
         name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
         body.append(f"<tr>{name}{''.join(cells)}</tr>")
     caption = (
