@@ -204,8 +204,9 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
             f"for {epochs} epochs on small images of handwritten digits. They show that every part works. They do not "
             "test the paper's claims."
         )
-    elif experiment.scale == "slim":
-        text = "<strong>Small-scale runs: compare the methods, not the paper's numbers.</strong> "
+    elif experiment.scale in ("slim", "quarter"):
+        words = SCALE_WORDS[experiment.scale].capitalize()
+        text = f"<strong>{words}: compare the methods, not the paper's numbers.</strong> "
         text += f"{', '.join(size(experiment))}; "
         held_out = any(config.validation for config in experiment.runs)
         text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
@@ -298,7 +299,8 @@ def differences_table(runs: pd.DataFrame) -> str:
             frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
             value = "–" if n == 0 else _signed(mean)
             said = f'<span class="seeds">n={n}: {judge(mean, half, n)}</span>'
-            cells.append(f'<td><span class="ours">{value}</span>{bounds(mean, half)} {said}</td>')
+            interval = bounds(mean, half).replace(", ", ",\N{NO-BREAK SPACE}")
+            cells.append(f'<td><span class="ours">{value}</span>{interval} {said}</td>')
         name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
         body.append(f"<tr>{name}{''.join(cells)}</tr>")
     caption = (

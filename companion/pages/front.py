@@ -133,7 +133,7 @@ def setup(plan: Experiment, found: Sequence[Claim]) -> str:
 
 def place(plan: Experiment) -> str:
     """What the headline's runs are of: ``On CIFAR-10 with small networks``."""
-    networks = {"quick": "tiny", "slim": "small", "paper": "full-size"}
+    networks = {"quick": "tiny", "slim": "small", "quarter": "quarter-width", "paper": "full-size"}
     return f"On {LABELS[plan.runs[0].dataset]} with {networks[plan.scale]} networks"
 
 

@@ -258,7 +258,7 @@ def attention_controls(runs: pd.DataFrame) -> list[Comparison]:
 
 
 def most_alike(runs: pd.DataFrame) -> list[Comparison]:
-    """In how many cells the largest weight is on the layer most alike by CKA, less what chance would give."""
+    """In how many cells the largest weight is on the layer most similar by CKA, minus what chance would give."""
     known = controls.table_of_facts(runs[controls.names(runs) == controls.LEARNED])
     mean, half, n = controls.beside_chance(known.likest, known.chance.mean()) if len(known) else (np.nan, np.nan, 0)
     return [Comparison("share of cells, less chance", 100 * mean, 100 * half, n)]
@@ -341,7 +341,7 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
         "no measure is reported", "controls", most_alike)  # fmt: skip
     add("Learned weights give a higher accuracy than every replacement (uniform, random, untrained, by CKA)",
         "no control is reported", "controls", attention_controls, least=len(controls.REPLACED),
-        front="Learned attention beats its replacements")  # fmt: skip
+        front="Learned attention beats replaced weights")  # fmt: skip
     add("SASTC is the best on neuromorphic data (ours: beside the other methods)", _neuromorphic(),
         "table6", _events, printed=len(paper("neuromorphic_accuracy").query("method != 'SASTC'")))  # fmt: skip
     noisy = lambda r: r[r.label_noise > 0]  # noqa: E731

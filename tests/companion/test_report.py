@@ -56,8 +56,8 @@ def test_baselines_of_two_datasets_are_kept_apart():
     other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.6]).assign(dataset="cifar100")
     other = other.assign(teacher=other.teacher.replace("resnet19", "resnet32x4"))
     page = report.differences_table(pd.concat([runs, other]))
-    assert ">+15.05</span> [+14.41, +15.69]" in page  # t(0.975, 1) = 12.7062 times 0.05
-    assert ">+5.05</span> [+4.41, +5.69]" in page
+    assert ">+15.05</span> [+14.41,\N{NO-BREAK SPACE}+15.69]" in page  # t(0.975, 1) = 12.7062 times 0.05
+    assert ">+5.05</span> [+4.41,\N{NO-BREAK SPACE}+5.69]" in page
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_cells_link_runs_and_show_dashes_with_their_command():
 
 def test_differences_are_signed_and_judged():
     page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[94.99, 95.51]))
-    assert ">−1.00</span> [−1.13, −0.87]" in page
+    assert ">−1.00</span> [−1.13,\N{NO-BREAK SPACE}−0.87]" in page
     assert "n=2: worse" in page
     assert "not run" in page, "feature KD"
     data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))

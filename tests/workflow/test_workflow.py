@@ -511,6 +511,32 @@ def test_pages_ask_no_other_host_fit_and_describe_their_pictures(site, browser, 
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_front_page_answers_first_on_every_width(site, browser, width):
+    faults = []
+    with served(site) as base:
+        page = closed_context(browser, (base,), faults, width).new_page()
+        page.goto(f"{base}/index.html")
+        places = [page.locator(name).first.bounding_box()["y"] for name in (".lead-answer", ".claims", ".front-cards")]
+        assert places == sorted(places)
+        assert places[0] < 200
+        rows = page.locator(".claim")
+        assert rows.count() == 5
+        for row in rows.all():
+            assert row.locator(".verdict").is_visible()
+            assert row.locator("svg[role=img]").get_attribute("aria-label")
+            assert row.locator(".said a").get_attribute("href").startswith("runs/")
+        page.goto(f"{base}/runs/verdicts.html")
+        page.wait_for_url("**/verdicts_slim.html")
+        page.goto(f"{base}/runs/table2.html")
+        page.locator("nav.editions a", has_text="CIFAR-10").click()
+        assert page.url.endswith("runs/table2_slim.html")
+        assert page.locator("nav.editions a[aria-current]").inner_text().startswith("CIFAR-10")
+        page.context.close()
+    assert not faults
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_kind_of_page_is_accessible(project, site, browser, theme):
     run = next(run for run in runs_of(project) if run.config.method == "sastc")
