@@ -518,7 +518,7 @@ class RunConfig:
         kind = known if known is not None and known.name == given else methods.find(given)
         options = given.values if isinstance(given, Method) else {}
         if kind is not None:
-            _check_declarations(kind)
+            _check_declarations(kind)  # type: ignore[arg-type]  # a class is hashable
             options = kind(**options | dict(self.options)).values
         object.__setattr__(self, "method_class", kind)
         object.__setattr__(self, "options", options)
@@ -749,7 +749,7 @@ def _fields() -> dict[str, dataclasses.Field]:
         listing = tuple(method for method, kind in REGISTRY.items() if name in kind.fields)
         scope = field.metadata["applies"]
         applies = {"all": EVERY, "students": STUDENT, "methods": listing}[scope]
-        field.metadata = field.metadata | {"applies": applies, "scope": scope}
+        field.metadata = MappingProxyType({**field.metadata, "applies": applies, "scope": scope})
     return fields
 
 
