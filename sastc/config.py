@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
