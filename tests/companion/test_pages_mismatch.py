@@ -150,7 +150,7 @@ def test_table_3_has_every_row_of_the_paper(plan, tmp_path, scale):
     page = table3.table(experiment, tmp_path)
     assert page.count("<tr>") == 7
     assert 'class="missing"' not in page
-    smoke = table3.smoke_table(table3.collect(table3, tmp_path))
+    smoke = table3.smoke_table(table3.collect(experiment, tmp_path))
     assert page.count("not run") == (6 if scale == "quick" else 0), "digits are no ImageNet"
     assert bool(smoke) == (scale == "quick")
     assert smoke.count("<tr>") == (7 if scale == "quick" else 0)
