@@ -10,8 +10,8 @@
 Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
 adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
 of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
-book, on a page of their own, or with ``one_page: true`` on the same. With ``joins: true`` a method of one's own among the
-changes, ``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
+book, on a page of their own, or with ``one_page: true`` on the same. With ``joins: true`` a method of one's own among
+the changes, ``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
 """
 
 import dataclasses
