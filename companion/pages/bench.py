@@ -42,7 +42,7 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
     Added are `label`, `colour` and `marker` of the method; `data`, `device` and number of tested `images` as the run
     names them; `cpu_seconds` of an epoch; the training loss of the first and the last epoch (`first_loss` and
-    `last_loss`); and `trial`: the settings of a method that are tried on validation images, '' for the published ones.
+    `last_loss`); and `weights`: the method's own settings that are not as published, '' for none.
     """
     frames = []
     for shown in (plan, *report.record_plans(plan)):
@@ -56,9 +56,11 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
 def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
     kind = config.method_class
-    tried = {n: v for n, v in config.changed.items() if n not in ("validation", "epochs")} if config.validation else {}
+    own = {n: v for n, v in config.changed.items() if n in (*kind.options, *kind.fields)}
+    if "beta" in config.scaled and "beta" in kind.fields:  # a preset of ours
+        own |= dict(beta=config.beta)
     facts: dict[str, Any] = dict(label=kind.label, colour=kind.colour, marker=kind.marker)
-    facts |= dict(trial=", ".join(f"{name} = {shown_as(value)}" for name, value in tried.items()))
+    facts |= dict(weights=", ".join(f"{name} = {shown_as(value)}" for name, value in own.items()))
     facts |= dict(
         device="", data=LABELS[config.dataset], cpu_seconds=np.nan, first_loss=np.nan, last_loss=np.nan, images=np.nan
     )
@@ -116,10 +118,10 @@ def verdict(gain: float, half: float, n: int, corrected: float) -> str:
 def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a method of each scale, dataset, student, teacher and T, the largest gain over KD first.
 
-    `n` runs with mean `accuracy` and `sd`; `gain` over KD with the interval from `low` to `high` over `pairs` common
-    seeds; its `p`, and `p_holm` corrected within the `family`: the methods other than KD that have at least three
-    common seeds and an interval here. `cost`: CPU seconds of an epoch over KD's, median, `cost_low` and `cost_high` the
-    range over seeds.
+    `n` runs with mean `accuracy` and `sd`, `weights` as in :func:`collect`; `gain` over KD with the interval from `low`
+    to `high` over `pairs` common seeds; its `p`, and `p_holm` corrected within the `family`: the methods other than KD
+    that have at least three common seeds and an interval here. `cost`: CPU seconds of an epoch over KD's, median,
+    `cost_low` and `cost_high` the range over seeds.
     """
     main = runs[runs.validation == 0]
     boards = [_board(dict(zip(GROUP, key, strict=True)), rows) for key, rows in main.groupby(GROUP, sort=False)]
@@ -135,7 +137,9 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         data = " and ".join(dict.fromkeys((done if len(done) else rows).data))
         same = method == YARDSTICK
         gain, half, n = (np.nan, np.nan, 0) if same else report.paired_difference(rows, method, YARDSTICK)
-        row = case | dict(data=data, method=method, label=first.label, colour=first.colour, marker=first.marker)
+        row = case | dict(
+            data=data, method=method, label=first.label, weights=first.weights, colour=first.colour, marker=first.marker
+        )
         row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=gain, half=half)
         row |= dict(low=gain - half, high=gain + half, pairs=n, p=p_value(gain, half, n) if n >= FEWEST else np.nan)
         times = costs.get_group(method) if method in getattr(costs, "groups", ()) else pd.DataFrame()
@@ -173,18 +177,17 @@ def answer(board: pd.DataFrame) -> list[str]:
     found = comparisons(board)
     if not found:
         return [
-            "No comparison has been run yet at a scale that could tell. What is recorded is a smoke test: short runs "
-            "on small images of digits, to see that every method trains."
+            "Nothing can be said yet. No comparison has been run at a scale that could tell, with three seeds beside "
+            "KD's. The quick runs are a smoke test: short, on small images of digits, to see that all methods train."
         ]
     out = []
     for rows in found:
         of = {name: list(rows.label[rows.verdict == name]) for name in JUDGED}
-        told = [f"{words}: {', '.join(of[name])}" for name, words in JUDGED.items() if of[name]]
-        lacking = len(of[MISSING]) + len(of[TOO_FEW])
-        part = f" {lacking} of {len(rows)} methods are not compared yet: no ranking of the field." * (lacking > 0)
-        size = int(rows.family.iloc[0])
-        family = f"{size} difference{'s' * (size != 1)}"
-        out.append(f"{case(rows.iloc[0])}, corrected for {family}: {'; '.join(told)}.{part}")
+        told = "; ".join(f"{words}: {', '.join(of[name])}" for name, words in JUDGED.items() if of[name])
+        size, lacking = int(rows.family.iloc[0]), len(of[MISSING]) + len(of[TOO_FEW])
+        part = f" (only {len(rows) - lacking} of {len(rows)} methods so far, which ranks no field)" if lacking else ""
+        corrected = f"corrected for {size} difference{'s' * (size != 1)}"
+        out.append(f"{case(rows.iloc[0])}{part}. {told[0].upper()}{told[1:]}. {corrected.capitalize()}.")
     return [html.escape(line, quote=False) for line in out]
 
 
@@ -253,7 +256,8 @@ def sortable(
             value = getattr(row, column) if column else None
             known = "" if value is None or pd.isna(value) else str(value)
             data = f' data-value="{html.escape(known)}"' if column else ""
-            cells.append(f"<{'td' if i else 'th'}{'' if i else ' scope=row'}{data}>{show(row)}</{'td' if i else 'th'}>")
+            start, end = ("<td", "</td>") if i else ('<th scope="row"', "</th>")
+            cells.append(f"{start}{data}>{show(row)}{end}")
         body.append(f"<tr>{''.join(cells)}</tr>")
     json = report.download(whole.to_json(orient="records", force_ascii=False).encode(), f"{name}.json",
                            "application/json", "JSON")  # fmt: skip
@@ -301,6 +305,7 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         "data": ("data", lambda r: html.escape(r.data)),
         "student & teacher": ("pair", lambda r: html.escape(r.pair)),
         "scale": ("scale", lambda r: r.scale),
+        "weights": (None, lambda r: html.escape(r.weights) or "as published"),
         "runs": (None, links),
     }
     columns = {html.escape(name): column for name, column in columns.items()}
@@ -353,9 +358,9 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
     for (scale, method), own in tried.groupby(["scale", "method"], sort=False):
         done = own[own.complete]
         row = dict(scale=scale, method=method, label=own.label.iloc[0], planned=len(own), done=len(done))
-        usual, best = done[done.trial == ""], done.nlargest(1, "accuracy")
-        row |= dict(published=usual.accuracy.mean(), best=best.accuracy.mean(), values="; ".join(own.trial))
-        row |= dict(setting=(best.trial.iloc[0] or "as published") if len(best) else "", error=np.nan)
+        usual, best = done[done.weights == ""], done.nlargest(1, "accuracy")
+        row |= dict(published=usual.accuracy.mean(), best=best.accuracy.mean(), values="; ".join(own.weights))
+        row |= dict(setting=(best.weights.iloc[0] or "as published") if len(best) else "", error=np.nan)
         if len(best) and best.images.iloc[0] > 0:
             share = best.accuracy.iloc[0] / 100
             row |= dict(error=200 * np.sqrt(share * (1 - share) / best.images.iloc[0]))
