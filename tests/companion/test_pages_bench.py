@@ -311,7 +311,7 @@ def test_the_notebook_shows_a_method_of_ones_own_beside_recorded_ones(tmp_path):
     assert "Nothing can be said yet." in page
     assert "19 of 19 methods were trained on Digits" in page
     assert '<a href="#method-logit_mse">Logit MSE</a>' in page
-    assert page.count("<td>nothing can be said yet</td>") == 18
+    assert page.count(">nothing can be said yet</td>") == 18
     assert "own_method.py, lines" in page
     assert "What the methods' papers and released codes report" in page
     assert "method=book/examples/own_method.py:LogitMSE" in page, "the command that makes it again"
