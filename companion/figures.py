@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from sastc.attention import attention_bounds
 from sastc.config import METHODS
-from sastc.labels import LABELS, run_title
+from sastc.labels import LABELS, method_label, run_title
 from sastc.methods import REGISTRY
 from sastc.records import Run
 
@@ -103,6 +103,13 @@ def series(index: int) -> dict[str, str]:
     return dict(color=SERIES[index % len(SERIES)], marker=SERIES_MARKERS[index % len(SERIES_MARKERS)])
 
 
+def look_of(run: Run) -> dict[str, str]:
+    """Colour, marker and label of a run's method, the library's or not."""
+    kind = run.config.method_class
+    colour, marker = (COLOURS["teacher"], MARKERS["teacher"]) if kind is None else (kind.colour, kind.marker)
+    return dict(color=colour, marker=marker, label=method_label(run.config))
+
+
 def _finish(axis, xlabel: str, ylabel: str, title: str = "") -> None:
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if xlabel == "epoch":
@@ -113,8 +120,8 @@ def learning_curves(runs: Sequence[Run], labels: Sequence[str] | None = None) ->
     """Training loss and test accuracy by epoch, one line a run in its method's colour."""
     figure, (left, right) = plt.subplots(1, 2)
     for i, run in enumerate(runs):
-        history, method = run.history, run.config.method
-        look = dict(color=COLOURS[method], marker=MARKERS[method], label=labels[i] if labels else LABELS[method])
+        history = run.history
+        look = look_of(run) | ({"label": labels[i]} if labels else {})
         left.plot(history.epoch, history.train_loss, **look)
         right.plot(history.epoch, history.test_accuracy, **look)
     left.set_yscale("log")
@@ -148,8 +155,8 @@ def stm_curve(runs: Sequence[Run]) -> Figure:
     """Mismatch score (Eq. 1) by epoch."""
     figure, axis = plt.subplots(figsize=(7.0, 2.8))
     for run in runs:
-        history, method = run.history, run.config.method
-        axis.plot(history.epoch, history.stm, color=COLOURS[method], marker=MARKERS[method], label=LABELS[method])
+        history = run.history
+        axis.plot(history.epoch, history.stm, **look_of(run))
     base = runs[0].config.stm_log_base
     scale = {"none": "", "e": ", ln"}.get(base, f", log{base}")
     _finish(axis, "epoch", f"STM score{scale} (lower: closer)")

@@ -11,7 +11,8 @@ Lists are expanded to all combinations; every setting is a field of :class:`~sas
 adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
 of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
 book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which say
-nothing about the paper's claims, have no page.
+nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among
+the changes, ``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from sastc import methods
 from sastc.config import (
     SCALES,
     ConfigError,
@@ -47,6 +49,7 @@ class Experiment:
     of_record: tuple[str, ...] = ()  # other scales whose recorded runs are shown in the book
     one_page: bool = False  # and that on this page
     quick_page: bool = True  # whether there is a page of the quick runs
+    joined: str = ""  # a method of one's own that is run beside the file's
 
     @property
     def command(self) -> str:
@@ -88,13 +91,15 @@ def load_experiment(
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     content = _checked(path, content)
+    changes, own = _own_method(changes or {}) if content.get("joins") else (changes or {}, {})
     runs: dict[str, RunConfig] = {}
     for number, entry in enumerate(content.get(scale, []), 1):
         try:
-            grid = {"scale": scale, **entry, **(changes or {})}
+            grid = {"scale": scale, **_for_method(entry, changes), **changes}
             if grid["scale"] != scale:
                 raise ConfigError(f"scale={shown(grid['scale'])}: must be that of the block, {scale}")
-            for config in expand(grid):
+            joining = [grid | own] if own and isinstance(grid.get("method"), list) else []
+            for config in (config for part in (grid, *joining) for config in expand(part)):
                 runs.setdefault(config.identity, config)
         except ConfigError as error:
             raise ConfigError(f"{path}: {scale}, entry {number}: {error}") from None
@@ -114,18 +119,42 @@ def load_experiment(
         of_record=tuple(content.get("of_record", [])),
         one_page=content.get("one_page", False),
         quick_page=content.get("quick_page", True),
+        joined=method_class.name if (method_class := methods.find(own.get("method"))) else "",
     )
+
+
+def _own_method(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Changes without a method that is not one of the library's, and that method with its options."""
+    found = methods.find(changes.get("method"))
+    if found is None or found.name in methods.REGISTRY:
+        return changes, {}
+    own = {name: value for name, value in changes.items() if name in ("method", *found.options)}
+    return {name: value for name, value in changes.items() if name not in own}, own
+
+
+def _for_method(entry: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """An entry without the options of its methods, if `changes` put another in their place."""
+    if "method" not in changes:
+        return entry
+    return {n: v for n, v in entry.items() if n not in _options_of(entry) or n in method_options(changes["method"])}
+
+
+def _options_of(entry: dict[str, Any]) -> set[str]:
+    """Names of the options that the methods of an entry bring."""
+    chosen = entry.get("method", "")
+    return {name for method in (chosen if isinstance(chosen, list) else [chosen]) for name in method_options(method)}
 
 
 def _checked(path: Path, content: Any) -> dict[str, Any]:
     """The content of a file, with a list for every scale left empty, or a ConfigError if it has another form."""
     lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
-    known = {"title", "notebook", "one_page", "quick_page", *lists}
+    flags = ("one_page", "quick_page", "joins")
+    known = {"title", "notebook", *flags, *lists}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
     content = {name: [] if value is None and name in lists else value for name, value in content.items()}
     for name, value in content.items():
-        kind = bool if name in ("one_page", "quick_page") else dict if name in SCALES else str
+        kind = bool if name in flags else dict if name in SCALES else str
         items = value if name in lists else [value]
         if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
             raise ConfigError(f"{path}: {name}={shown(value)}: must be {'a list of ' * (name in lists)}{words[kind]}")
@@ -144,8 +173,7 @@ def expand(entry: dict[str, Any]) -> list[RunConfig]:
     ConfigError
         An axis is empty, or a setting is not valid.
     """
-    chosen = entry.get("method", "")
-    own = {name for method in (chosen if isinstance(chosen, list) else [chosen]) for name in method_options(method)}
+    own = _options_of(entry)
     axes = []
     for name, value in entry.items():
         check_name(name, own)

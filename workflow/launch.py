@@ -217,6 +217,16 @@ def rerun_command(options: argparse.Namespace, job: Job) -> str:
     return f"make book ARGS={shlex.quote(shlex.join(words).replace('$', '$$'))}"
 
 
+def _from_here(setting: str) -> str:
+    """A setting, a method's file in it as a whole path unless it lies in the checkout, where the programs run."""
+    name, _, value = setting.partition("=")
+    file, colon, kind = value.rpartition(".py:")
+    if name != "method" or not colon:
+        return setting
+    path = Path(os.path.expanduser(f"{file}.py")).resolve()
+    return f"method={path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{kind}"
+
+
 def main() -> int:
     """Run from the terminal; returns the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, stop what was started
@@ -250,6 +260,7 @@ def main() -> int:
     if options.profile and set("{}") & set(str(ROOT)):  # workflow/engine.py, which can do this, is not used there
         parser.error(f"argument --profile: a cluster takes no checkout with braces in its path, {ROOT}: rename it")
     options.notebooks = "results/notebooks"
+    options.settings = [_from_here(setting) for setting in options.settings]
     whole = (options.scale == "quick" and not options.only) or (ROOT / SITE).exists()
     options.book = options.book and whole  # its contents list all quick pages: without them there is no book to build
     vars(options).update(from_folder(os.getcwd(), vars(options)))

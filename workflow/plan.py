@@ -64,7 +64,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
 
     The runs of `scale` are trained. The quick plan also has the pages that an experiment names as `of_record`: what is
     complete below `results` at another scale is shown, and nothing of it is trained or executed run by run. With
-    `one_page` there is one page for all.
+    `one_page` there is one page for all. A method that joins an experiment's is trained beside all others at the quick
+    scale, and beside KD at larger ones, where the others take hours.
 
     Raises
     ------
@@ -88,6 +89,10 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 continue
             if shown == "quick" and not experiment.quick_page:
                 continue
+            if experiment.joined and scale != "quick":  # what others have trained is shown where it is recorded
+                few = [config for config in experiment.runs if config.method in (experiment.joined, "kd")]
+                few = [config for config in few if not config.validation]
+                experiment = dataclasses.replace(experiment, runs=tuple(few))
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:
                 runs = [config for config, run in zip(runs, recorded(runs, results), strict=True) if run]
@@ -195,6 +200,8 @@ def training(config: RunConfig, paths: dict[str, str]) -> Job:
     notebook = "teacher" if config.method == "teacher" else "combination"
     names = {argument.split("=")[0] for argument in config.arguments} | SHOWN[notebook]
     parameters = {name: value for name, value in config.to_dict().items() if name in names} | paths
+    if config.method_class is not None and config.method_class.reference:
+        parameters["method"] = config.method_class.reference
     needs = (teacher.name,) if teacher else ()
     return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
 

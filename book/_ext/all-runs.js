@@ -1,14 +1,19 @@
-// The table of all runs: filters, sorting, downloads. Without this script the whole table is shown.
+// The table of all runs, and others of its kind: filters, sorting, downloads. Without this script all of it is shown.
+// A cell with data-value is sorted and downloaded by that.
 
-(() => {
+document.querySelectorAll(".all-runs:not([data-ready])").forEach((box) => {
   "use strict";
-  const box = document.querySelector(".all-runs");
+  box.dataset.ready = ""; // another table of the page brings the script, too
+  const what = box.dataset.of ?? "runs", file = box.dataset.name ?? "runs";
   const body = box.querySelector("tbody");
   const heads = [...box.querySelectorAll("thead th")];
   const names = heads.map((head) => head.textContent);
-  const rows = [...body.rows].map((row) => ({ row, words: [...row.cells].map((cell) => cell.textContent.trim()), name: row.querySelector("a[href^='run.html']").title }));
+  const rows = [...body.rows].map((row) => ({ row, words: [...row.cells].map((cell) => cell.textContent.trim()), name: row.querySelector("a[href^='run.html']")?.title ?? "" }));
   const order = new Intl.Collator("en", { numeric: true });
-  const value = (words) => (words === "–" || words === "" ? null : words.replace(/(\d),(?=\d{3})/g, "$1"));
+  const value = (r, i) => {
+    const words = r.row.cells[i].dataset.value ?? r.words[i];
+    return words === "–" || words === "" ? null : words.replace(/(\d),(?=\d{3})/g, "$1");
+  };
   const make = (tag, attributes, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.append(...children);
@@ -21,11 +26,11 @@
     const select = make("select", { onchange: show }, make("option", { value: "" }, "all"), ...values.map((v) => make("option", { value: v }, v)));
     return [{ i, select, label: make("label", {}, names[i], " ", select) }];
   });
-  const words = make("input", { type: "search", oninput: show, placeholder: "beta=1, a hash, with changes" });
+  const words = make("input", { type: "search", oninput: show, placeholder: what === "runs" ? "beta=1, a hash, with changes" : "" });
   const count = make("p", { className: "count" });
   count.setAttribute("role", "status");
   const button = (label, click) => make("button", { type: "button", onclick: click }, label);
-  const bar = make("div", { className: "filters" }, ...selects.map((s) => s.label), make("label", {}, "setting, name or commit ", words));
+  const bar = make("div", { className: "filters" }, ...selects.map((s) => s.label), make("label", {}, what === "runs" ? "setting, name or commit " : "words ", words));
   box.prepend(bar, count, make("p", {}, "Download what is shown: ", button("CSV", csv), " ", button("JSON", json)));
 
   heads.forEach((head, i) => {
@@ -34,7 +39,7 @@
       heads.forEach((h) => h.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       rows.sort((a, b) => {
-        const [x, y] = [value(a.words[i]), value(b.words[i])];
+        const [x, y] = [value(a, i), value(b, i)];
         if (x === null || y === null) return (x === null) - (y === null); // what is none comes last
         return (down ? -1 : 1) * (Number.isNaN(Number(x) - Number(y)) ? order.compare(x, y) : Number(x) - Number(y));
       });
@@ -52,11 +57,11 @@
       r.row.hidden = !fits;
       shown += fits;
     }
-    count.textContent = `${shown} of ${rows.length} runs`;
+    count.textContent = `${shown} of ${rows.length} ${what}`;
   }
 
   const chosen = () => rows.filter((r) => !r.row.hidden).map((r) => Object.fromEntries(names.map((n, i) => {
-    const v = n === "run" ? r.name : value(r.words[i]);
+    const v = n === "run" ? r.name : value(r, i);
     return [n, v !== null && i !== names.indexOf("commit") && v !== "" && !Number.isNaN(Number(v)) ? Number(v) : v];
   })));
   function save(name, type, content) {
@@ -66,10 +71,10 @@
   }
   function csv() {
     const quoted = (v) => (/[",\n]/.test(v ?? "") ? `"${String(v).replaceAll('"', '""')}"` : v ?? "");
-    save("runs.csv", "text/csv", [names, ...chosen().map((r) => names.map((n) => r[n]))].map((row) => `${row.map(quoted).join(",")}\n`).join(""));
+    save(`${file}.csv`, "text/csv", [names, ...chosen().map((r) => names.map((n) => r[n]))].map((row) => `${row.map(quoted).join(",")}\n`).join(""));
   }
   function json() {
-    save("runs.json", "application/json", JSON.stringify(chosen(), null, 1));
+    save(`${file}.json`, "application/json", JSON.stringify(chosen(), null, 1));
   }
   show();
-})();
+});

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Baseline(Method):
-    """Cross-entropy, no teacher."""
+    """``L = CE(z̄, y)`` of the mean logits z̄; no teacher."""
 
     name, label, colour, marker, place, cost = "baseline", "Baseline", "#7a7a7a", "s", 0, 0.77
 

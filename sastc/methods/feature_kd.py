@@ -13,7 +13,7 @@ DISTANCES = ("resize_student", "small_student", "projector_bn", "target_norm", "
 
 
 class FeatureKD(KD):
-    """KD plus β times the mean distance of the pairs (Eq. 7 without attention)."""
+    """``L = KD + β D``, D the mean distance of the pairs over T, B and pairs (Eq. 7 without attention)."""
 
     name, label, colour, marker, place, cost = "feature_kd", "Feature KD", "#e69f00", "^", 2, 1.4
     needs = ("teacher_logits", "teacher_features")

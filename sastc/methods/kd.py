@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class KD(Method):
-    """Eq. 8."""
+    """Eq. 8: ``L = w CE(z̄, y) + v K(z̄, u)`` with ``K(s, t) = τ² KL(σ_τ(t) ‖ σ_τ(s))`` and v = w = 1."""
 
     name, label, colour, marker, place, cost = "kd", "KD", "#0072b2", "o", 1, 1.0
     needs: ClassVar[tuple[str, ...]] = ("teacher_logits",)

@@ -17,7 +17,7 @@ CALIBRATION = ("qk_norm", "score_scale", "mlp_sharing", "sim_norm", "sim_order",
 
 
 class SASTC(FeatureKD):
-    """KD plus β times the attention-weighted distances of all pairs of layers (Eq. 2-8)."""
+    """``L = KD + β (1/TBS) Σ_{t,b,s,a} η_tbsa d_tbsa``: attention η weighs the distances d of all pairs (Eq. 2-8)."""
 
     name, label, colour, marker, place, cost = "sastc", "SASTC", "#d55e00", "D", 3, 1.9
     fields = (

@@ -112,3 +112,32 @@ def test_locks_are_found_in_a_folder_of_any_name(tmp_path):
         (locks / name).touch()
     found = list(engine.files_like(f"{locks}/{{n,[0-9]+}}.input.lock"))
     assert found == [(f"{locks}/0.input.lock", {"n": "0"}), (f"{locks}/12.input.lock", {"n": "12"})]
+
+
+OWN = "book/examples/own_method.py:LogitMSE"
+
+
+@pytest.mark.parametrize(("scale", "students"), [("quick", 19), ("slim", 20)])
+def test_a_method_of_ones_own_is_trained_beside_all_others_or_at_larger_scales_beside_kd(scale, students, tmp_path):
+    """5 seeds of 2 pairs of the method and of KD; the page shows what else is recorded."""
+    changes = {"method": OWN, "alpha": 0.5}
+    jobs = plan.make_plan(scale, changes, ("bench",), str(tmp_path), "data")
+    trained = [job for job in jobs.values() if job.notebook == "combination"]
+    assert len(trained) == students
+    mine = [job for job in trained if job.config.method == "logit_mse"]
+    assert all((job.parameters["method"], job.parameters["alpha"]) == (OWN, 0.5) for job in mine)
+    assert {job.config.method for job in trained} >= {"logit_mse", "kd"}
+    assert scale == "quick" or {job.config.method for job in trained} == {"logit_mse", "kd"}
+    page = jobs["bench" if scale == "quick" else f"bench_{scale}"]
+    assert set(page.needs) == {job.name.split("/")[1] for job in jobs.values() if job is not page}
+    assert page.parameters["changes"] == changes
+
+
+def test_a_methods_file_is_one_of_the_folder_where_the_launcher_is_called(monkeypatch, tmp_path):
+    launch = __import__("launch")
+    monkeypatch.chdir(tmp_path)
+    assert launch._from_here("method=own.py:Mine") == f"method={tmp_path}/own.py:Mine"
+    assert launch._from_here("method=kd") == "method=kd"
+    assert launch._from_here("teacher=own.py:Mine") == "teacher=own.py:Mine"
+    monkeypatch.chdir(ROOT / "book")
+    assert launch._from_here("method=examples/own_method.py:LogitMSE") == f"method={OWN}"

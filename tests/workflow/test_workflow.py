@@ -191,6 +191,40 @@ def test_braces_in_the_name_of_the_checkout(name, tmp_path, request):
     assert "a cluster takes no checkout with braces in its path" in output
 
 
+OWN = """from sastc.methods.kd import KD
+from sastc import option
+
+
+class Louder(KD):
+    \"\"\"``L = s KD``\"\"\"
+
+    factor: float = option(2.0, "factor s", low=0)
+
+    def losses(self, batch):
+        parts = super().losses(batch)
+        return parts | {"loss": self.factor * parts["loss"]}
+"""
+
+
+def test_one_command_puts_a_method_of_ones_own_beside_the_others(tmp_path, request):
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "mine.py").write_text(OWN)
+    project = Project(request.config.rootpath, tmp_path / "checkout")
+    project.experiment("bench", {"method": ["kd", "twd"]})
+    words = f"method={tmp_path}/mine.py:Louder", "factor=1.5", "--only", "bench", "--no-book"
+    code, output = project.run("workflow/launch.py", *words)
+    assert code == 0, output + (project.root / "results/.workflow/snakemake.log").read_text()
+    runs = {run.config.method: run for run in list_runs(project.root / "results")}
+    assert set(runs) == {"teacher", "kd", "twd", "louder"}
+    assert runs["louder"].config.factor == 1.5
+    page = (project.root / "results/notebooks/bench.ipynb").read_text()
+    assert "#method-louder" in page
+    assert "3 of 3 methods were trained on Digits" in page
+    assert "mine.py, lines 5 to 12" in page
+    code, output = project.run("workflow/launch.py", *words, "--dry-run")
+    assert "Nothing to be done" in output, output
+
+
 def test_the_launcher_knows_a_home_folder(project, tmp_path, monkeypatch):
     monkeypatch.setitem(project.environment, "HOME", str(tmp_path))
     words = "--only", "attention", "--dry-run", "--results", "~/runs", "--data=~/images"

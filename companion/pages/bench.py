@@ -1,0 +1,388 @@
+"""Which distillation method is worth it? All methods under equal conditions: gain over KD, cost, verdict."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import stdtr, stdtrit
+
+from companion import figures, report
+from companion.pages import parts, runtime
+from companion.sizing import SIZES
+from sastc.config import SCALES, RunConfig
+from sastc.experiments import Experiment
+from sastc.labels import LABELS
+from sastc.labels import shown as shown_as
+from sastc.records import Run
+
+GROUP = ["scale", "dataset", "student", "teacher", "timesteps"]
+YARDSTICK = "kd"
+SMOKE = "quick"  # the scale that shows that a method trains, and nothing else
+FEWEST = 3  # common seeds, below which nothing is said
+WORTH = 0.5  # points: what is surely less is called no help
+LEVEL = 0.05
+HELPS, NO_HELP, WORSE = "helps", f"does not help (less than {WORTH:g} points)", "does not help (worse than KD)"
+UNTOLD, TOO_FEW, MISSING = "cannot be told", "nothing can be said yet", "not run"
+JUDGED = {
+    HELPS: "better than KD",
+    WORSE: "worse than KD",
+    NO_HELP: f"surely less than {WORTH:g} points better than KD",
+    UNTOLD: "cannot be told from KD",
+    TOO_FEW: f"fewer than {FEWEST} seeds",
+    MISSING: "not run",
+}
+
+
+def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """:func:`parts.frame` of the plan, and of those other scales of which anything is recorded, largest scale first.
+
+    Added are `label`, `colour` and `marker` of the method; `data`, `device` and number of tested `images` as the run
+    names them; `cpu_seconds` of an epoch; the training loss of the first and the last epoch (`first_loss` and
+    `last_loss`); and `weights`: the method's own settings that are not as published, '' for none.
+    """
+    frames = []
+    for shown in (plan, *report.record_plans(plan)):
+        rows = parts.frame(shown, results)
+        if shown is plan or rows.complete.any():
+            more = [_facts(config, row) for config, row in zip(shown.runs, rows.itertuples(), strict=True)]
+            frames.append(pd.concat([rows, pd.DataFrame(more, index=rows.index)], axis=1).astype(object))
+    frames.sort(key=lambda rows: -SCALES.index(rows.scale.iloc[0]))
+    return pd.concat(frames, ignore_index=True).infer_objects()
+
+
+def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
+    kind = config.method_class
+    own = {n: v for n, v in config.changed.items() if n in (*kind.options, *kind.fields)}
+    if "beta" in config.scaled and "beta" in kind.fields:  # a preset of ours
+        own |= dict(beta=config.beta)
+    facts: dict[str, Any] = dict(label=kind.label, colour=kind.colour, marker=kind.marker)
+    facts |= dict(weights=", ".join(f"{name} = {shown_as(value)}" for name, value in own.items()))
+    facts |= dict(
+        device="", data=LABELS[config.dataset], cpu_seconds=np.nan, first_loss=np.nan, last_loss=np.nan, images=np.nan
+    )
+    if row.complete:
+        run = Run(row.path)
+        facts |= dict(device=f"{run.provenance['device']}, {run.provenance['threads']}")
+        data = run.provenance.get("data", {})
+        facts |= dict(images=data.get("test_images", np.nan), data=data.get("name", facts["data"]))
+        history = run.history if run.has("history.csv") else pd.DataFrame()
+        if "train_cpu_seconds" in history:
+            facts |= dict(cpu_seconds=history.train_cpu_seconds.mean())
+        if "train_loss" in history:
+            facts |= dict(first_loss=history.train_loss.iloc[0], last_loss=history.train_loss.iloc[-1])
+    return facts
+
+
+# Statistics
+
+
+def p_value(mean: float, half: float, n: int) -> float:
+    """Two-sided p of Student's t-test that a mean difference with this 95 % interval is zero; ``nan`` without one."""
+    if n < 2 or not half > 0:
+        return np.nan
+    error = half / stdtrit(n - 1, 0.975)
+    return float(2 * stdtr(n - 1, -abs(mean) / error))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of the p-values of one family; ``nan`` is no member and stays.
+
+    The i-th smallest of m is multiplied by m − i + 1; no corrected value is smaller than one before it, or above 1
+    (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
+    known = sorted((p, i) for i, p in enumerate(values) if np.isfinite(p))
+    corrected, least = [np.nan] * len(values), 0.0
+    for rank, (p, i) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        corrected[i] = least
+    return corrected
+
+
+def verdict(gain: float, half: float, n: int, corrected: float) -> str:
+    """What a gain over KD allows to say: its 95 % interval over `n` common seeds, and its corrected p-value."""
+    if n == 0:
+        return MISSING
+    if n < FEWEST:
+        return TOO_FEW
+    if not half > 0:
+        return UNTOLD  # equal differences have no interval
+    if corrected < LEVEL:
+        return HELPS if gain > 0 else WORSE
+    return NO_HELP if gain + half < WORTH else UNTOLD
+
+
+def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a method of each scale, dataset, student, teacher and T, the largest gain over KD first.
+
+    `n` runs with mean `accuracy` and `sd`, `weights` as in :func:`collect`; `gain` over KD with the interval from `low`
+    to `high` over `pairs` common seeds; its `p`, and `p_holm` corrected within the `family`: the methods other than KD
+    that have at least three common seeds and an interval here. `cost`: CPU seconds of an epoch over KD's, median,
+    `cost_low` and `cost_high` the range over seeds.
+    """
+    main = runs[runs.validation == 0]
+    boards = [_board(dict(zip(GROUP, key, strict=True)), rows) for key, rows in main.groupby(GROUP, sort=False)]
+    return pd.concat(boards, ignore_index=True)
+
+
+def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+    done = rows[rows.complete]
+    costs = runtime.relative(done).groupby("method") if YARDSTICK in set(done.method) else {}
+    found = []
+    for method, own in rows.groupby("method", sort=False):
+        first, known = own.iloc[0], own[own.complete]
+        data = " and ".join(dict.fromkeys((done if len(done) else rows).data))
+        same = method == YARDSTICK
+        gain, half, n = (np.nan, np.nan, 0) if same else report.paired_difference(rows, method, YARDSTICK)
+        row = case | dict(
+            data=data, method=method, label=first.label, weights=first.weights, colour=first.colour, marker=first.marker
+        )
+        row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=gain, half=half)
+        row |= dict(low=gain - half, high=gain + half, pairs=n, p=p_value(gain, half, n) if n >= FEWEST else np.nan)
+        times = costs.get_group(method) if method in getattr(costs, "groups", ()) else pd.DataFrame()
+        names = dict(cost="over_kd", cost_low="lowest", cost_high="highest")
+        one = len(times) == 1  # of one device
+        row |= {name: float(times[column].iloc[0]) if one else np.nan for name, column in names.items()}
+        found.append(row | dict(runs=" ".join(known.run), commands="; ".join(own.command)))
+    board = pd.DataFrame(found)
+    board = board.assign(p_holm=holm(board.p), family=int(board.p.notna().sum()))
+    board["verdict"] = [verdict(r.gain, r.half, r.pairs, r.p_holm) for r in board.itertuples()]
+    board.loc[(board.verdict == MISSING) & (board.n > 0), "verdict"] = TOO_FEW  # run, but not with KD's seeds
+    board.loc[board.method == YARDSTICK, "verdict"] = ""
+    first = (board.method == YARDSTICK) & (board.n > 0)
+    order = board.gain.mask(first, 0.0)
+    return board.assign(order=order).sort_values("order", ascending=False, kind="stable").drop(columns="order")
+
+
+# Sentences
+
+
+def case(row: Any) -> str:
+    """What the rows of one comparison share: ``CIFAR-10, VGG-11 & ResNet-19, T = 2, slim scale``."""
+    pair = f"{LABELS[row.student]} & {LABELS[row.teacher]}"
+    return f"{row.data}, {pair}, T = {row.timesteps}, {row.scale} scale"
+
+
+def comparisons(board: pd.DataFrame) -> list[pd.DataFrame]:
+    """The boards that can tell: not of the smoke test, and at least one method has a verdict from three seeds."""
+    boards = [rows for _, rows in board[board.scale != SMOKE].groupby(GROUP, sort=False)]
+    return [rows for rows in boards if rows.verdict.isin([HELPS, NO_HELP, WORSE, UNTOLD]).any()]
+
+
+def answer(board: pd.DataFrame) -> list[str]:
+    """The verdict, by a fixed rule: for every comparison which methods help, which do not, which cannot be told."""
+    found = comparisons(board)
+    if not found:
+        return [
+            "Nothing can be said yet. No comparison has been run at a scale that could tell, with three seeds beside "
+            "KD's. The quick runs are a smoke test: short, on small images of digits, to see that all methods train."
+        ]
+    out = []
+    for rows in found:
+        of = {name: list(rows.label[rows.verdict == name]) for name in JUDGED}
+        told = "; ".join(f"{words}: {', '.join(of[name])}" for name, words in JUDGED.items() if of[name])
+        size, lacking = int(rows.family.iloc[0]), len(of[MISSING]) + len(of[TOO_FEW])
+        part = f" (only {len(rows) - lacking} of {len(rows)} methods so far, which ranks no field)" if lacking else ""
+        corrected = f"corrected for {size} difference{'s' * (size != 1)}"
+        out.append(f"{case(rows.iloc[0])}{part}. {told[0].upper()}{told[1:]}. {corrected.capitalize()}.")
+    return [html.escape(line, quote=False) for line in out]
+
+
+def smoke(runs: pd.DataFrame) -> str:
+    """Whether every method of the smoke test trains: its loss falls, and it is more often right than by chance."""
+    rows = runs[(runs.scale == SMOKE) & (runs.validation == 0)]
+    done = rows[rows.complete]
+    if done.empty:
+        return "The smoke test is not run: no method has been seen to train here."
+    chance = np.array([100 / SIZES[dataset][-1] for dataset in done.dataset])
+    trains = (done.last_loss < done.first_loss) & (done.accuracy > chance)
+    wrong = sorted(set(done.label[~trains]))
+    which = f" These do not: {', '.join(wrong)}." if wrong else ""
+    epochs = report._span(done.epochs.astype(int))
+    return (
+        f"A smoke test and no comparison: {done.method.nunique()} of {rows.method.nunique()} methods were trained on "
+        f"{' and '.join(LABELS[d] for d in dict.fromkeys(done.dataset))} for {epochs} epochs, and "
+        f"{int(trains.sum())} of {len(done)} runs train: their loss falls from the first epoch to the last, and their "
+        f"accuracy is above chance.{which} Nothing about the worth of a method follows from it."
+    )
+
+
+def family(board: pd.DataFrame) -> str:
+    """A sentence: what is corrected for."""
+    sizes = report._span(rows.family.iloc[0] for rows in comparisons(board)) if comparisons(board) else 0
+    return (
+        "The family of a comparison is every method but KD that has an interval from at least "
+        f"{FEWEST} seeds on that student, teacher, T and scale (now {sizes}). Their p-values, of Student's t on the "
+        "differences of each seed, are corrected by Holm's step-down method, so that the chance of one wrong "
+        f"“better” or “worse” in a family is at most {100 * LEVEL:.0f} %. Another student or teacher: another family."
+    )
+
+
+# Tables
+
+
+def sortable(
+    frame: pd.DataFrame,
+    caption: str,
+    name: str,
+    columns: Mapping[str, tuple[str | None, Callable[[Any], str]]],
+    filters: Sequence[str] = (),
+    of: str = "rows",
+    csv: pd.DataFrame | None = None,
+) -> str:
+    """HTML table that is filtered, sorted and downloaded in the page, as the one of all runs, with CSV and JSON.
+
+    Parameters
+    ----------
+    columns : mapping
+        Heading to a column of the frame, by whose values it is sorted, or ``None`` for the text, and a function from a
+        row to HTML.
+    filters : sequence of str
+        Headings of the columns that get a filter.
+    of : str
+        What the rows are.
+    csv : pandas.DataFrame, optional
+        What the downloads of the whole table hold, if not the frame.
+    """
+    whole = frame if csv is None else csv
+    heads = "".join(f'<th scope="col"{" data-filter" if c in filters else ""}>{c}</th>' for c in columns)
+    body = []
+    for row in frame.itertuples(index=False):
+        cells = []
+        for i, (column, show) in enumerate(columns.values()):
+            value = getattr(row, column) if column else None
+            known = "" if value is None or pd.isna(value) else str(value)
+            data = f' data-value="{html.escape(known)}"' if column else ""
+            start, end = ("<td", "</td>") if i else ('<th scope="row"', "</th>")
+            cells.append(f"{start}{data}>{show(row)}{end}")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    json = report.download(whole.to_json(orient="records", force_ascii=False).encode(), f"{name}.json",
+                           "application/json", "JSON")  # fmt: skip
+    caption = f"{caption} The whole table: {report.download_csv(whole, name)} {json}"
+    return (
+        f'<div class="all-runs" data-name="{name}" data-of="{of}"><div class="table-box" tabindex="0" role="region" '
+        f'aria-label="{name}"><table class="results measured"><caption>{caption}</caption><thead><tr>{heads}</tr>'
+        f"</thead><tbody>{''.join(body)}</tbody></table></div></div>"
+        '<script src="../_static/all-runs.js" defer></script>'
+    )
+
+
+def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """The leaderboard as HTML, largest scale first; a comparison of which nothing is run is left out."""
+    board = pd.concat([rows for _, rows in board.groupby(GROUP, sort=False) if rows.n.any()] or [board])
+    board = board.assign(
+        pair=[f"{LABELS[r.student]} & {LABELS[r.teacher]}, T={r.timesteps}" for r in board.itertuples()],
+        verdict=board.verdict.mask(board.method == YARDSTICK, "compared with"),
+    )
+
+    def accuracy(row) -> str:
+        deviation = f" ± {row.sd:.2f}" if row.n > 1 else ""
+        return f"{row.accuracy:.2f}{deviation}" if row.n else _missing(row)
+
+    def interval(row) -> str:
+        width = f" [{parts.signed(row.low)}, {parts.signed(row.high)}]" if row.half > 0 else ""
+        return f"{parts.signed(row.gain)}{width}"
+
+    def cost(row) -> str:
+        several = f" ({row.cost_low:.2f}–{row.cost_high:.2f})" if row.n > 1 else ""
+        return f"{row.cost:.2f}{several}" if row.cost > 0 else "–"
+
+    def links(row) -> str:
+        done = runs[runs.complete & (runs.validation == 0) & (runs.method == row.method)]
+        return parts.run_links(done[np.logical_and.reduce([done[k] == getattr(row, k) for k in GROUP])])
+
+    columns: dict[str, tuple[str | None, Callable[[Any], str]]] = {
+        "method": ("label", lambda r: f'<a href="#method-{r.method}">{html.escape(r.label)}</a>'),
+        "accuracy (%)": ("accuracy", accuracy),
+        "n": ("n", lambda r: str(r.n)),
+        "gain over KD (points)": ("gain", interval),
+        "p, corrected": ("p_holm", lambda r: "–" if pd.isna(r.p_holm) else _p(r.p_holm)),
+        "verdict": ("verdict", lambda r: html.escape(r.verdict)),
+        "cost over KD": ("cost", cost),
+        "data": ("data", lambda r: html.escape(r.data)),
+        "student & teacher": ("pair", lambda r: html.escape(r.pair)),
+        "scale": ("scale", lambda r: r.scale),
+        "weights": (None, lambda r: html.escape(r.weights) or "as published"),
+        "runs": (None, links),
+    }
+    columns = {html.escape(name): column for name, column in columns.items()}
+    caption = (
+        "Test accuracy after the last epoch, mean ± standard deviation over n seeds. Gain over KD: mean difference of "
+        "runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of an epoch of training over "
+        "KD's on the same machine, median (and range) over seeds. The method leads to its formula."
+    )
+    filters = [html.escape(name) for name in ("verdict", "data", "student & teacher", "scale")]
+    csv = board.drop(columns=["colour", "marker", "pair"])
+    return sortable(board, caption, "bench", columns, filters, "rows", csv)
+
+
+def _missing(row: Any) -> str:
+    return f'<span class="missing" title="{html.escape(row.commands.replace("; ", chr(10)), quote=True)}">–</span>'
+
+
+def _p(value: float) -> str:
+    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def chart(rows: pd.DataFrame) -> Figure:
+    """Gain over KD against cost of one comparison; bars are the 95 % intervals; KD lies where the lines cross."""
+    plt = figures.plt
+    drawing, axis = plt.subplots(figsize=(figures.WIDTH, 4.0))
+    axis.axhline(0, color=figures.COLOURS[YARDSTICK], linewidth=1)
+    axis.axvline(1, color=figures.COLOURS[YARDSTICK], linewidth=1)
+    gains = rows.gain.mask(rows.method == YARDSTICK, 0.0)
+    rows = rows.assign(gain=gains)[gains.notna() & (rows.cost > 0)]
+    for row in rows.itertuples():
+        bar = row.half if row.half > 0 else None
+        look = dict(color=row.colour, marker=row.marker, markersize=6.5, label=row.label)
+        axis.errorbar(row.cost, row.gain, bar, linestyle="none", elinewidth=1, capsize=2, **look)
+    axis.set(xlabel="CPU time of an epoch over KD's", ylabel="gain over KD (points)")
+    handles, labels = axis.get_legend_handles_labels()
+    drawing.legend([h[0] for h in handles], labels, loc="outside right upper", fontsize=8)
+    return drawing
+
+
+# Weights on validation images
+
+
+def trials(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a method whose weights are tried: how many trials of how many, `published` accuracy, the `best` and its.
+
+    `error`: two standard errors of an accuracy from the number of validation images alone.
+    """
+    tried = runs[runs.validation > 0]
+    rows = []
+    for (scale, method), own in tried.groupby(["scale", "method"], sort=False):
+        done = own[own.complete]
+        row = dict(scale=scale, method=method, label=own.label.iloc[0], planned=len(own), done=len(done))
+        usual, best = done[done.weights == ""], done.nlargest(1, "accuracy")
+        row |= dict(published=usual.accuracy.mean(), best=best.accuracy.mean(), values="; ".join(own.weights))
+        row |= dict(setting=(best.weights.iloc[0] or "as published") if len(best) else "", error=np.nan)
+        if len(best) and best.images.iloc[0] > 0:
+            share = best.accuracy.iloc[0] / 100
+            row |= dict(error=200 * np.sqrt(share * (1 - share) / best.images.iloc[0]))
+        rows.append(row)
+    names = ["scale", "method", "label", "planned", "done", "published", "best", "values", "setting", "error"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def trials_table(runs: pd.DataFrame) -> str:
+    """HTML of :func:`trials`, or a sentence where none is planned."""
+    rows = trials(runs)
+    if rows.empty:
+        return "<p>No trials of weights are planned at the scales shown.</p>"
+    columns = {
+        "method": "label",
+        "trials": lambda r: f"{r.done} of {r.planned}",
+        "published weights (%)": "published",
+        "best trial (%)": lambda r: f"{r.best:.2f} ± {r.error:.2f}" if r.done and r.error > 0 else parts.text(r.best),
+        "with": lambda r: parts.text(r.setting),
+    }
+    caption = (
+        "Accuracy on images held out of the training set, one seed, half the epochs; ±: two standard errors from the "
+        "number of these images alone. The best of several looks better than it is."
+    )
+    return parts.table(rows, caption, "bench-trials", columns)

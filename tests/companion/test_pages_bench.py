@@ -1,0 +1,317 @@
+"""The bench of methods: correction, intervals and verdicts by hand, and the page on made-up runs."""
+
+import base64
+import json
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+from made_up_runs import PROVENANCE, plan, record
+
+from companion.pages import bench, bench_methods
+from sastc.config import METHODS, STUDENT, ConfigError, RunConfig
+from sastc.experiments import load_experiment
+from sastc.methods import REGISTRY
+from sastc.records import write_config
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "experiments" / "bench.yaml"
+OWN = "book/examples/own_method.py:LogitMSE"
+DATA = dict(name="Digits", train_images=1437, test_images=400)
+
+
+def put(results, config, accuracy, cpu=1.0, losses=(3.0, 1.0)):
+    """A made-up run with its history."""
+    run = record(results, config, accuracy=accuracy, last_accuracy=accuracy)
+    write_config(run.path, config)
+    facts = PROVENANCE | dict(data=DATA, commit="abc", dirty=False, python="3", versions=dict(torch="2"))
+    (run.path / "provenance.json").write_text(json.dumps(facts))
+    history = dict(epoch=[1, 2], train_loss=losses, train_cpu_seconds=[cpu, cpu], test_accuracy=[1.0, accuracy])
+    pd.DataFrame(history).to_csv(run.path / "history.csv", index=False)
+
+
+def slim(**changes):
+    return RunConfig(**dict(dataset="cifar10", scale="slim") | changes)
+
+
+ACCURACIES = {  # by seed; KD's gains by hand below
+    "kd": (50.0, 51.0, 52.0),
+    "twd": (60.0, 61.5, 61.0),  # +10, +10.5, +9
+    "sp": (40.0, 41.5, 41.0),  # -10, -9.5, -11
+    "tet": (50.0, 51.1, 51.9),  # 0, +0.1, -0.1
+    "fitnet": (55.0, 48.0, 54.0),  # +5, -3, +2
+    "tser": (80.0, 80.0),  # two seeds
+    "hta_kl": (51.0, 52.0, 53.0),  # +1 each
+}
+COSTS = {"kd": 2.0, "twd": 3.0, "sp": 2.2, "tet": 1.0, "fitnet": 2.0, "tser": 4.0, "hta_kl": 2.0}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    configs = []
+    for method, accuracies in ACCURACIES.items():
+        for seed, accuracy in enumerate(accuracies):
+            configs.append(slim(method=method, seed=seed))
+            put(tmp_path, configs[-1], accuracy, COSTS[method] * (1 + seed))
+    configs.append(slim(method="bkdsnn"))  # not run
+    trial = dict(method="twd", validation=0.2, epochs=6)
+    for weight, accuracy in ((0.06, 30.0), (0.2, 50.0), (0.6, None)):
+        configs.append(slim(**trial, options=dict(teacher_weight=weight)))
+        if accuracy:
+            put(tmp_path, configs[-1], accuracy)
+    return bench.collect(plan(*configs), tmp_path)
+
+
+def test_holm_by_hand():
+    # 0.01 * 3; 0.03 * 2; 0.04 * 1, which may not be less than the one before
+    assert bench.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    # no value above 1; what is not tested is no member
+    assert bench.holm([0.6, math.nan, 0.7]) == pytest.approx([1.0, math.nan, 1.0], nan_ok=True)
+    assert bench.holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
+    assert bench.holm([]) == []
+
+
+def test_p_values_by_hand():
+    # differences 1, 2, 3: t = 2 / (1 / sqrt 3), and with two degrees of freedom p = 1 - t / sqrt(t^2 + 2)
+    t, critical = 2 * math.sqrt(3), 4.302652729911275
+    assert bench.p_value(2.0, critical / math.sqrt(3), 3) == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert bench.p_value(-2.0, critical / math.sqrt(3), 3) == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert bench.p_value(critical, critical, 3) == pytest.approx(0.05), "an interval that touches zero"
+    assert math.isnan(bench.p_value(2.0, math.nan, 3))
+    assert math.isnan(bench.p_value(2.0, math.nan, 1))
+
+
+@pytest.mark.parametrize(
+    ("gain", "half", "n", "corrected", "words"),
+    [
+        (5.0, 1.0, 5, 0.04, bench.HELPS),
+        (-5.0, 1.0, 5, 0.04, bench.WORSE),
+        (5.0, 1.0, 5, 0.06, bench.UNTOLD),  # its own interval leaves zero out; corrected, it does not
+        (0.1, 0.3, 5, 0.5, bench.NO_HELP),  # at most 0.4
+        (0.1, 0.4, 5, 0.5, bench.UNTOLD),  # up to 0.5
+        (-5.0, 1.0, 5, 0.06, bench.NO_HELP),
+        (9.0, 0.1, 2, 0.001, bench.TOO_FEW),
+        (9.0, math.nan, 1, math.nan, bench.TOO_FEW),
+        (math.nan, math.nan, 0, math.nan, bench.MISSING),
+        (1.0, math.nan, 5, math.nan, bench.UNTOLD),  # equal in all seeds
+    ],
+)
+def test_verdicts_follow_the_interval(gain, half, n, corrected, words):
+    assert bench.verdict(gain, half, n, corrected) == words
+
+
+def test_gains_intervals_and_costs_are_paired_by_seed(runs):
+    board = bench.leaderboard(runs).set_index("method")
+    gains = np.array([10, 10.5, 9])
+    half = 4.302652729911275 * gains.std(ddof=1) / math.sqrt(3)
+    assert board.gain["twd"] == pytest.approx(gains.mean())
+    assert (board.low["twd"], board.high["twd"]) == pytest.approx((gains.mean() - half, gains.mean() + half))
+    assert board.accuracy["twd"] == pytest.approx(np.mean(ACCURACIES["twd"]))
+    assert board.sd["twd"] == pytest.approx(np.std(ACCURACIES["twd"], ddof=1))
+    assert board.n.to_dict() == {m: len(a) for m, a in ACCURACIES.items()} | {"bkdsnn": 0}
+    for method, cost in COSTS.items():  # the machine slows down with the seed, for KD as well
+        names = ["cost", "cost_low", "cost_high"]
+        assert list(board.loc[method, names]) == pytest.approx([cost / 2] * 3), method
+    assert set(board.family) == {4}, "twd, sp, tet, fitnet: not two seeds, nor equal differences, nor KD"
+    tested = board.loc[["twd", "sp", "tet", "fitnet"]]
+    assert list(tested.p_holm) == pytest.approx(bench.holm(tested.p))
+    wanted = dict(twd=bench.HELPS, sp=bench.WORSE, tet=bench.NO_HELP, fitnet=bench.UNTOLD, tser=bench.TOO_FEW)
+    wanted |= dict(bkdsnn=bench.MISSING, hta_kl=bench.UNTOLD, kd="")
+    assert board.verdict.to_dict() == wanted
+    assert list(board.index)[:2] == ["tser", "twd"], "the largest gain first"
+    assert board.index[-1] == "bkdsnn"
+
+
+def test_the_answer_follows_the_verdicts(runs):
+    (line,) = bench.answer(bench.leaderboard(runs))
+    assert line.startswith("Digits, VGG-11 &amp; ResNet-19, T = 2, slim scale (only 6 of 8 methods so far")
+    assert "Better than KD: TWD; worse than KD: SP; surely less than 0.5 points better than KD: TET; " in line
+    assert "cannot be told from KD: FitNet, HTA-KL; fewer than 3 seeds: TSER; not run: BKDSNN. " in line
+    assert line.endswith("Corrected for 4 differences.")
+
+
+def test_a_run_without_kds_seed_is_no_comparison(tmp_path):
+    configs = [slim(method="kd", seed=0), slim(method="twd", seed=1)]
+    for config in configs:
+        put(tmp_path, config, 50.0)
+    board = bench.leaderboard(bench.collect(plan(*configs), tmp_path)).set_index("method")
+    assert board.verdict["twd"] == bench.TOO_FEW
+    assert board.pairs["twd"] == 0
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_quick_runs_are_a_smoke_test_whatever_comes_out(tmp_path, seeds):
+    configs = [RunConfig(method=m, seed=s) for m in ("kd", "twd", "tet") for s in range(seeds)]
+    for i, config in enumerate(configs):
+        falls = config.method != "tet"
+        put(tmp_path, config, 50.0 + 7 * i + 40 * falls, losses=(3.0, 1.0) if falls else (3.0, 4.0))
+    runs = bench.collect(plan(*configs), tmp_path)
+    assert bench.comparisons(bench.leaderboard(runs)) == []
+    (line,) = bench.answer(bench.leaderboard(runs))
+    assert line.startswith("Nothing can be said yet. No comparison has been run at a scale that could tell")
+    line = bench.smoke(runs)
+    assert f"3 of 3 methods were trained on Digits for 10 epochs, and {2 * seeds} of {3 * seeds} runs train" in line
+    assert "These do not: TET." in line
+    assert "not run" in bench.smoke(runs.assign(complete=False))
+
+
+def embedded(page, kind):
+    """What a download of the page holds."""
+    return base64.b64decode(re.search(rf"data:{kind};base64,([\w+/=]+)", page)[1]).decode()
+
+
+def test_the_table_is_sorted_by_numbers_and_downloads_hold_them(runs):
+    board = bench.leaderboard(runs)
+    page = bench.table(board, runs)
+    assert page.count("<tr>") == 1 + len(board)
+    rows = json.loads(embedded(page, "application/json"))
+    assert [row["method"] for row in rows] == list(board.method)
+    assert rows[1]["gain"] == pytest.approx(board.gain.iloc[1])
+    assert rows[-1]["gain"] is None
+    assert embedded(page, "text/csv").startswith("scale,dataset,student,teacher,timesteps,data,method,label,weights")
+    twd = next(row for row in page.split("<tr>") if "#method-twd" in row)
+    assert f'data-value="{board.gain.iloc[1]}"' in twd
+    assert "+9.83 [" in twd
+    assert f"1.50 ({1.5:.2f}–{1.5:.2f})" in twd
+    assert ">helps<" in twd
+    assert 'title="python -m sastc train' in page, "how to run what is not run"
+    assert all(known in page for known in ('data-of="rows"', "all-runs.js", "data-filter"))
+
+
+def test_a_comparison_of_which_nothing_is_run_is_not_in_the_table(runs):
+    other = runs[runs.validation == 0].assign(dataset="cifar100", complete=False, data="CIFAR-100")
+    both = pd.concat([runs, other], ignore_index=True)
+    page = bench.table(bench.leaderboard(both), both)
+    assert "CIFAR-100" not in page
+    assert page.count("<tr>") == 1 + len(bench.leaderboard(runs))
+
+
+def test_the_chart_has_every_method_with_gain_and_cost(runs):
+    board = bench.leaderboard(runs)
+    drawing = bench.chart(board)
+    marks = {c.get_label(): c for c in drawing.axes[0].containers}
+    assert set(marks) == set(board.label) - {"BKDSNN"}
+    line, _, (bars,) = marks["TWD"]
+    assert line.get_xydata()[0] == pytest.approx([1.5, 29.5 / 3])
+    (segment,) = bars.get_segments()
+    row = board[board.method == "twd"].iloc[0]
+    assert segment[:, 1] == pytest.approx([row.low, row.high])
+    assert marks["KD"][0].get_xydata()[0] == pytest.approx([1, 0])
+    bench.figures.plt.close(drawing)
+
+
+def test_trials_are_apart_from_the_comparison(runs):
+    (row,) = bench.trials(runs).itertuples()
+    assert (row.done, row.planned, row.published, row.best) == (2, 3, 50.0, 50.0)
+    assert row.setting == "as published"
+    assert row.error == pytest.approx(200 * math.sqrt(0.25 / 400))
+    assert "2 of 3" in bench.trials_table(runs)
+    assert "planned" in bench.trials_table(runs[runs.validation == 0])
+
+
+def test_what_papers_report_is_a_table_of_its_own():
+    rows = bench_methods.published()
+    assert set(rows.method) <= set(REGISTRY)
+    assert set(rows.accuracy_from) <= {"", "second hand", "released code", "abstract"}
+    assert set(rows.settings_from) <= {"second hand", "released code", "abstract"}
+    assert (rows.accuracy.notna() == (rows.accuracy_from != "")).all(), "a number says where it was read"
+    assert not (rows.selection != "")[rows.settings_from != "released code"].any()
+    page = bench_methods.published_table()
+    assert page.count("<tr>") == 1 + len(rows)
+    assert "second hand" in page
+    assert "not known" in page
+    assert "gain over KD" not in page
+    assert "not comparable" in (ROOT / "notebooks/bench.ipynb").read_text()
+    first = load_experiment(FILE)
+    assert bench_methods.not_reported(first).startswith("No row: Baseline, KD, ")
+
+
+def test_every_method_is_explained_by_its_file_and_the_lines_that_compute_it():
+    page = bench_methods.explained(load_experiment(FILE, "quick", {"method": OWN}))
+    for name, kind in REGISTRY.items():
+        assert f'<dt id="method-{name}">' in page
+        path, first, last = bench_methods.file_of(kind)
+        lines = path.read_text().splitlines()[first - 1 : last]
+        assert lines[0].startswith(f"class {kind.__name__}(")
+        assert any(re.match(r"    def (losses|feature_loss)\(", line) for line in lines), name
+        assert f"/blob/main/sastc/methods/{path.name}#L{first}-L{last}" in page
+        formula = page.partition(f'id="method-{name}"')[2].partition("<dt")[0]
+        assert "<code>L = " in formula, f"{name} has no formula"
+    assert page.index("method-logit_mse") < page.index("method-baseline"), "one's own first"
+    assert bench_methods.as_html("One ``x < 1``\nof :func:`f`.\n\n``y``") == (
+        "<p>One <code>x &lt; 1</code> of <code>f</code>.</p><p><code>y</code></p>"
+    )
+
+
+# The experiment
+
+
+@pytest.mark.parametrize(("scale", "seeds"), [("quick", 1), ("slim", 5), ("quarter", 3)])
+def test_all_methods_are_planned_under_equal_conditions(scale, seeds):
+    runs = [c for c in load_experiment(FILE, scale).runs if not c.validation]
+    for dataset in {c.dataset for c in runs}:
+        same = [c for c in runs if c.dataset == dataset]
+        for method in STUDENT:
+            assert len({c.seed for c in same if c.method == method}) == seeds, method
+        everywhere = [n for n, f in RunConfig.fields().items() if f.metadata["scope"] != "methods" and n != "method"]
+        free = {"seed", "teacher_seed", "partial_batch"}  # SASTC and SemCKD drop the last batch of all
+        assert {n for n in everywhere if len({getattr(c, n) for c in same}) > 1} <= free
+        assert len({c.teacher_config().identity for c in same}) == (3 if scale == "quarter" else 1)
+
+
+def test_weights_are_tried_as_often_for_every_method():
+    runs = load_experiment(FILE, "slim").runs
+    trials = {m: [c for c in runs if c.method == m and c.validation] for m in STUDENT}
+    without = {"baseline", "tet"}
+    assert {m: len(t) for m, t in trials.items()} == {m: 1 if m in without else 5 for m in STUDENT}
+    assert all(c.validation == 0.2 for t in trials.values() for c in t)
+
+
+def test_a_method_of_ones_own_joins_the_others_and_takes_no_place():
+    plain = load_experiment(FILE, "slim")
+    joined = load_experiment(FILE, "slim", {"method": OWN, "alpha": 0.5})
+    mine = [c for c in joined.runs if c.method == "logit_mse"]
+    assert joined.joined == "logit_mse"
+    assert not plain.joined
+    assert [c.identity for c in joined.runs if c.method != "logit_mse"] == [c.identity for c in plain.runs]
+    assert {(c.dataset, c.seed, c.alpha, c.validation) for c in mine} == {
+        (dataset, seed, 0.5, 0) for dataset in ("cifar10", "cifar100") for seed in range(5)
+    }
+    assert {c.method for c in load_experiment(FILE, "slim", {"method": "kd"}).runs} == {"kd"}
+    assert {c.epochs for c in load_experiment(FILE, "quick", {"method": OWN, "epochs": 2}).runs} == {2}
+    only = load_experiment(ROOT / "experiments" / "table2.yaml", "quick", {"method": OWN})
+    assert {c.method for c in only.runs} == {"logit_mse"}, "files without joins: as any other setting"
+    assert set(METHODS) < {c.method for c in load_experiment(FILE, "quick", {"student": "resnet18"}).runs}
+
+
+def test_joins_is_true_or_false(tmp_path):
+    (tmp_path / "own.yaml").write_text("title: x\nnotebook: bench\njoins: [kd]\n")
+    with pytest.raises(ConfigError, match=r"joins=.*must be true or false"):
+        load_experiment(tmp_path / "own.yaml")
+
+
+# The notebook
+
+
+def test_the_notebook_shows_a_method_of_ones_own_beside_recorded_ones(tmp_path):
+    changes = {"method": OWN}
+    for i, config in enumerate(load_experiment(FILE, "quick", changes).runs):
+        put(tmp_path, config, 40.0 + i, cpu=1 + i / 10)
+    output = tmp_path / "bench.ipynb"
+    given = dict(results=str(tmp_path), changes=changes)
+    source = ROOT / "notebooks/bench.ipynb"
+    papermill.execute_notebook(source, output, given, kernel_name="python3", cwd=ROOT, progress_bar=False)
+    cells = nbformat.read(output, as_version=4).cells
+    page = "".join(o.get("data", {}).get("text/html", "") for c in cells for o in c.get("outputs", []))
+    assert "Nothing can be said yet." in page
+    assert "19 of 19 methods were trained on Digits" in page
+    assert '<a href="#method-logit_mse">Logit MSE</a>' in page
+    assert page.count(">nothing can be said yet</td>") == 18
+    assert "own_method.py, lines" in page
+    assert "What the methods' papers and released codes report" in page
+    assert "method=book/examples/own_method.py:LogitMSE" in page, "the command that makes it again"
