@@ -83,6 +83,28 @@ function confusion(run) {
   return rowsTable("Confusion: rows are the true class, columns what the network says; counts of test images.", ["true class", ...names], rows);
 }
 
+const links = (pairs) => pairs.map(([words, url]) => link(url, words));
+
+function beside(run) {
+  const toRuns = (pairs) => links(pairs.map(([words, name]) => [words, `#${name}`]));
+  const rows = [["Used in", links(run.used_in ?? [])], ["Other seeds", toRuns(run.seeds ?? [])], ["Other methods", toRuns(run.methods ?? [])]];
+  if (run.taught) rows.push(["Students", [link(`every_run.html?find=${run.name.split("-").at(-1)}`, `${run.taught} run${run.taught > 1 ? "s" : ""} of this teacher`)]]);
+  if (run.notebook) rows.push(["Executed notebook", [link(run.notebook, "open")]]);
+  const known = rows.filter(([, content]) => content.length);
+  return known.length ? [make("dl", { class: "footer links" }, ...known.flatMap(([name, content]) => [el("dt", name), el("dd", content)]))] : [];
+}
+
+// The folder and its files as they lie in the repository, and what this page is drawn from.
+function files(run) {
+  const { "": folder, ...names } = run.files ?? {};
+  const path = `results/${run.scale}/${run.name}`;
+  return [
+    ["Folder", folder ? link(folder, path) : path],
+    ["Files", Object.keys(names).length ? Object.entries(names).flatMap(([name, url], i) => [i ? " · " : "", link(url, name)]) : null],
+    ["Data of this page", link(`_static/runs/${run.name}.js`, `${run.name}.js`)],
+  ];
+}
+
 function save(name, content) {
   const url = URL.createObjectURL(new Blob([content], { type: "application/json" }));
   make("a", { href: url, download: name }).click();
@@ -105,6 +127,7 @@ function draw(run) {
       ["Teacher", teacher],
       ["Parameters", metrics.parameters.toLocaleString("en")],
     ]),
+    ...part("Pages and runs beside it", beside(run)),
     ...part("Curves", el("div", curves(run), { class: "curves" })),
     ...part("Layers", run.layers.student ? maps(run) : []),
     ...part("Confusion", run.confusion ? confusion(run) : []),
@@ -113,7 +136,7 @@ function draw(run) {
       facts([
         ["Commit", commit], ["Started", made.started], ["Hardware", `${made.device}, ${made.threads} thread${made.threads > 1 ? "s" : ""}`],
         ["Versions", [`Python ${made.python}`, ...Object.entries(made.versions).map(([name, v]) => `${name} ${v}`)].join(", ")],
-        ["Weights (SHA-256)", metrics.weights_sha256 ?? null], ["Folder", `results/${run.scale}/${run.name}`],
+        ["Weights (SHA-256)", metrics.weights_sha256 ?? null], ...files(run),
       ]),
       el("p", "The command, short:"), el("pre", run.short, { tabindex: 0 }),
       el("p", "The same with every setting that decides the numbers:"), el("pre", run.command, { tabindex: 0, class: "explicit" })),

@@ -90,7 +90,7 @@ def no_unit_length(runs: list[Seen]) -> Example | None:
 
 
 def noisy_teacher(runs: list[Seen]) -> Example | None:
-    """Beside a clean teacher one that has learned wrong labels: another layer is the cheapest, and the weights follow."""
+    """Beside a clean teacher one that has learned wrong labels: another layer is cheapest, and the weights follow."""
     noisy = [run for run in runs if run.config.noise_teacher == "same_noise" and run.config.label_noise]
     for run in sorted(noisy, key=lambda run: -run.config.label_noise):
         beside = _same_but(run, runs, noise_teacher="clean")
@@ -126,7 +126,7 @@ def scaled_targets(runs: list[Seen]) -> Example | None:
             f"{(cheap != cheap_before).sum()} of {len(cheap)} rows, the highest weight in "
             f"{(weight != weight_before).sum()}."
         )
-        return dict(title="Targets made cheaper by a factor", look=look, state=_state(run, beside))
+        return dict(title="Scaled targets", look=look, state=_state(run, beside))
     return None
 
 

@@ -89,7 +89,7 @@ def test_the_noisy_teacher_is_shown_where_the_cheapest_layer_changes_and_the_wei
 
 def test_scaled_targets_are_shown_beside_the_run_without(tmp_path):
     scaled = made(tmp_path, LAST, CHEAP_LAST, FALLING, target_scale=(1.0, 1.0, 0.1))
-    title = "Targets made cheaper by a factor"
+    title = "Scaled targets"
     assert title not in titled([scaled])
     plain = made(tmp_path, [FIRST[0], LAST[1]], CHEAP_FIRST, FALLING)
     found = titled([plain, scaled])[title]
