@@ -47,10 +47,10 @@
   });
 
   function show() {
-    const wanted = words.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+    const wanted = words.value.toLowerCase().split(/[\s,&]+/).filter(Boolean).map((w) => (/^t=\d+$/.test(w) ? `${w} ` : w)); // T=2 is not T=20
     let shown = 0;
     for (const r of rows) {
-      const text = `${r.words.join(" ")} ${r.name} ${r.commit} ${r.teacher}`.toLowerCase();
+      const text = `${r.words.join(" ")} T=${r.words[names.indexOf("T")]} seed ${r.words[names.indexOf("seed")]} ${r.name} ${r.commit} ${r.teacher} `.toLowerCase();
       const fits = selects.every(({ i, select }) => !select.value || parts(r, i).includes(select.value)) && wanted.every((w) => text.includes(w));
       r.row.hidden = !fits;
       shown += fits;
