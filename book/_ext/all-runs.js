@@ -62,7 +62,7 @@
   const chosen = () => rows.filter((r) => !r.row.hidden).map((r) => {
     const cells = names.map((n, i) => [n, value(r.words[i])]).filter(([n]) => n !== "run" && n !== "commit");
     const numbers = cells.map(([n, v]) => [n, v !== null && !Number.isNaN(Number(v)) ? Number(v) : v]);
-    return { run: r.name, ...Object.fromEntries(numbers), teacher: r.teacher || null, commit: r.commit || null, uncommitted_changes: /with changes$/.test(r.words.at(-1)) };
+    return { run: r.name, ...Object.fromEntries(numbers), teacher: r.teacher || null, commit: r.commit || null, uncommitted_changes: /with changes$/.test(r.words[names.indexOf("commit")]) };
   });
   function save(name, type, content) {
     const url = URL.createObjectURL(new Blob([content], { type }));

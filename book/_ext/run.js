@@ -105,6 +105,14 @@ function files(run) {
   ];
 }
 
+// Those that differ from the presets, and all of them folded.
+function settings(run) {
+  const all = Object.entries(run.settings);
+  const own = run.changed.map((name) => `${name}=${run.settings[name]}`).join(", ");
+  const table = rowsTable("Settings that decide the numbers; those with a star differ from the presets.", ["setting", "value"], all.map(([name, value]) => [run.changed.includes(name) ? `${name} ★` : name, value]));
+  return [el("p", own ? `Different from the presets: ${own}.` : "All as the presets have them."), el("details", [el("summary", `All ${all.length} settings`), table])];
+}
+
 function save(name, content) {
   const url = URL.createObjectURL(new Blob([content], { type: "application/json" }));
   make("a", { href: url, download: name }).click();
@@ -116,7 +124,6 @@ function draw(run) {
   const part = (title, ...content) => (content.flat().filter(Boolean).length ? [el("h2", title), ...content.flat().filter(Boolean)] : []);
   const commit = run.commit ? [run.commit_url ? link(run.commit_url, run.commit.slice(0, 10)) : run.commit.slice(0, 10), run.dirty ? " with uncommitted changes" : ""] : "unknown";
   const teacher = run.teacher ? [link(`#${run.teacher.run}`, run.teacher.run), run.teacher.accuracy === undefined ? "" : `, ${number(run.teacher.accuracy)} %`] : null;
-  const changed = new Set(run.changed);
   place.replaceChildren(...[
     el("p", el("strong", run.title), { class: "run-title", tabindex: -1 }),
     facts([
@@ -140,7 +147,7 @@ function draw(run) {
       ]),
       el("p", "The command, short:"), el("pre", run.short, { tabindex: 0 }),
       el("p", "The same with every setting that decides the numbers:"), el("pre", run.command, { tabindex: 0, class: "explicit" })),
-    ...part("Settings", rowsTable("Settings that decide the numbers; those with a star differ from the presets.", ["setting", "value"], Object.entries(run.settings).map(([name, value]) => [changed.has(name) ? `${name} ★` : name, value]))),
+    ...part("Settings", settings(run)),
     run.left_out ? el("p", `Left out of this page, see the run's folder: ${run.left_out.join(", ")}.`) : null,
     el("p", el("button", "Download as JSON", { type: "button", click: () => save(`${run.name}.json`, JSON.stringify(run, null, 1)) })),
   ].filter(Boolean));

@@ -167,7 +167,7 @@ def write_runs(
 # The table
 
 COLUMNS = ("run", "data", "scale", "student & teacher", "method", "T", "seed", "accuracy (%)", "STM", "energy (nJ)",
-           "settings", "commit")  # fmt: skip
+           "commit", "settings")  # fmt: skip
 FILTERS = ("data", "scale", "student & teacher", "method", "T", "seed", "settings")
 
 
@@ -192,13 +192,14 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
             provenance["data"]["name"], config.scale, pair, method_label(config),
             str(config.timesteps) if config.takes_steps else "–", str(config.seed),
             f"{metrics['accuracy']:.2f}", "–" if stm is None else f"{stm:.3f}",
-            "–" if energy is None else f"{energy:,.0f}", changed,
+            "–" if energy is None else f"{energy:,.0f}",
         ]  # fmt: skip
         told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         name = run.name.rsplit("-", 1)[-1]
         viewer = f'<a href="run.html#{run.name}" title="{run.name}" aria-label="run {run.name}">{name}</a>'
         facts = f'data-commit="{commit or ""}" data-teacher="{teacher}"'
-        rows.append(f'<tr {facts}><th scope="row">{viewer}{notebook}</th>{told}<td>{link}{mark}</td></tr>')
+        told += f"<td>{link}{mark}</td><td>{html.escape(changed)}</td>"
+        rows.append(f'<tr {facts}><th scope="row">{viewer}{notebook}</th>{told}</tr>')
     heads = "".join(
         f'<th scope="col"{" data-filter" if column in FILTERS else ""}>{html.escape(column)}</th>' for column in COLUMNS
     )
@@ -218,7 +219,8 @@ class RunsTable(SphinxDirective):
     """``{runs-table}``: see :func:`table`."""
 
     def run(self):
-        """Make the table."""
+        """Make the table, anew in every build: runs come and go while the page's source stays."""
+        self.env.note_reread()
         url = self.config.html_theme_options.get("repository_url", "")
         return [nodes.raw("", table(recorded(), self.env.found_docs, url), format="html")]
 

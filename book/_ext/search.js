@@ -48,9 +48,9 @@
     return tokens(query).every((word) => own.some((token) => token === word || (word.length > 3 && token.startsWith(word))));
   }
 
-  const SHOWN = 8;
+  const SHOWN = 3; // of runs with the fewest settings of their own
   function showRuns(query) {
-    const found = window.runNames.filter((run) => fits(query, run));
+    const found = window.runNames.filter((run) => fits(query, run)).sort(([, a], [, b]) => a.length - b.length);
     if (!found.length) return;
     const make = (tag, words, more = {}) => Object.assign(document.createElement(tag), { textContent: words }, more);
     const section = make("section", "", { className: "found-runs" });
@@ -62,7 +62,7 @@
     }
     section.append(make("h2", `Runs: ${found.length}`), list);
     if (found.length > SHOWN) section.append(make("a", `All ${found.length} in the table of runs`, { href: `every_run.html?find=${encodeURIComponent(query)}` }));
-    document.getElementById("search-results").after(section);
+    document.getElementById("search-results").before(section);
   }
 
   const query = asked();

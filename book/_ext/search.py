@@ -26,7 +26,8 @@ GREEK = {
     "μ": "mu", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega",
 }  # fmt: skip
 HIDDEN = re.compile(
-    r'<(script|style|template|pre|svg)\b.*?</\1>|<dl class="footer.*?</dl>|<div class="rerun".*', re.DOTALL | re.I
+    r'<(script|style|template|pre|svg)\b.*?</\1>|<dl class="footer.*?</dl>|<div class="(?:rerun|all-runs)".*',
+    re.DOTALL | re.I,
 )
 TOGETHER = (
     (re.compile(r"\bT\s*=\s*(\d+)"), r"timesteps\1"),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from browsing import closed_context, served, violations
+from firefox import firefox
 
 from sastc.config import RunConfig, parse_arguments
 from sastc.records import Run, find_run, list_runs, seal, write_json
@@ -252,6 +253,11 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
         assert (site.folder / data).is_file()
         boxes = [link.bounding_box() for link in beside.get_by_role("link").all()]
         assert min(min(box["width"], box["height"]) for box in boxes) >= 24
+        table = page.locator("details", has_text="settings").locator("tbody tr")
+        assert table.count() == len(run.config.to_dict(relevant=True))
+        assert not table.first.is_visible()
+        page.get_by_text(f"All {table.count()} settings").click()
+        assert table.first.is_visible()
         with page.expect_download() as download:
             page.get_by_role("button", name="Download as JSON").click()
         assert json.loads(Path(download.value.path()).read_text())["name"] == run.name
@@ -329,6 +335,21 @@ def test_the_table_filters_sorts_and_is_downloaded(site, browser):
         page.wait_for_selector(".run-viewer dl")
         page.context.close()
     assert not faults
+
+
+@pytest.mark.browser
+def test_table_and_viewer_work_in_firefox_too(site, tmp_path):
+    run = site.runs[0]
+    with served(site.folder) as base, firefox(tmp_path) as page:
+        page.goto(f"{base}/every_run.html?find={run.name[-10:]}")
+        visible = "return [...document.querySelectorAll('tbody tr')].filter(row => !row.hidden).length"
+        assert page.run(visible) == 1
+        page.run("document.querySelector('tbody tr:not([hidden]) a').click()")
+        page.goto(f"{base}/run.html#{run.name}")
+        page.wait("return document.querySelectorAll('.curves svg').length === 3")
+        assert runs.explicit(run) in page.run("return document.querySelector('pre.explicit').textContent")
+        assert page.run("return document.querySelectorAll('dl.links a').length") >= 2
+        assert page.faults == []
 
 
 @pytest.mark.browser

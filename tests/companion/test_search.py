@@ -33,6 +33,7 @@ def test_plain_words_of_html_have_neither_code_nor_footer():
     page += '<dl class="footer x"><dt>Commit</dt></dl><p>also</p>'
     page += '<template>t</template><div class="rerun"><div>make</div></div>'
     assert search.plain(page).split() == ["kept", "1", "2", "&", "x", "also"]
+    assert search.plain('<div class="all-runs"><td>0123456789</td></div>').split() == [], "runs are found by themselves"
 
 
 def test_an_article_is_a_page_without_code_and_the_page_stays_whole():

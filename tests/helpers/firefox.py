@@ -48,6 +48,13 @@ class Page:
         assert answer["type"] == "success", answer
         return answer["result"].get("value")
 
+    def wait(self, script: str, seconds: float = 20) -> None:
+        """Until a script returns true."""
+        deadline = time.monotonic() + seconds
+        while self.run(script) is not True:
+            assert time.monotonic() < deadline, script
+            time.sleep(0.1)
+
 
 @contextlib.contextmanager
 def firefox(folder: Path) -> Iterator[Page]:
