@@ -10,7 +10,8 @@
 Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
 adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
 of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
-book, on a page of their own, or with ``one_page: true`` on the same.
+book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which say
+nothing about the paper's claims, have no page.
 """
 
 import dataclasses
@@ -45,6 +46,7 @@ class Experiment:
     needs_runs: bool = True
     of_record: tuple[str, ...] = ()  # other scales whose recorded runs are shown in the book
     one_page: bool = False  # and that on this page
+    quick_page: bool = True  # whether there is a page of the quick runs
 
     @property
     def command(self) -> str:
@@ -111,18 +113,19 @@ def load_experiment(
         needs_runs=not content.keys().isdisjoint({"of", *SCALES}),
         of_record=tuple(content.get("of_record", [])),
         one_page=content.get("one_page", False),
+        quick_page=content.get("quick_page", True),
     )
 
 
 def _checked(path: Path, content: Any) -> dict[str, Any]:
     """The content of a file, with a list for every scale left empty, or a ConfigError if it has another form."""
     lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
-    known = {"title", "notebook", "one_page", *lists}
+    known = {"title", "notebook", "one_page", "quick_page", *lists}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
     content = {name: [] if value is None and name in lists else value for name, value in content.items()}
     for name, value in content.items():
-        kind = bool if name == "one_page" else dict if name in SCALES else str
+        kind = bool if name in ("one_page", "quick_page") else dict if name in SCALES else str
         items = value if name in lists else [value]
         if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
             raise ConfigError(f"{path}: {name}={shown(value)}: must be {'a list of ' * (name in lists)}{words[kind]}")

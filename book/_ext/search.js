@@ -9,8 +9,9 @@
   const typed = () => asked().toLowerCase().split(/[\s,]+/).filter((word) => word.length > 1);
 
   Scorer.title = 25; // above the names of functions
-  // Results before other pages, and of them the main table first.
-  Scorer.score = ([name, , , , score]) => score + (/^runs\/table2/.test(name) ? 3 : /^runs\//.test(name) ? 2 : /^api/.test(name) ? -2 : 0);
+  // Results before other pages; of them those at a larger scale than digits, and the main table; the library's reference last.
+  const BETTER = [[/^runs\//, 2], [/^runs\/\w+_[a-z]+$/, 1], [/^runs\/table2/, 1], [/^api/, -2]];
+  Scorer.score = ([name, , , , score]) => BETTER.reduce((sum, [pattern, points]) => sum + (pattern.test(name) ? points : 0), score);
   if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false; // pages cannot be read from the disk
 
   const parse = Search._parseQuery;
@@ -21,7 +22,7 @@
     return [text, terms, excluded, marked, objects];
   };
 
-  const LEFT_OUT = "script, style, template, svg, .headerlink, .cell_input, div.highlight, .footer, .rerun, .all-runs, .sastc-explorer, button";
+  const LEFT_OUT = "script, style, template, svg, nav, .headerlink, .cell_input, div.highlight, .footer, .rerun, .all-runs, .sastc-explorer, button";
   Search.htmlToText = (source) => {
     const article = new DOMParser().parseFromString(source, "text/html").querySelector("article");
     if (!article) return "";

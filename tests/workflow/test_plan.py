@@ -101,3 +101,14 @@ def test_an_edit_of_one_page_draws_no_other_again():
     assert [name for name, files in drawn.items() if "sastc/explorer/draw.js" in files] == ["explorer"]
     assert {"paper/noisy_labels.csv", "paper/energy_constants.csv"} <= drawn["forensics"]
     assert all({"companion/report.py", "companion/closing.py"} <= files for files in drawn.values())
+
+
+def test_locks_are_found_in_a_folder_of_any_name(tmp_path):
+    import engine
+
+    locks = tmp_path / "{0}" / "{n"
+    locks.mkdir(parents=True)
+    for name in ("0.input.lock", "12.input.lock", "3.output.lock", "x.input.lock", "0.input.lock~"):
+        (locks / name).touch()
+    found = list(engine.files_like(f"{locks}/{{n,[0-9]+}}.input.lock"))
+    assert found == [(f"{locks}/0.input.lock", {"n": "0"}), (f"{locks}/12.input.lock", {"n": "12"})]
