@@ -395,8 +395,11 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
 def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate.
 
-    With `question` they end with how much the weights differ between images and time steps.
+    Controls, whose weights are not learned, are left out. With `question` they end with how much the weights differ
+    between images and time steps.
     """
+    learned = [run for run in runs if run.config.attention == "learned"]
+    all_learned, runs = len(learned) == len(runs), learned
     cells = easiest = at_bound = 0
     favourites: dict[str, int] = {}
     bounds, images, steps = set(), [], []
@@ -425,6 +428,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     sizes = " and ".join(np.format_float_positional(v, 1, fractional=False, trim="-") for v in known.values())
     differ = f" The weights {hardly} between {' or '.join(known)} (standard deviation {sizes})." if question else ""
     where = f"In all {len(runs)} SASTC runs" if len(runs) > 1 else "In the one SASTC run"
+    where += "" if all_learned else " with learned weights"
     if easiest == at_bound == cells:
         return (
             f"{where}, for every student layer and time step ({cells} cases), attention "

@@ -83,6 +83,36 @@ function confusion(run) {
   return rowsTable("Confusion: rows are the true class, columns what the network says; counts of test images.", ["true class", ...names], rows);
 }
 
+const links = (pairs) => pairs.map(([words, url]) => link(url, words));
+
+function beside(run) {
+  const toRuns = (pairs) => links(pairs.map(([words, name]) => [words, `#${name}`]));
+  const rows = [["Used in", links(run.used_in ?? [])], ["Other seeds", toRuns(run.seeds ?? [])], ["Other methods", toRuns(run.methods ?? [])]];
+  if (run.taught) rows.push(["Students", [link(`every_run.html?find=${run.name.split("-").at(-1)}`, `${run.taught} run${run.taught > 1 ? "s" : ""} of this teacher`)]]);
+  if (run.notebook) rows.push(["Executed notebook", [link(run.notebook, "open")]]);
+  const known = rows.filter(([, content]) => content.length);
+  return known.length ? [make("dl", { class: "footer links" }, ...known.flatMap(([name, content]) => [el("dt", name), el("dd", content)]))] : [];
+}
+
+// The folder and its files as they lie in the repository, and what this page is drawn from.
+function files(run) {
+  const { "": folder, ...names } = run.files ?? {};
+  const path = `results/${run.scale}/${run.name}`;
+  return [
+    ["Folder", folder ? link(folder, path) : path],
+    ["Files", Object.keys(names).length ? Object.entries(names).flatMap(([name, url], i) => [i ? " · " : "", link(url, name)]) : null],
+    ["Data of this page", link(`_static/runs/${run.name}.js`, `${run.name}.js`)],
+  ];
+}
+
+// Those that differ from the presets, and all of them folded.
+function settings(run) {
+  const all = Object.entries(run.settings);
+  const own = run.changed.map((name) => `${name}=${run.settings[name]}`).join(", ");
+  const table = rowsTable("Settings that decide the numbers; those with a star differ from the presets.", ["setting", "value"], all.map(([name, value]) => [run.changed.includes(name) ? `${name} ★` : name, value]));
+  return [el("p", own ? `Different from the presets: ${own}.` : "All as the presets have them."), el("details", [el("summary", `All ${all.length} settings`), table])];
+}
+
 function save(name, content) {
   const url = URL.createObjectURL(new Blob([content], { type: "application/json" }));
   make("a", { href: url, download: name }).click();
@@ -94,7 +124,6 @@ function draw(run) {
   const part = (title, ...content) => (content.flat().filter(Boolean).length ? [el("h2", title), ...content.flat().filter(Boolean)] : []);
   const commit = run.commit ? [run.commit_url ? link(run.commit_url, run.commit.slice(0, 10)) : run.commit.slice(0, 10), run.dirty ? " with uncommitted changes" : ""] : "unknown";
   const teacher = run.teacher ? [link(`#${run.teacher.run}`, run.teacher.run), run.teacher.accuracy === undefined ? "" : `, ${number(run.teacher.accuracy)} %`] : null;
-  const changed = new Set(run.changed);
   place.replaceChildren(...[
     el("p", el("strong", run.title), { class: "run-title", tabindex: -1 }),
     facts([
@@ -105,6 +134,7 @@ function draw(run) {
       ["Teacher", teacher],
       ["Parameters", metrics.parameters.toLocaleString("en")],
     ]),
+    ...part("Pages and runs beside it", beside(run)),
     ...part("Curves", el("div", curves(run), { class: "curves" })),
     ...part("Layers", run.layers.student ? maps(run) : []),
     ...part("Confusion", run.confusion ? confusion(run) : []),
@@ -113,11 +143,11 @@ function draw(run) {
       facts([
         ["Commit", commit], ["Started", made.started], ["Hardware", `${made.device}, ${made.threads} thread${made.threads > 1 ? "s" : ""}`],
         ["Versions", [`Python ${made.python}`, ...Object.entries(made.versions).map(([name, v]) => `${name} ${v}`)].join(", ")],
-        ["Weights (SHA-256)", metrics.weights_sha256 ?? null], ["Folder", `results/${run.scale}/${run.name}`],
+        ["Weights (SHA-256)", metrics.weights_sha256 ?? null], ...files(run),
       ]),
       el("p", "The command, short:"), el("pre", run.short, { tabindex: 0 }),
       el("p", "The same with every setting that decides the numbers:"), el("pre", run.command, { tabindex: 0, class: "explicit" })),
-    ...part("Settings", rowsTable("Settings that decide the numbers; those with a star differ from the presets.", ["setting", "value"], Object.entries(run.settings).map(([name, value]) => [changed.has(name) ? `${name} ★` : name, value]))),
+    ...part("Settings", settings(run)),
     run.left_out ? el("p", `Left out of this page, see the run's folder: ${run.left_out.join(", ")}.`) : null,
     el("p", el("button", "Download as JSON", { type: "button", click: () => save(`${run.name}.json`, JSON.stringify(run, null, 1)) })),
   ].filter(Boolean));

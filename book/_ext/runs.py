@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from docutils import nodes
+from relations import addresses, siblings, tracked, used_in
 from sphinx.util.docutils import SphinxDirective
 
 from sastc.labels import LABELS, method_label, run_title, shown
@@ -53,8 +54,11 @@ def explicit(run: Run) -> str:
     return shlex.join(["python", "-m", "sastc", "train", *words])
 
 
-def pack(run: Run, repository: str = "") -> dict[str, Any]:
-    """What the viewer shows of a run, in a form that JSON keeps: at most ``LARGEST`` bytes, numbers to five digits."""
+def pack(run: Run, repository: str = "", related: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the viewer shows of a run, in a form that JSON keeps: at most ``LARGEST`` bytes, numbers to five digits.
+
+    `related` is what the run's own files do not say: see :func:`relate`.
+    """
     config, provenance, metrics, measures = run.config, run.provenance, run.metrics, run.measures
     commit = provenance.get("commit")
     settings = {name: shown(getattr(config, name)) for name in config.to_dict(relevant=True)}
@@ -75,6 +79,7 @@ def pack(run: Run, repository: str = "") -> dict[str, Any]:
     if len(measures["class_names"]) <= CLASSES:
         found["classes"] = measures["class_names"].tolist()
         found["confusion"] = measures["confusion"].tolist()
+    found |= related or {}
     if run.has("energy.csv"):
         found["energy"] = [list(run.energy), *run.energy.to_numpy(dtype=object).tolist()]
     return _short(found)
@@ -91,9 +96,30 @@ def _short(value: Any) -> Any:
     return value
 
 
-def script(run: Run, repository: str = "") -> str:
+def relate(
+    runs: Iterable[Run], pages: dict[str, str] | None = None, repository: str = "", branch: str = "main"
+) -> dict[str, dict[str, Any]]:
+    """By run: pages that list it, other seeds and methods, its notebook, its files; `pages` are titles by name."""
+    runs, pages = list(runs), pages or {}
+    users, kin, files = used_in(pages), siblings(runs), tracked()
+    taught: dict[str, int] = {}
+    for run in runs:
+        if teacher := run.provenance.get("teacher"):
+            taught[teacher["run"]] = taught.get(teacher["run"], 0) + 1
+    return {
+        run.name: {
+            "used_in": [(pages[page], f"{page}.html") for page in users.get(run.name, ())],
+            "seeds": kin[run.name]["seeds"], "methods": kin[run.name]["methods"],
+            "taught": taught.get(run.name, 0), "files": addresses(run, files, repository, branch),
+            "notebook": f"{page_of(run.name)}.html" if page_of(run.name) in pages else None,
+        }
+        for run in runs
+    }  # fmt: skip
+
+
+def script(run: Run, repository: str = "", related: dict[str, Any] | None = None) -> str:
     """The file that the viewer loads; a long history or energy table is thinned until it fits."""
-    packed = pack(run, repository)
+    packed = pack(run, repository, related)
     while True:
         text = json.dumps(packed, ensure_ascii=False, separators=(",", ":"))
         if len(text.encode()) <= LARGEST - 20:
@@ -114,14 +140,20 @@ STUB = (
 )
 
 
-def write_runs(site: Path, runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") -> None:
-    """The scripts of all runs, and at the old address of each run that is none of the `pages` a way to the viewer."""
-    pages = set(pages)
+def write_runs(
+    site: Path, runs: Iterable[Run], pages: dict[str, str] | None = None, repository: str = "", branch: str = "main"
+) -> None:
+    """The scripts of all runs, and at the old address of each run that is none of the `pages` a way to the viewer.
+
+    `pages` are titles of the book's pages by name.
+    """
+    runs, pages = list(runs), pages or {}
+    related = relate(runs, pages, repository, branch)
     folder = site / "_static" / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     names = set()
     for run in runs:
-        (folder / f"{run.name}.js").write_text(script(run, repository), encoding="utf-8")
+        (folder / f"{run.name}.js").write_text(script(run, repository, related[run.name]), encoding="utf-8")
         names.add(run.name)
         page = site / f"{page_of(run.name)}.html"
         if page_of(run.name) not in pages:
@@ -135,8 +167,8 @@ def write_runs(site: Path, runs: Iterable[Run], pages: Iterable[str] = (), repos
 # The table
 
 COLUMNS = ("run", "data", "scale", "student & teacher", "method", "T", "seed", "accuracy (%)", "STM", "energy (nJ)",
-           "settings", "commit")  # fmt: skip
-FILTERS = ("data", "scale", "student & teacher", "method", "T", "seed")
+           "commit", "settings")  # fmt: skip
+FILTERS = ("data", "scale", "student & teacher", "method", "T", "seed", "settings")
 
 
 def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") -> str:
@@ -151,6 +183,7 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
         link = (commit or "unknown")[:10]
         if repository and commit:
             link = f'<a href="{repository}/commit/{commit}">{link}</a>'
+        teacher = (provenance.get("teacher") or {}).get("run", "")
         mark = ' <span class="changes">with changes</span>' if provenance.get("dirty") else ""
         stm = metrics.get("stm")
         energy = _energy(run)
@@ -159,12 +192,14 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
             provenance["data"]["name"], config.scale, pair, method_label(config),
             str(config.timesteps) if config.takes_steps else "–", str(config.seed),
             f"{metrics['accuracy']:.2f}", "–" if stm is None else f"{stm:.3f}",
-            "–" if energy is None else f"{energy:,.0f}", changed,
+            "–" if energy is None else f"{energy:,.0f}",
         ]  # fmt: skip
         told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         name = run.name.rsplit("-", 1)[-1]
         viewer = f'<a href="run.html#{run.name}" title="{run.name}" aria-label="run {run.name}">{name}</a>'
-        rows.append(f'<tr><th scope="row">{viewer}{notebook}</th>{told}<td>{link}{mark}</td></tr>')
+        facts = f'data-commit="{commit or ""}" data-teacher="{teacher}"'
+        told += f"<td>{link}{mark}</td><td>{html.escape(changed)}</td>"
+        rows.append(f'<tr {facts}><th scope="row">{viewer}{notebook}</th>{told}</tr>')
     heads = "".join(
         f'<th scope="col"{" data-filter" if column in FILTERS else ""}>{html.escape(column)}</th>' for column in COLUMNS
     )
@@ -184,7 +219,8 @@ class RunsTable(SphinxDirective):
     """``{runs-table}``: see :func:`table`."""
 
     def run(self):
-        """Make the table."""
+        """Make the table, anew in every build: runs come and go while the page's source stays."""
+        self.env.note_reread()
         url = self.config.html_theme_options.get("repository_url", "")
         return [nodes.raw("", table(recorded(), self.env.found_docs, url), format="html")]
 
@@ -220,7 +256,9 @@ def finish(app, exception):
     (static / "run.js").write_text(viewer(), encoding="utf-8")  # not below book/_static, which every page loads whole
     shutil.copy(Path(__file__).with_name("all-runs.js"), static)
     url = app.config.html_theme_options.get("repository_url", "")
-    write_runs(Path(app.outdir), recorded(), app.env.found_docs, url)
+    titles = {page: app.env.titles[page].astext() for page in app.env.found_docs if page in app.env.titles}
+    branch = app.config.html_theme_options.get("repository_branch") or "main"
+    write_runs(Path(app.outdir), recorded(), titles, url, branch)
 
 
 def setup(app):

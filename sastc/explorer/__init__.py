@@ -29,7 +29,7 @@ SCRIPTS = (
     "panels.js",
     "explorer.js",
 )  # joined in this order inside one function
-BUDGET = 1_200_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
+BUDGET = 1_600_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
 
 
 def explore(paths: Source | Sequence[Source] = "results", *, interval: float | None = None) -> "Explorer":

@@ -79,6 +79,11 @@ class RecordedRun {
     return this.arrays[name].epochs[this.row(name, this.epochAt(epoch))];
   }
 
+  // The epochs of which it has the weights of a selection.
+  keptEpochs({ images }) {
+    return this.arrays[{ mean: "attention", class: "attention_class", image: "attention_instance" }[images]]?.epochs ?? [];
+  }
+
   distances({ epoch, step }, name = "distance") {
     return this.has(name) ? this.matrix(name, epoch, step) : null;
   }
@@ -106,15 +111,19 @@ class RecordedRun {
     if (!this.has("similarity_label")) return null;
     const labels = Array.from(this.values("similarity_label"), Math.round);
     const steps = step ? [Math.min(step, this.timesteps) - 1] : [...Array(this.timesteps).keys()];
-    const parts = steps.map((t) => this.values(`similarity_student_${t}_${student}`));
-    const mean = Float64Array.from(parts[0], (_, i) => parts.reduce((sum, p) => sum + p[i], 0) / parts.length);
+    const mean = (names) => {
+      const parts = names.map((name) => this.values(name));
+      return Float64Array.from(parts[0], (_, i) => parts.reduce((sum, p) => sum + p[i], 0) / parts.length);
+    };
+    const one = `similarity_teacher_${teacher}`; // a teacher that sees each frame has one a step
+    const ofTeacher = this.has(one) ? [one] : steps.map((t) => `similarity_teacher_${t}_${teacher}`);
     const square = (upper) => {
       const matrix = grid(labels.length, labels.length, () => 0);
       let k = 0;
       for (let i = 0; i < labels.length; i++) for (let j = i; j < labels.length; j++) matrix[i][j] = matrix[j][i] = upper[k++];
       return matrix;
     };
-    return { labels, student: square(mean), teacher: square(this.values(`similarity_teacher_${teacher}`)) };
+    return { labels, student: square(mean(steps.map((t) => `similarity_student_${t}_${student}`))), teacher: square(mean(ofTeacher)) };
   }
 }
 

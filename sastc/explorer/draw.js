@@ -254,3 +254,29 @@ function similarityMap(matrix, labels, theme, name) {
   });
   return { canvas, low, high };
 }
+
+// Names of the classes beside a matrix sorted by them, each at the middle of its rows; those without room are left out.
+function classNames(names) {
+  const column = make("div", { class: "classes", "aria-hidden": "true" });
+  let last = -1;
+  for (let i = 0; i < names.length; ) {
+    let end = i;
+    while (end < names.length && names[end] === names[i]) end++;
+    const middle = (i + end) / 2 / names.length;
+    if (middle - last > 0.05) {
+      column.append(make("span", { style: `top:${100 * middle}%`, title: names[i] }, names[i]));
+      last = middle;
+    }
+    i = end;
+  }
+  return column;
+}
+
+// A colour scale from low to high.
+function rampBar({ width, theme, low, high, label }) {
+  const svg = picture(width, 30, `Colour scale: dark ${short(low)} to light ${short(high)} ${label}`, { class: "ramp" });
+  const steps = 32;
+  for (let i = 0; i < steps; i++) svg.append(make("rect", { x: (width * i) / steps, y: 0, width: width / steps + 0.6, height: 10, fill: sequential((i + 0.5) / steps) }));
+  svg.append(...[[0, "start", short(low)], [width / 2, "middle", label], [width, "end", short(high)]].map(([x, anchor, words]) => text(x, 24, words, { "text-anchor": anchor, fill: theme.muted, "font-size": 11 })));
+  return svg;
+}

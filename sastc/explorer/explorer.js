@@ -9,18 +9,21 @@ class Explorer extends Pictures {
     super();
     this.host = host;
     host.dataset.ready = "true";
-    const { runs, data } = JSON.parse(host.querySelector('script[type="application/json"]').textContent);
+    const { runs, examples = [], data } = JSON.parse(host.querySelector('script[type="application/json"]').textContent);
     this.runs = runs.map((run) => new RecordedRun(run, data));
+    this.examples = examples;
     this.inJupyter = document.body.hasAttribute("data-jp-theme-light");
     // In the book the state is in the address; in JupyterLab state and focus outlive a refresh in the page's memory.
     this.linked = !this.inJupyter && host === document.querySelector(".sastc-explorer");
     this.memory = (window.sastcExplorer ??= {})[this.runs.map((r) => r.name).join(" ")] ??= {};
-    this.state = (this.linked && fromLink(location.hash)) || (this.inJupyter && this.memory.state) || { ...START };
+    const linked = this.linked && fromLink(location.hash);
+    this.state = linked || (this.inJupyter && this.memory.state) || { ...START };
     this.focus = [0, 0];
     this.shadow = host.attachShadow({ mode: "open" });
     this.build();
     this.update({}, tidy(this.state, this.runs));
     if (this.inJupyter) this.keepFocus();
+    if (linked) this.host.scrollIntoView();
     new ResizeObserver(() => { if (this.width !== this.root.clientWidth) this.draw(); }).observe(this.root);
     const themed = new MutationObserver(() => this.draw());
     themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
@@ -30,6 +33,7 @@ class Explorer extends Pictures {
       addEventListener("hashchange", () => {
         const state = fromLink(location.hash);
         if (state) this.update({ ...START, ...state }, null, false);
+        if (state) this.host.scrollIntoView();
       });
     }
   }
@@ -42,13 +46,15 @@ class Explorer extends Pictures {
       make("div", { class: "lead" },
         make("p", {}, make("strong", {}, "A high weight is no proof of meaning. "),
           "Weights multiply the distances that train them, so the loss also falls when weight moves to the teacher layer that is cheapest to imitate. Where ★ (highest weight of a row) and ◇ (smallest distance) meet, ease alone can explain the choice.")),
-      part("chooser", "div", { class: "bar", role: "group", "aria-label": "Runs" }),
-      part("what", "div", { class: "bar", role: "group", "aria-label": "What is shown" }),
+      part("examples", "div", { class: "bar examples", role: "group", "aria-label": "Examples" }),
+      part("controls", "details", { class: "controls" }, make("summary", {}, "Choose run, time step and images"),
+        part("chooser", "div", { class: "bar", role: "group", "aria-label": "Runs" }),
+        part("what", "div", { class: "bar", role: "group", "aria-label": "What is shown" })),
       make("div", { class: "bar stay", role: "group", "aria-label": "Epoch" },
         make("div", { class: "time" },
           make("label", { class: "hidden", for: "epoch" }, "Epoch"),
           part("play", "button", { type: "button", class: "play", click: () => this.play() }),
-          part("slider", "input", { type: "range", id: "epoch", min: 1, step: 1, input: (e) => { this.pause(); this.update({ epoch: Number(e.target.value) }); } }),
+          part("slider", "input", { type: "range", id: "epoch", min: 1, step: 1, input: (e) => { this.pause(); this.update({ epoch: this.kept[e.target.value - 1] }); } }),
           part("epoch", "output", { for: "epoch", "aria-hidden": "true" }))),
       part("note", "p", { class: "muted" }),
       part("panels", "div", { class: "panels" }),
@@ -78,6 +84,11 @@ class Explorer extends Pictures {
     return this.state.epoch ?? this.epochs;
   }
 
+  // The epochs at which the slider stops: those of which a shown run has the chosen weights, and the last.
+  get kept() {
+    return [...new Set([...this.shown.flatMap((r) => (r.epochs ? r.keptEpochs(this.state) : [])), this.epochs])].sort((a, b) => a - b);
+  }
+
   // Change the state, then everything that shows it.
   update(changes, notes = null, write = true) {
     Object.assign(this.state, changes);
@@ -94,10 +105,11 @@ class Explorer extends Pictures {
   }
 
   controls() {
-    const { state, parts, epochs, epoch } = this;
-    parts.slider.max = epochs;
-    parts.slider.value = epoch;
-    parts.slider.disabled = parts.play.disabled = epochs < 2;
+    const { state, parts, epochs, epoch, kept } = this;
+    parts.slider.max = kept.length;
+    parts.slider.value = kept.indexOf(epoch) + 1;
+    parts.slider.disabled = parts.play.disabled = kept.length < 2;
+    this.offerExamples();
     parts.slider.setAttribute("aria-valuetext", `epoch ${epoch} of ${epochs}`);
     parts.epoch.textContent = `epoch ${epoch} of ${epochs}`;
     const { epoch: _, cell: __, ...offered } = state; // all that the controls below depend on
@@ -135,6 +147,30 @@ class Explorer extends Pictures {
     this.refocus(focused); // the control that was used
   }
 
+  // One click each; the words of the one that is shown stand below.
+  offerExamples() {
+    const { parts, state, examples } = this;
+    const shows = ({ state: wanted }) => ["run", "run2", "cell"].every((name) => (name === "cell" && !wanted.cell) || String(wanted[name] ?? START[name]) === String(state[name]));
+    const current = examples.findLast(shows);
+    if (parts.examples.hidden = !examples.length) return;
+    if (!parts.examples.firstChild) {
+      parts.examples.append(make("span", { class: "name" }, "See"),
+        ...examples.map((example) => make("button", { type: "button", click: () => this.showExample(example) }, example.title)),
+        make("p", { class: "look" }));
+    }
+    [...parts.examples.querySelectorAll("button")].forEach((button, i) => button.setAttribute("aria-pressed", String(examples[i] === current)));
+    const look = parts.examples.querySelector(".look");
+    if (look.textContent !== (current?.look ?? "")) look.textContent = current?.look ?? "";
+    look.hidden = !current;
+  }
+
+  showExample({ state, look }) {
+    this.pause();
+    if (state.cell) this.focus = [...state.cell];
+    this.update({ ...START, ...state });
+    this.say(look);
+  }
+
   // What has the focus, in terms that what is made in its place shares.
   get focused() {
     return this.shadow.activeElement && identity(this.shadow.activeElement);
@@ -151,6 +187,9 @@ class Explorer extends Pictures {
     if (this.root.clientWidth < 100) return; // not laid out yet, or hidden: the observer of its size draws it then
     const { parts, state } = this;
     const { focused } = this;
+    const narrow = this.root.clientWidth <= 480;
+    if (this.narrow !== narrow) this.parts.controls.open = !narrow; // on a phone they would fill the screen
+    this.narrow = narrow;
     this.width = this.root.clientWidth;
     const style = getComputedStyle(this.host);
     const theme = Object.fromEntries(["text", "muted", "ground", "line", "accent", "mark", "middle", "negative", "positive"].map((n) => [n, style.getPropertyValue(`--x-${n}`).trim()]));
@@ -171,6 +210,9 @@ class Explorer extends Pictures {
     parts.panels.replaceChildren(...this.panels.map((p) => p.node));
     if (!this.panels.length) return;
     this.behind();
+    const [figures] = this.panels[0].node.getElementsByClassName("figures");
+    if (two || !figures) parts.panels.after(parts.behind);
+    else figures.firstChild.after(parts.behind); // beside the map that it explains, or right below it
     parts.table.replaceChildren(...drawn.map((v) => valueTable(v, `epoch ${v.epoch}, step ${v.step}, ${v.images}`)), make("p", { class: "muted" }, CAVEATS));
     if (!this.shadow.activeElement) this.refocus(focused);
   }
@@ -178,7 +220,10 @@ class Explorer extends Pictures {
   choose(s, a) {
     this.focus = [s, a];
     this.update({ cell: String(this.state.cell) === String([s, a]) ? null : [s, a] });
-    if (this.state.cell) this.say(`Similarity matrices of ${this.shown[0].student[s]} and ${this.shown[0].teacher[a]} are shown below the pictures.`);
+    if (!this.state.cell) return;
+    this.parts.behind.scrollIntoView({ block: "nearest" });
+    const where = this.shown.length > 1 ? "below the pictures" : "after the heat map";
+    this.say(`Similarity matrices of ${this.shown[0].student[s]} and ${this.shown[0].teacher[a]} are shown ${where}.`);
   }
 
   close() {
@@ -218,11 +263,11 @@ class Explorer extends Pictures {
 
   play() {
     if (this.timer) return this.pause();
-    if (this.epoch >= this.epochs) this.update({ epoch: 1 });
-    const pace = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1500 : Math.min(500, Math.max(120, 12000 / this.epochs));
+    if (this.epoch >= this.epochs) this.update({ epoch: this.kept[0] });
+    const pace = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1500 : Math.min(500, Math.max(120, 12000 / this.kept.length));
     this.timer = setInterval(() => {
       if (!this.host.isConnected || this.epoch >= this.epochs) this.pause();
-      else this.update({ epoch: this.epoch + 1 });
+      else this.update({ epoch: this.kept.find((e) => e > this.epoch) });
     }, pace);
     this.playing(true);
   }

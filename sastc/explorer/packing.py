@@ -5,12 +5,14 @@ little-endian codes c from 0 to C (65534 or 254); the value is ``l + c (h - l) /
 is true. The code after C stands for nan. The error is at most half a code: below ``(h - l) / 131068`` for u2. Weights
 span less than 1, so theirs is below 0.00001; distances are coded by their logarithm, with a relative error below 0.0001
 for ranges up to e^13. Both are far below the two or three digits that are shown. ``u1`` is used for what is only
-painted: images, and similarity matrices, of which the upper triangle is kept, row by row, sorted by class.
+painted: images, and similarity matrices, of which the upper triangle is kept, row by row, sorted by class. A teacher
+that sees each frame has one for each time step.
 
 An array by epoch also has ``"epochs": [...]``, the one-based epochs that it holds. Where a run would be larger than its
 part of the page, epochs are left out evenly, first of the arrays by class and by image, and similarity matrices keep
-fewer images. The explorer says so. In a page, ``data`` is a place in one list of such strings, so that what runs share,
-the test images and a teacher's similarity matrices, is there once.
+fewer images. The explorer's slider stops at the epochs that are kept. In a page, ``data`` is a place in one list of
+such strings, so that what runs share, the test images and a teacher's similarity matrices, is there once. Beside the
+runs a page has the guided examples that :mod:`sastc.explorer.examples` finds in them.
 """
 
 import base64
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from sastc.attention import attention_bounds
+from sastc.explorer.examples import find_examples
 from sastc.labels import LABELS, run_title
 from sastc.records import Run, RunError
 
@@ -41,37 +44,50 @@ BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0
 
 def pack_page(runs: Sequence[Run], budget: int) -> str:
     """JSON of all runs in about `budget` bytes; each run has as many as leave enough for the others."""
-    share = 2 * budget
+    measures = [run.measures if run.has("measures.npz") else None for run in runs]
+    share, examples = 2 * min(budget, 8 * budget // max(len(runs), 1)), find_examples(runs)
     while True:
         share //= 2
         table: dict[str, int] = {}
-        packed = [pack_run(run, share) for run in runs]
+        packed = [pack_run(run, share, arrays) for run, arrays in zip(runs, measures, strict=True)]
         for array in (array for run in packed for array in run["arrays"].values()):
             array["data"] = table.setdefault(array["data"], len(table))
-        page = {"format": 2, "runs": packed, "data": list(table)}
+        name_settings(packed)
+        page = {"format": 3, "runs": packed, "examples": examples, "data": list(table)}
         text = json.dumps(page, separators=(",", ":"), allow_nan=False)
         if len(text) < 1.1 * budget or share <= 10_000:
             return text
 
 
-def pack_run(run: Run, budget: int) -> dict[str, Any]:
-    """Everything the explorer shows of one run, in about `budget` bytes of JSON.
+def name_settings(packed: Sequence[dict[str, Any]]) -> None:
+    """Of the settings by which a run is chosen, keep those in which it differs from others on the same data."""
+    for dataset in {run["dataset"] for run in packed}:
+        runs = [run for run in packed if run["dataset"] == dataset]
+        common = set.intersection(*(set(run["settings"]) for run in runs)) if len(runs) > 1 else set()
+        for run in runs:
+            own = [setting for setting in run["settings"] if setting not in common]
+            run["other"] = ", ".join(own) or ("as preset" if not run["settings"] else "none of its own")
+    for run in packed:
+        del run["settings"]
+
+
+def pack_run(run: Run, budget: int, measures: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
+    """Everything the explorer shows of one run, in about `budget` bytes of JSON; `measures` are the run's, if read.
 
     A run that has not recorded an epoch yet has ``"epochs": 0``. Arrays that a run does not have are left out.
     """
     config = run.config
     data = run.provenance["data"]["name"] if run.has("provenance.json") else LABELS[config.dataset]
     others = [a for a in config.arguments if a.split("=")[0] not in MAIN]
-    other = ", ".join(sorted(others, key=lambda a: a.split("=")[0] in LESS))
     packed = {
         "name": run.name,
-        "title": ", ".join(filter(None, (run_title(run), other))),
+        "title": run_title(run),
         "dataset": f"{data}, {config.scale}",
         "pair": f"{LABELS[config.student]} & {LABELS[config.teacher]}",
         "timesteps": config.timesteps,
         "variant": config.variant,
         "seed": config.seed,
-        "other": other or "as preset",
+        "settings": sorted(others, key=lambda a: a.split("=")[0] in LESS),
         "complete": run.complete,
         "epochs": 0,
         "planned": config.epochs,
@@ -80,7 +96,7 @@ def pack_run(run: Run, budget: int) -> dict[str, Any]:
     }
     if not run.has("measures.npz"):  # before the first epoch
         return packed
-    measures = run.measures
+    measures = run.measures if measures is None else measures
     attention = measures["attention"]  # (E, T, S, A)
     low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
     packed |= {
@@ -152,9 +168,13 @@ def _similarities(measures: dict[str, np.ndarray], budget: int) -> dict[str, Any
         for t, row in enumerate(measures["similarity_student"])
         for s, m in enumerate(row)
     }
-    named |= {f"similarity_teacher_{a}": m for a, m in enumerate(measures["similarity_teacher"])}
+    teachers = measures["similarity_teacher"]  # (A, M, M), or (T, A, M, M) of a teacher that sees each frame
+    if teachers.ndim == 3:
+        named |= {f"similarity_teacher_{a}": m for a, m in enumerate(teachers)}
+    else:
+        named |= {f"similarity_teacher_{t}_{a}": m for t, row in enumerate(teachers) for a, m in enumerate(row)}
     most = math.isqrt(budget * 3 // 2 // len(named))  # half of a matrix, in base64
-    labels = measures["similarity_label"][: min(measures["similarity_teacher"].shape[-1], max(most, 8))]
+    labels = measures["similarity_label"][: min(teachers.shape[-1], max(most, 8))]
     order = np.argsort(labels, kind="stable")
     upper = np.triu_indices(len(order))
     return {"similarity_label": encode(labels[order])} | {

@@ -138,9 +138,11 @@ class Pictures {
       const box = make("div", {}, make("p", { class: "muted" }, `${this.views.length > 1 ? `${run.title}: ` : ""}${values} (epoch ${view.epoch}).`));
       if (!found) box.append(make("p", {}, run.complete ? "This run has no similarity matrices on record." : "Similarity matrices are written when the run ends."));
       else {
+        const names = found.labels.map((c) => run.classes[c]);
         const figure = (matrix, name) => {
           const { canvas, low, high } = similarityMap(matrix, found.labels, theme, name);
-          return make("figure", {}, make("figcaption", {}, make("b", {}, name), `dark ${short(low)} to light ${short(high)} off the diagonal`), canvas);
+          return make("figure", {}, make("figcaption", {}, make("b", {}, name)),
+            make("div", { class: "named" }, classNames(names), canvas), rampBar({ width: 200, theme, low, high, label: "off the diagonal" }));
         };
         box.append(make("div", { class: "matrices" }, figure(found.student, `Student ${run.student[s]}, ${state.step ? `step ${Math.min(state.step, run.timesteps)}` : "mean of all steps"}`), figure(found.teacher, `Teacher ${run.teacher[a]}`)));
       }
@@ -148,7 +150,7 @@ class Pictures {
     });
     const run = this.shown[0];
     parts.behind.replaceChildren(make("header", {}, make("h3", {}, `Behind ${run.student?.[s]} → ${run.teacher?.[a]}`), make("button", { type: "button", click: () => this.close() }, "Close")), make("div", { class: "blocks" }, blocks),
-      this.shown.some((r) => r.has("similarity_label")) ? make("p", { class: "muted source" }, "Dot products of every two of the first test images (Eq. 3) at the last epoch, sorted by class; lines part the classes. Queries and keys are made of such rows.") : "");
+      this.shown.some((r) => r.has("similarity_label")) ? make("p", { class: "muted source" }, "Dot products of every two of the first test images (Eq. 3) at the last epoch, sorted by class, columns as rows; lines part the classes. Queries and keys are made of such rows.") : "");
     parts.behind.onkeydown = (e) => { if (e.key === "Escape") this.close(); };
   }
 }

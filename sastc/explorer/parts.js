@@ -34,16 +34,20 @@ function tidy(state, runs) {
   const [run] = shown;
   const most = (of) => Math.max(...shown.map(of));
   const inside = (value, last) => Math.min(Math.max(value, 0), last);
+  if (!["mean", "class", "image"].includes(state.images)) state.images = "mean";
+  const epochs = most((r) => r.epochs);
+  if (state.epoch < 1 || state.epoch >= epochs) state.epoch = null;
   if (state.epoch !== null) {
-    const epochs = most((r) => r.epochs);
-    state.epoch = state.epoch < 1 || state.epoch >= epochs ? null : state.epoch;
+    const kept = [...shown.flatMap((r) => r.keptEpochs(state)), epochs];
+    const near = kept.reduce((best, e) => (Math.abs(e - state.epoch) < Math.abs(best - state.epoch) ? e : best));
+    if (near !== state.epoch) notes.push(`Of these weights epoch ${state.epoch} is not kept; the nearest, ${near}, is shown.`);
+    state.epoch = near === epochs ? null : near;
   }
   state.step = inside(state.step, most((r) => r.timesteps));
   state.step2 = Math.max(1, inside(state.step2, most((r) => r.timesteps)));
   state.class = inside(state.class, run.classes.length - 1);
   state.class2 = inside(state.class2, run.classes.length - 1);
   state.image = inside(state.image, run.images - 1);
-  if (!["mean", "class", "image"].includes(state.images)) state.images = "mean";
   if (!["allowed", "shown"].includes(state.range)) state.range = "allowed";
   if (!["none", "uniform", "first", "step", "class", "run"].includes(state.against)) state.against = "none";
   if (state.against === "run" && !state.run2) state.against = "none";

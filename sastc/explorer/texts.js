@@ -39,6 +39,6 @@ function help() {
     item("CKA", "Linear centred kernel alignment of the two layers: 1 where both order the images alike. It is not part of the loss, so it is the more independent judge."),
     item("Entropy", "−Σ η ln η of the weights shown: ln A if uniform. The entropy of a mean is never below the mean of the entropies."),
     item("Difference", "The weight shown minus another: of a step, a class, the first epoch, the second run, or uniform. The colours span the largest difference shown."),
-    item("Long runs", "To keep the page light, a long run may keep fewer epochs, first of the weights by class and by image. Then the nearest one is shown and named."),
-    item("Keys", "Arrows move the epoch and walk over the heat map, Enter opens the similarity matrices of a cell, Escape closes them."));
+    item("Long runs", "To keep the page light, fewer epochs of a run may be kept, first of the weights by class and by image. The slider stops at those; of a second run that has not the same, the nearest is shown and named."),
+    item("Keys", "Arrows move the epoch and walk over the heat map, Enter opens the similarity matrices of a cell after the map, Escape closes them."));
 }

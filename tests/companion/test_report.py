@@ -188,6 +188,17 @@ def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
     assert "in 4 the highest" in doubtful
 
 
+def test_controls_do_not_count_as_what_attention_chose():
+    high = math.e**2 / (math.e**2 + 2)
+    attention = np.array([[[high, (1 - high) / 2, (1 - high) / 2]]])
+    learned, control = (Recorded(attention, np.array([[[0.1, 0.2, 0.3]]])) for _ in range(2))
+    object.__setattr__(control, "config", RunConfig(attention="uniform"))
+    alone, both = report.ease_or_meaning([learned]), report.ease_or_meaning([learned, control])
+    assert alone.startswith("In the one SASTC run, for")
+    assert both == alone.replace("SASTC run,", "SASTC run with learned weights,")
+    assert report.ease_or_meaning([control]) == "No SASTC run is recorded."
+
+
 def slim(**changes):
     return RunConfig(dataset="cifar10", scale="slim", **changes)
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from browsing import closed_context, served, violations
+from firefox import firefox
 
 from sastc.config import RunConfig, parse_arguments
 from sastc.records import Run, find_run, list_runs, seal, write_json
@@ -21,6 +22,14 @@ SLIM = ROOT / "results" / "slim"
 URL = "https://host/sastc"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 runs = __import__("runs")
+relations = __import__("relations")
+PAGES = {
+    "runs/table2_slim": "Table 2: accuracy",
+    "runs/beta_slim": "Weight β",
+    "runs/explorer": "Explorer",
+    "index": "Front",
+    "runs/combination/x": "x",
+}
 
 pytestmark = pytest.mark.skipif(not SLIM.is_dir(), reason="needs the recorded runs")
 
@@ -52,10 +61,10 @@ def test_files_of_runs_that_are_gone_go_and_pages_of_the_book_stay(tmp_path):
     page = tmp_path / f"{runs.page_of(first.name)}.html"
     page.parent.mkdir(parents=True)
     page.write_text("a page")
-    runs.write_runs(tmp_path, [first, second], pages=[runs.page_of(first.name)])
+    runs.write_runs(tmp_path, [first, second], pages={runs.page_of(first.name): "a run"})
     assert page.read_text() == "a page"
     assert f"run.html#{second.name}" in (tmp_path / f"{runs.page_of(second.name)}.html").read_text()
-    runs.write_runs(tmp_path, [first], pages=[runs.page_of(first.name)])
+    runs.write_runs(tmp_path, [first], pages={runs.page_of(first.name): "a run"})
     assert [file.stem for file in (tmp_path / "_static/runs").iterdir()] == [first.name]
 
 
@@ -138,6 +147,57 @@ def test_the_table_marks_changes_links_commits_and_names_notebooks(tmp_path):
     assert "/commit/" not in runs.table([run], [], URL)
 
 
+def slim(**settings):
+    """The recorded run of these settings."""
+    return find_run(RunConfig(dataset="cifar10", scale="slim", **settings).name, SLIM)
+
+
+def test_a_run_is_used_in_the_pages_that_list_it_and_a_teacher_where_its_students_are():
+    pages = relations.used_in(PAGES)
+    sastc, weak = slim(method="sastc"), slim(method="sastc", beta=1.0)
+    assert pages[sastc.name] == ["runs/beta_slim", "runs/explorer", "runs/table2_slim"]
+    assert pages[weak.name] == ["runs/beta_slim", "runs/explorer"]
+    assert pages[slim(method="kd").name] == ["runs/beta_slim", "runs/table2_slim"], "the explorer shows attention"
+    assert "runs/table2_slim" in pages[sastc.provenance["teacher"]["run"]]
+
+
+def test_siblings_are_other_seeds_and_other_methods_of_the_cell():
+    kin = relations.siblings(list_runs(SLIM))
+    sastc, weak, kd = slim(method="sastc"), slim(method="sastc", beta=1.0), slim(method="kd")
+    seeds = [run for run in list_runs(SLIM) if run.config.replace(seed=0) == sastc.config and run.name != sastc.name]
+    assert kin[sastc.name]["seeds"] == [(str(run.config.seed), run.name) for run in seeds]
+    assert len(seeds) >= 2
+    methods = [("Baseline", slim(method="baseline")), ("Feature KD", slim(method="feature_kd")), ("KD", kd)]
+    assert kin[sastc.name]["methods"] == [(words, run.name) for words, run in methods]
+    assert ("KD", kd.name) in kin[weak.name]["methods"], "KD has no beta"
+    assert [name for words, name in kin[kd.name]["methods"] if words == "SASTC"] == [sastc.name], (
+        "not those with others"
+    )
+    noisy = slim(method="sastc", label_noise=0.5)
+    assert ("KD", slim(method="kd", label_noise=0.5).name) in kin[noisy.name]["methods"]
+    assert kd.name not in dict(map(reversed, kin[noisy.name]["methods"]))
+    assert kin[sastc.provenance["teacher"]["run"]]["methods"] == []
+
+
+def test_files_have_addresses_where_git_has_them(tmp_path):
+    run = slim(method="sastc")
+    folder = f"results/slim/{run.name}"
+    files = frozenset(
+        {f"{folder}/config.json", f"{folder}/metrics.json", f"{folder}x/config.json", "results/README.md"}
+    )
+    assert relations.addresses(run, files, URL, "trunk") == {
+        "": f"{URL}/tree/trunk/{folder}",
+        "config.json": f"{URL}/raw/trunk/{folder}/config.json",
+        "metrics.json": f"{URL}/raw/trunk/{folder}/metrics.json",
+    }
+    assert relations.addresses(run, frozenset(), URL, "trunk") == {}
+    assert relations.addresses(run, files, "", "trunk") == {}
+    shutil.copytree(run.path, tmp_path / run.name)
+    assert relations.addresses(Run(tmp_path / run.name), files, URL, "trunk") == {}
+    if relations.tracked():
+        assert f"{folder}/config.json" in relations.tracked()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The table and the viewer on bare pages, with the book's own style."""
@@ -146,7 +206,10 @@ def site(tmp_path_factory):
     chosen = list({run.name: run for run in chosen}.values())
     teacher = find_run(chosen[0].provenance["teacher"]["run"], SLIM)
     chosen += [teacher] if teacher.name not in {run.name for run in chosen} else []
-    runs.write_runs(site, chosen, repository=URL)
+    runs.write_runs(site, chosen, PAGES, URL, "trunk")
+    for page in PAGES:
+        (site / f"{page}.html").parent.mkdir(parents=True, exist_ok=True)
+        (site / f"{page}.html").write_text(f"<!doctype html><title>{page}</title><link rel=icon href=data:,>")
     for name in ("_ext/all-runs.js", "_static/custom.css"):
         shutil.copy(ROOT / "book" / name, site / "_static")
     (site / "_static/run.js").write_text(runs.viewer())
@@ -179,6 +242,22 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
         total = page.locator("table", has_text="Confusion").locator("tbody td").all_text_contents()
         assert sum(map(int, total)) == run.measures["confusion"].sum()
         assert page.locator(f'a[href="{URL}/commit/{run.provenance["commit"]}"]').count() == 1
+        beside = page.locator("dl.links")
+        assert beside.get_by_role("link", name="Table 2").get_attribute("href") == "runs/table2_slim.html"
+        assert beside.get_by_role("link", name="Front").count() == 0
+        folder = f"results/slim/{run.name}"
+        assert page.get_by_role("link", name=folder).get_attribute("href") == f"{URL}/tree/trunk/{folder}"
+        address = page.get_by_role("link", name="metrics.json").get_attribute("href")
+        assert address == f"{URL}/raw/trunk/{folder}/metrics.json"
+        data = page.get_by_role("link", name=f"{run.name}.js").get_attribute("href")
+        assert (site.folder / data).is_file()
+        boxes = [link.bounding_box() for link in beside.get_by_role("link").all()]
+        assert min(min(box["width"], box["height"]) for box in boxes) >= 24
+        table = page.locator("details", has_text="settings").locator("tbody tr")
+        assert table.count() == len(run.config.to_dict(relevant=True))
+        assert not table.first.is_visible()
+        page.get_by_text(f"All {table.count()} settings").click()
+        assert table.first.is_visible()
         with page.expect_download() as download:
             page.get_by_role("button", name="Download as JSON").click()
         assert json.loads(Path(download.value.path()).read_text())["name"] == run.name
@@ -188,6 +267,11 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
             "name => document.title.includes('teacher') && location.hash === '#' + name", arg=teacher
         )
         assert page.locator("table", has_text="Attention: weight").count() == 0
+        taught = [r for r in site.runs if (r.provenance.get("teacher") or {}).get("run") == teacher]
+        page.get_by_role("link", name=f"{len(taught)} run").click()
+        page.wait_for_selector(".all-runs .count")
+        shown = page.locator("tbody tr:visible a[href^='run.html']").evaluate_all("all => all.map(a => a.title)")
+        assert set(shown) == {teacher, *(r.name for r in taught)}
         page.goto(f"{base}/run.html?name={run.name}")
         page.wait_for_selector(".run-viewer dl")
         page.context.close()
@@ -231,8 +315,16 @@ def test_the_table_filters_sorts_and_is_downloaded(site, browser):
         told = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
         assert {row["run"] for row in told} == {run.name for run in sastc}
         assert {float(row["accuracy (%)"]) for row in told} == {round(run.metrics["accuracy"], 2) for run in sastc}
+        assert {row["commit"] for row in told} == {run.provenance["commit"] for run in sastc}
+        assert {row["uncommitted_changes"] for row in told} == {str(bool(r.provenance["dirty"])).lower() for r in sastc}
         page.get_by_label("method").select_option("")
-        page.get_by_label("setting, name or commit").fill(site.runs[1].name[-10:])
+        setting, value = next(item for run in site.runs for item in run.config.changed.items())
+        page.get_by_label("settings").select_option(f"{setting}={runs.shown(value)}")
+        assert rows.count() == sum(run.config.changed.get(setting) == value for run in site.runs)
+        page.get_by_label("settings").select_option("as preset")
+        assert rows.count() == sum(not run.config.changed for run in site.runs)
+        page.get_by_label("settings").select_option("")
+        page.get_by_label("any words").fill(site.runs[1].name[-10:])
         assert rows.count() == 1
         with page.expect_download() as download:
             page.get_by_role("button", name="JSON").click()
@@ -243,6 +335,21 @@ def test_the_table_filters_sorts_and_is_downloaded(site, browser):
         page.wait_for_selector(".run-viewer dl")
         page.context.close()
     assert not faults
+
+
+@pytest.mark.browser
+def test_table_and_viewer_work_in_firefox_too(site, tmp_path):
+    run = site.runs[0]
+    with served(site.folder) as base, firefox(tmp_path) as page:
+        page.goto(f"{base}/every_run.html?find={run.name[-10:]}")
+        visible = "return [...document.querySelectorAll('tbody tr')].filter(row => !row.hidden).length"
+        assert page.run(visible) == 1
+        page.run("document.querySelector('tbody tr:not([hidden]) a').click()")
+        page.goto(f"{base}/run.html#{run.name}")
+        page.wait("return document.querySelectorAll('.curves svg').length === 3")
+        assert runs.explicit(run) in page.run("return document.querySelector('pre.explicit').textContent")
+        assert page.run("return document.querySelectorAll('dl.links a').length") >= 2
+        assert page.faults == []
 
 
 @pytest.mark.browser

@@ -472,7 +472,7 @@ def test_keys_do_everything(open_page, runs):
     assert page.locator(".behind").is_visible()
     assert (
         page.locator('[role="status"]').inner_text()
-        == "Similarity matrices of stage2 and block3 are shown below the pictures."
+        == "Similarity matrices of stage2 and block3 are shown after the heat map."
     )
     page.keyboard.press("Escape")
     assert page.locator(".behind").is_hidden()
@@ -531,7 +531,7 @@ def test_no_serious_problem_of_accessibility(open_page, runs, theme):
     for state in (two, dict(images="class", against="class", class2=3)):
         page = open_page(link(**state))
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        for summary in page.locator("summary").all():
+        for summary in page.locator("summary:visible").all():
             summary.click()
         assert not violations(page, "minor", "moderate", "serious", "critical")
 
@@ -607,17 +607,97 @@ def test_in_jupyterlab_a_refresh_keeps_the_state_and_leaves_the_address_alone(op
 
 
 @pytest.mark.browser
-def test_a_long_run_names_the_nearest_epoch_that_is_kept(open_page, tmp_path):
+def test_the_slider_stops_at_the_epochs_that_are_kept(open_page, tmp_path):
     run = record(tmp_path / "long", epochs=60, timesteps=7)
     (tmp_path / "long.html").write_text(PAGE.format(explore(run).to_html(150_000)), encoding="utf-8")
     kept = pack_run(run, 150_000)["arrays"]["attention_instance"]["epochs"]
     wanted = next(e for e in range(1, 61) if e not in kept)
     near = min(kept, key=lambda e: abs(e - wanted))
     page = open_page(link(epoch=wanted, images="image", image=2), address=(tmp_path / "long.html").as_uri())
-    assert f"Epoch {near} of 60, the nearest kept to {wanted}" in page.locator(".facts-line").inner_text()
-    assert_drawn(page, run.measures["attention_instance"][near - 1, 2].mean(0))
-    distance = float(re.search(r"distance ([\d.]+)", cells(page)[2][0][3])[1])
-    assert distance == pytest.approx(run.measures["distance"][near - 1].mean(0)[0, 0], rel=0.006)
+    note = page.get_by_text(f"Of these weights epoch {wanted} is not kept; the nearest, {near}, is shown.")
+    assert note.is_visible()
+    slider = page.locator("#epoch")
+    assert slider.get_attribute("max") == str(len(kept))
+    for place in (1, len(kept) // 2, len(kept)):
+        slider.fill(str(place))
+        epoch = kept[place - 1]
+        assert slider.get_attribute("aria-valuetext") == f"epoch {epoch} of 60"
+        assert f"Epoch {epoch} of 60 ·" in page.locator(".facts-line").inner_text()
+        assert_drawn(page, run.measures["attention_instance"][epoch - 1, 2].mean(0))
+        distance = float(re.search(r"distance ([\d.]+)", cells(page)[2][0][3])[1])
+        assert distance == pytest.approx(run.measures["distance"][epoch - 1].mean(0)[0, 0], rel=0.006)
+    assert note.is_hidden()
+    page.get_by_role("radio", name="mean").nth(1).check(force=True)
+    assert int(slider.get_attribute("max")) > len(kept)
+
+
+@pytest.mark.browser
+def test_of_two_runs_the_one_without_an_epoch_names_its_nearest(open_page, runs, tmp_path):
+    long = record(tmp_path / "long", epochs=60, timesteps=7)
+    short = record(tmp_path / "long", epochs=7, timesteps=2)
+    html = explore([short, long]).to_html(150_000)
+    (tmp_path / "two.html").write_text(PAGE.format(html), encoding="utf-8")
+    kept = [set(run["arrays"]["attention_instance"]["epochs"]) for run in data_of(html)["runs"]]
+    epoch = min(kept[0] - kept[1])
+    state = dict(run=short.name, run2=long.name, images="image", epoch=epoch)
+    page = open_page(link(**state), address=(tmp_path / "two.html").as_uri())
+    assert f"Epoch {epoch} of 7 ·" in page.locator(".facts-line").nth(0).inner_text()
+    second = page.locator(".facts-line").nth(1).inner_text()
+    assert re.search(rf"Epoch \d+ of 60, the nearest kept to {epoch} ·", second)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_matrices_open_in_sight_with_names_and_a_scale(open_page, runs, width):
+    page = open_page(link(run=runs.first.name), width=width)
+    page.set_viewport_size({"width": width, "height": 700})
+    cell = page.locator('.cell[data-s="3"][data-a="0"]')
+    cell.scroll_into_view_if_needed()
+    cell.click()
+    heat, behind = page.locator("svg.heat").bounding_box(), page.locator(".behind").bounding_box()
+    beside = width == 1440
+    assert (behind["x"] > heat["x"] + heat["width"]) == beside
+    assert (behind["y"] > heat["y"] + heat["height"]) == (not beside)
+    assert behind["y"] < 700 - 100, "not below the screen"
+    labels = np.sort(runs.first.measures["similarity_label"])
+    names = [str(runs.first.measures["class_names"][c]) for c in dict.fromkeys(labels)]
+    shown = page.locator(".classes").first.locator("span").all_text_contents()
+    assert shown
+    assert [name for name in names if name in shown] == shown, "in the order of the rows"
+    image = page.locator("canvas.similarity").first.bounding_box()
+    for name in shown:
+        (rows,) = np.nonzero(labels == list(runs.first.measures["class_names"]).index(name))
+        middle = image["y"] + (rows[0] + rows[-1] + 1) / 2 / M * image["height"]
+        box = page.locator(".classes").first.get_by_text(name, exact=True).bounding_box()
+        assert box["y"] + box["height"] / 2 == pytest.approx(middle, abs=2)
+    others = runs.first.measures["similarity_student"][:, 3].mean(0)[~np.eye(M, dtype=bool)]
+    low, high = re.match(
+        r".*dark (\S+) to light (\S+) off", page.locator("svg.ramp").first.get_attribute("aria-label")
+    ).groups()
+    spread = float(np.ptp(others))
+    assert float(low) == pytest.approx(float(others.min()), abs=0.02 * spread)
+    assert float(high) == pytest.approx(float(others.max()), abs=0.02 * spread)
+
+
+@pytest.mark.browser
+def test_controls_are_folded_on_a_phone_only(open_page, runs):
+    page = open_page(width=390)
+    step = page.get_by_role("radio", name="2", exact=True)
+    assert step.count() == 0, "not offered while folded"
+    page.get_by_text("Choose run, time step and images").click()
+    step.check(force=True)
+    assert_drawn(page, runs.first.measures["attention"][-1, 1])
+    assert open_page(width=1440).get_by_text("Choose run, time step and images").is_hidden()
+
+
+@pytest.mark.browser
+def test_a_link_leads_to_the_explorer_not_to_the_top(open_page, runs, tmp_path):
+    (tmp_path / "far.html").write_text(
+        PAGE.format(f"<div style='height:3000px'></div>{explore(runs.folder).to_html()}"), encoding="utf-8"
+    )
+    page = open_page(link(epoch=2), address=(tmp_path / "far.html").as_uri())
+    assert page.evaluate("scrollY") > 2000
+    assert open_page(address=(tmp_path / "far.html").as_uri()).evaluate("scrollY") == 0
 
 
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(tmp_path):
