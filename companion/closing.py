@@ -89,7 +89,7 @@ def footer(runs: Sequence[Run], command: str, left_out: int = 0) -> str:
         "Data": distinct(f["data"]["name"] for f in facts),
         "Scale": distinct(r.config.scale for r in done),
         "Variant": distinct(r.config.variant for r in done),
-        "Unlike the paper's scale": _scaled(done),
+        "Differences from the paper": _scaled(done),
         "Seeds": distinct(r.config.seed for r in done),
         "Commit": distinct((f["commit"] or "unknown")[:10] + (" with changes" if f["dirty"] else "") for f in facts),
         "Hardware": distinct(f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts),
@@ -107,7 +107,7 @@ def _scaled(runs: Sequence[Run]) -> str:
             for values, value in zip(found.setdefault(name, (set(), set())), pair, strict=True):
                 values.add(value)
     listed = {name: [", ".join(map(shown, sorted(values))) for values in both] for name, both in found.items()}
-    return "; ".join(f"{name} = {ours} (there {papers})" for name, (ours, papers) in listed.items())
+    return "; ".join(f"{name} = {ours} (paper {papers})" for name, (ours, papers) in listed.items())
 
 
 def rerun_box(run: Run, notebook: str) -> str:

@@ -241,8 +241,10 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
         _finish(axis, "distance", "attention η" if axis in axes[:, 0] else "", pair)
     most = max(axes.flat, key=lambda axis: len(axis.lines))  # the run with the most student layers
     figure.legend(*most.get_legend_handles_labels(), loc="outside right upper", title="student layer")
-    caption = "Mean attention η of every pair of layers against its mean unweighted distance (Eq. 6, logarithmic): one "
-    caption += "panel a run, one line a student layer; red the uniform weight, dotted the bounds of Eq. 5."
+    caption = (
+        "Mean attention η of every pair of layers against its mean unweighted distance (Eq. 6, logarithmic), by run "
+    )
+    caption += "(panels) and student layer (lines); red the uniform weight, dotted the bounds of Eq. 5."
     return _named(figure, "weight-against-distance", caption)
 
 
@@ -261,6 +263,6 @@ def accuracy_overview(runs: pd.DataFrame) -> Figure:
     names = [f"{LABELS[s]} & {LABELS[a]}, T={t}" for s, a, t in keys.itertuples(index=False)]
     axis.set_yticks(range(len(keys)), names)
     axis.invert_yaxis()
-    _finish(axis, "test accuracy (%), one mark a seed", "")
+    _finish(axis, "test accuracy (%), per seed", "")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.7 / (0.42 * len(keys) + 0.6)), ncols=4)
-    return _named(figure, "accuracies", "Test accuracy of every recorded run, one mark a seed, by pair, T and method.")
+    return _named(figure, "accuracies", "Test accuracy of every recorded run, per seed, by pair, T and method.")

@@ -32,6 +32,12 @@ ROOT = Path(__file__).parents[1]
 NO_INTERVAL = "cannot say from equal differences"
 PAIR = ("dataset", "student", "teacher", "timesteps")
 _NAMES = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
+SCALE_WORDS = {  # for readers
+    "quick": "smoke test",
+    "slim": "small-scale runs",
+    "quarter": "quarter-width runs",
+    "paper": "the paper's scale",
+}
 FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
 
 
@@ -193,23 +199,25 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         widths = _span({c.width for c in experiment.runs}, lambda v: str(Fraction(v).limit_denominator(64)))
         epochs = _span({config.epochs for config in experiment.runs})
         text = (
-            "<strong>Digits are no CIFAR-10, let alone ImageNet.</strong> "
+            "<strong>A smoke test: digits are not CIFAR-10.</strong> "
             f"These runs train networks with {widths} of the paper's channels "
-            f"for {epochs} epochs on small images of handwritten digits. They show that every part works; they say "
-            "nothing about whether the paper's results hold."
+            f"for {epochs} epochs on small images of handwritten digits. They show that every part works. They do not "
+            "test the paper's claims."
         )
-    elif experiment.scale == "slim":
-        text = f"<strong>Slim scale: compare methods, not the paper.</strong> {', '.join(size(experiment))}; "
+    elif experiment.scale in ("slim", "quarter"):
+        words = SCALE_WORDS[experiment.scale].capitalize()
+        text = f"<strong>{words}: compare the methods, not the paper's numbers.</strong> "
+        text += f"{', '.join(size(experiment))}; "
         held_out = any(config.validation for config in experiment.runs)
         text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
         students = [config for config in experiment.runs if config.method != "baseline"]
         if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
-            text += "All seeds of a pair share one teacher and one subset of the images: "
-            text += "their luck is not in the intervals. "
+            text += "All seeds of a pair share one teacher and one subset of the images: the intervals do not cover "
+            text += "variation between teachers or subsets. "
         if any("JPEG copy" in name for name in data_names(runs_of(experiment, results))):
-            text += 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.'
+            text += 'The <a href="../data.html">data page</a> explains the JPEG copy.'
     else:
-        text = f"Scale: {experiment.scale}."
+        text = f"{SCALE_WORDS.get(experiment.scale, experiment.scale).capitalize()}."
     return f'<p class="scale-note">{" ".join([text.strip(), *networks(experiment)])}</p>'
 
 
@@ -289,14 +297,14 @@ def differences_table(runs: pd.DataFrame) -> str:
             mean, half, n = paired_difference(rows, "sastc", other)
             row = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps, other=other)
             frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
-            value = "–" if n == 0 else _signed(mean) + (f" ± {half:.2f}" if half > 0 else "")
-            cells.append(
-                f'<td><span class="ours">{value}</span> <span class="seeds">n={n}: {judge(mean, half, n)}</span></td>'
-            )
+            value = "–" if n == 0 else _signed(mean)
+            said = f'<span class="seeds">n={n}: {judge(mean, half, n)}</span>'
+            interval = bounds(mean, half).replace(", ", ",\N{NO-BREAK SPACE}")
+            cells.append(f'<td><span class="ours">{value}</span>{interval} {said}</td>')
         name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
         body.append(f"<tr>{name}{''.join(cells)}</tr>")
     caption = (
-        "Differences of test accuracy in percentage points, mean ± half the 95 % interval over n seeds. "
+        "Differences of test accuracy in percentage points: mean and 95 % interval over n seeds. "
         f"Download: {download_csv(frame, 'differences')}"
     )
     return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
@@ -322,8 +330,8 @@ def held_up(runs: pd.DataFrame) -> str:
     told = []
     for other, name in _NAMES.items():
         mean, half, n = paired_difference(runs, "sastc", other)
-        interval = f", {_signed(mean - half)} to {_signed(mean + half)}" if half > 0 else ""
-        told.append(f"{phrases[judge(mean, half, n)]} {name}" + (f" ({_signed(mean)} points{interval})" if n else ""))
+        difference = f" ({_signed(mean)}{bounds(mean, half)} points, n={n})" if n else ""
+        told.append(f"{phrases[judge(mean, half, n)]} {name}{difference}")
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
 
@@ -349,7 +357,8 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     data = " and ".join(data_names(runs_of(experiment, results))) or LABELS[first.dataset]
     caption = (
         f"Test accuracy (%) at T={first.timesteps}, mean ± standard deviation over n seeds: {data}, "
-        f"{first.scale} scale. The paper's values are CIFAR-10's, its feature KD is another than ours."
+        f"{SCALE_WORDS[first.scale]}. The paper's values are for CIFAR-10 and full networks; its feature KD differs "
+        "from ours."
     )
     return {
         "held_up": held_up_in(list(judged.values())),
@@ -359,18 +368,25 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
 
 
 def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
-    """The same of several pairs: in how many SASTC is better than each other method, and by how much."""
+    """The same of several pairs: in how many SASTC beats each other method, in how many it loses, and by how much."""
     if len(pairs) == 1:
         return held_up(pairs[0])
     told = []
     for other, name in _NAMES.items():
         found = [f for rows in pairs if (f := paired_difference(rows, "sastc", other))[2] > 1]
-        if found:
-            said = ", ".join(f"{word} in {n}" for word, n in Counter(judge(*f) for f in found).most_common())
-            means = [mean for mean, _, _ in found]
-            told.append(f"against {name} {said} ({_signed(min(means))} to {_signed(max(means))} points)")
-    compared = "; ".join(told) or "not compared with another method"
-    return f"In {len(pairs)} combinations of networks and T, each with several seeds, SASTC is {compared}."
+        if not found:
+            continue
+        said = Counter(judge(*f) for f in found)
+        loses = f" and loses to it in {said['worse']}" * (said["worse"] > 0)
+        means = [mean for mean, _, _ in found]
+        of = f"{len(found)}{' combinations of networks and T' * (not told)}"
+        told.append(f"{name} in {said['better']} of {of}{loses} ({_signed(min(means))} to {_signed(max(means))})")
+    if not told:
+        return "SASTC is not compared with another method over several seeds."
+    return (
+        f"SASTC beats {', '.join(told)}. That counts 95 % intervals over seeds; in brackets are the lowest and the "
+        "highest mean difference in points of accuracy."
+    )
 
 
 # Attention
@@ -379,8 +395,7 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
 def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     """Sentences: how often attention is at its upper bound, and on the teacher layer that is easiest to imitate.
 
-    With `question` they begin with the answer, where the counts leave no doubt, and end with how much the weights
-    differ between images and time steps.
+    With `question` they end with how much the weights differ between images and time steps.
     """
     cells = easiest = at_bound = 0
     favourites: dict[str, int] = {}
@@ -412,7 +427,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     where = f"In all {len(runs)} SASTC runs" if len(runs) > 1 else "In the one SASTC run"
     if easiest == at_bound == cells:
         return (
-            f"{'The easy way. ' * question}{where}, for every student layer and time step ({cells} cases), attention "
+            f"{where}, for every student layer and time step ({cells} cases), attention "
             f"gave {bound} to the teacher layer that is easiest to imitate ({layers}).{differ}"
         )
     return (
@@ -458,8 +473,14 @@ def download_csv(rows: Sequence[dict] | pd.DataFrame, name: str) -> str:
     return download(pd.DataFrame(rows).to_csv(index=False).encode(), f"{name}.csv", "text/csv", "CSV")
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def bounds(mean: float, half: float, digits: int = 2) -> str:
+    """An interval behind its mean, `` [+0.10, +1.35]``; nothing where there is none."""
+    known = half > 0 and np.isfinite(half)
+    return f" [{_signed(mean - half, digits)}, {_signed(mean + half, digits)}]" if known else ""
 
 
 def _table(caption: str, head: str, rows: Iterable[str]) -> str:

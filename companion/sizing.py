@@ -71,7 +71,8 @@ def run_flops(config: RunConfig) -> int:
 
 def step_flops(config: RunConfig) -> int:
     """Operations of one training step: student forward and backward, teacher forward, what is trained beside."""
-    _, flops = _network_flops(config, "teacher" if config.method == "teacher" else "student")
+    by_step = config.method_class is not None and "step_logits" in config.method_class.needs
+    _, flops = _network_flops(config, "teacher" if config.method == "teacher" else "student", by_step)
     if config.method_class is None or not config.method_class.needs_teacher:
         return flops * config.batch_size
     flops += _network_flops(config, "teacher")[0]
@@ -102,23 +103,23 @@ def _by_step(config: RunConfig) -> bool:
     return config.dataset in EVENT_DATASETS and config.teacher_input == "per_step"
 
 
-def _network_flops(config: RunConfig, role: str) -> tuple[int, int]:
-    """Operations an image: forward, and forward and backward."""
+def _network_flops(config: RunConfig, role: str, by_step: bool = False) -> tuple[int, int]:
+    """Operations an image: forward, and forward and backward; `by_step`: the classifier runs at every step."""
     once = role == "teacher" and not _by_step(config)
 
     def flops(steps: int) -> Tensor:
-        return torch.tensor(_flops_an_image(_network_config(config, role, steps), role))
+        return torch.tensor(_flops_an_image(_network_config(config, role, steps), role, by_step))
 
     return tuple((flops(1) if once else _for_steps(flops, config.timesteps)).tolist())
 
 
 @functools.cache
-def _flops_an_image(config: RunConfig, role: str) -> tuple[int, int]:
+def _flops_an_image(config: RunConfig, role: str, by_step: bool) -> tuple[int, int]:
     model, batch = _model(config, role).train(), 2  # a batch norm of one pixel needs two images
     images = stand_in(config, 0).train.images
     x = torch.zeros(*images.shape[1:-3], batch, *images.shape[-3:], device="meta")
     with _Operations() as counter:
-        logits = model(x)
+        logits = model.step_logits(x) if by_step else model(x)
         forward = counter.total
         logits.sum().backward()
     return forward // batch, counter.total // batch

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sastc.fisher import fisher_trace as fisher_trace
     from sastc.losses import kd_loss as kd_loss
     from sastc.losses import sastc_loss as sastc_loss
+    from sastc.methods import Method as Method
+    from sastc.methods import option as option
     from sastc.models import create_model as create_model
     from sastc.neurons import LIF as LIF
     from sastc.records import Run as Run

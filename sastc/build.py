@@ -29,7 +29,7 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
         if config.method != "teacher":
             shared["width"] = config.teacher_width or config.width
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
-    neuron = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
+    neuron = [name for name, field in RunConfig.fields().items() if field.metadata["group"] == "neuron"]
     return create_model(
         config.student,
         "lif",

@@ -17,6 +17,7 @@ def option(
     default: Any,
     doc: str,
     *,
+    group: str = "",
     applies: str = "all",
     choices=None,
     low=None,
@@ -24,18 +25,21 @@ def option(
     open_low=False,
     exact=False,
     was=None,
+    teacher=False,
 ) -> Any:
     """A setting: its default, its meaning, what it applies to, and what is allowed.
 
     Fields of :class:`~sastc.config.RunConfig` are made of these, and the options of a
     :class:`~sastc.methods.Method`. A field `applies` to "all" runs, to those of "students", or to the "methods" that
-    list it.
+    list it; its `group` is a key of :data:`sastc.config.GROUPS`; with `teacher` the run of a student's teacher has the
+    same value.
 
     An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity. A field
     that presets decide and that came after the first recorded runs says what it `was` before it existed: with that
     value it is no part of the identity either, so that those runs keep their names.
     """
-    meta = dict(doc=doc, applies=applies, choices=choices, low=low, high=high, open_low=open_low, exact=exact, was=was)
+    meta = dict(doc=doc, group=group, applies=applies, choices=choices, low=low, high=high, open_low=open_low)
+    meta |= dict(exact=exact, was=was, teacher=teacher)
     return dataclasses.field(default=default, metadata=meta)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
@@ -34,6 +35,11 @@ STUDENT = tuple(REGISTRY)  # methods that train a spiking student
 METHODS = tuple(name for name, method in REGISTRY.items() if method.place is not None)  # of the paper's tables
 DISTIL = tuple(name for name, method in REGISTRY.items() if method.needs_teacher)  # that need a teacher
 EVERY = ("teacher", *STUDENT)
+GROUPS = {  # of the fields, with their titles
+    "run": "What is run", "training": "Training", "networks": "Networks", "neuron": "Neuron (Eq. 9-11)",
+    "losses": "Losses (Eq. 6-8)", "calibration": "Calibration (Eq. 2-5)", "data": "Data", "events": "Event data",
+    "teacher": "Teacher", "measures": "Measures",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,194 +55,283 @@ class RunConfig:
         On the first field that is not valid, before any work starts.
     """
 
-    # What is run
-    dataset: str = option("digits", "dataset", choices=DATASETS)
-    student: str = option("vgg11", "spiking student; empty for method teacher", choices=("", *MODELS))
+    dataset: str = option("digits", "dataset", group="run", teacher=True, choices=DATASETS)
+    student: str = option("vgg11", "spiking student; empty for method teacher", group="run", choices=("", *MODELS))
     teacher: str = option(
         "resnet19",
         "ANN teacher; a baseline only measures its mismatch to it, and may leave it empty",
+        group="run",
+        teacher=True,
         choices=("", *MODELS),
     )
     method: str = option(
         "sastc",
         "how the student is trained, or one of your own as file.py:Class; teacher trains the ANN itself",
+        group="run",
         choices=EVERY,
     )
-    timesteps: int = option(2, "time steps T of the student, and frames of event data", applies="students", low=1)
-    variant: str = option(
-        "paper", "preset of the method: the text as printed, or the authors' released code", choices=VARIANTS
+    timesteps: int = option(
+        2, "time steps T of the student, and frames of event data", group="run", applies="students", low=1
     )
-    scale: str = option("quick", "preset of size and schedule", choices=SCALES)
-    seed: int = option(0, "seed of initial weights, data order and augmentation", low=0, high=2**64 - 1)
+    variant: str = option(
+        "paper",
+        "preset of the method: the text as printed, or the authors' released code",
+        group="run",
+        teacher=True,
+        choices=VARIANTS,
+    )
+    scale: str = option("quick", "preset of size and schedule", group="run", teacher=True, choices=SCALES)
+    seed: int = option(0, "seed of initial weights, data order and augmentation", group="run", low=0, high=2**64 - 1)
 
-    # Training
-    epochs: int | None = option(None, "training epochs", low=1)
-    batch_size: int | None = option(None, "instances a step", low=2)
+    epochs: int | None = option(None, "training epochs", group="training", low=1)
+    batch_size: int | None = option(None, "instances a step", group="training", low=2)
     learning_rate: float | None = option(
-        None, "learning rate of SGD: the first of schedule=steps, the highest of triangle", low=0, open_low=True
+        None,
+        "learning rate of SGD: the first of schedule=steps, the highest of triangle",
+        group="training",
+        low=0,
+        open_low=True,
     )
     schedule: str | None = option(
         None,
         "learning rate over the training: drops at the milestones (steps), or a straight rise up to schedule_peak and "
         "a straight fall to zero, step by step (triangle)",
+        group="training",
         choices=("steps", "triangle"),
         was="steps",
     )
-    schedule_peak: float = option(0.2, "share of the steps at which the triangle is highest", low=0, high=1)
-    momentum: float = option(0.9, "momentum of SGD", low=0, high=1)
-    nesterov: bool | None = option(None, "Nesterov's momentum", was=False)
-    weight_decay: float | None = option(None, "L2 penalty of SGD", low=0)
-    decay_norms: bool | None = option(None, "L2 penalty on batch norms and biases too", was=True)
-    milestones: tuple[float, ...] | None = option(
-        None, "fractions of the epochs after which the learning rate drops", low=0, high=1
+    schedule_peak: float = option(
+        0.2, "share of the steps at which the triangle is highest", group="training", low=0, high=1
     )
-    lr_drop: float = option(0.1, "factor on the learning rate at each milestone", low=0, high=1, open_low=True)
-    early_stop: int = option(0, "stop after so many epochs without a better test accuracy; 0: never", low=0)
+    momentum: float = option(0.9, "momentum of SGD", group="training", low=0, high=1)
+    nesterov: bool | None = option(None, "Nesterov's momentum", group="training", was=False)
+    weight_decay: float | None = option(None, "L2 penalty of SGD", group="training", low=0)
+    decay_norms: bool | None = option(None, "L2 penalty on batch norms and biases too", group="training", was=True)
+    milestones: tuple[float, ...] | None = option(
+        None, "fractions of the epochs after which the learning rate drops", group="training", low=0, high=1
+    )
+    lr_drop: float = option(
+        0.1, "factor on the learning rate at each milestone", group="training", low=0, high=1, open_low=True
+    )
+    early_stop: int = option(
+        0, "stop after so many epochs without a better test accuracy; 0: never", group="training", low=0
+    )
     precision: str | None = option(
         None,
         "arithmetic of the networks, losses are fp32; tf32 is fp32 but for convolutions on GPUs that have it",
+        group="training",
+        teacher=True,
         choices=("fp32", "tf32", "bf16"),
     )
     memory_format: str | None = option(
-        None, "layout of images and convolutions in memory", choices=("contiguous", "channels_last")
+        None,
+        "layout of images and convolutions in memory",
+        group="training",
+        teacher=True,
+        choices=("contiguous", "channels_last"),
     )
     partial_batch: str | None = option(
-        None, "last batch of an epoch if it is not full: drop or keep it", choices=("drop", "keep")
+        None, "last batch of an epoch if it is not full: drop or keep it", group="training", choices=("drop", "keep")
     )
     reshuffle: bool | None = option(
-        None, "draw a new order each epoch; the released students see one order again and again"
+        None, "draw a new order each epoch; the released students see one order again and again", group="training"
     )
     accumulate: int = option(
         1,
         "micro-batches that a step is computed in, to save memory; batch-norm statistics and similarity matrices are "
         "then those of a micro-batch",
+        group="training",
         low=1,
     )
     checkpoint: str | None = option(
         None,
         "keep of every block and projector its input alone and compute the rest again in the backward pass (blocks): "
         "the same numbers in less memory and more time",
+        group="training",
         choices=("none", "blocks"),
         exact=True,
     )
     batch_norm: str = option(
         "global",
         "training statistics of batch norms when several processes share a batch: of all, or of each process's share",
+        group="training",
         choices=("global", "per_process"),
     )
 
-    # Networks
-    width: float | None = option(None, "factor on the channel counts of student and teacher", low=0, open_low=True)
-    teacher_width: float = option(0.0, "the same of the teacher alone; 0: that of width", applies="students", low=0)
-    image_size: int | None = option(None, "height and width of the images, in pixels", low=8)
+    width: float | None = option(
+        None, "factor on the channel counts of student and teacher", group="networks", low=0, open_low=True
+    )
+    teacher_width: float = option(
+        0.0, "the same of the teacher alone; 0: that of width", group="networks", applies="students", low=0
+    )
+    image_size: int | None = option(
+        None, "height and width of the images, in pixels", group="networks", teacher=True, low=8
+    )
     resnet18_variant: str | None = option(
         None,
         "ResNet-18: [3,3,2] blocks in three stages (released) or [2,2,2,2] (standard)",
+        group="networks",
+        teacher=True,
         choices=("released", "standard"),
     )
     wrn16_2_variant: str = option(
         "released",
         "WRN-16-2: the released bottleneck network or the published wide ResNet",
+        group="networks",
+        teacher=True,
         choices=("released", "wide_resnet"),
     )
-    vgg_downsample: str = option("stride", "VGG-11: stride-2 convolutions or pooling", choices=("stride", "pool"))
-    vgg_head: str = option("stacked", "VGG-11: three stacked linear layers or one", choices=("stacked", "single"))
+    vgg_downsample: str = option(
+        "stride", "VGG-11: stride-2 convolutions or pooling", group="networks", teacher=True, choices=("stride", "pool")
+    )
+    vgg_head: str = option(
+        "stacked",
+        "VGG-11: three stacked linear layers or one",
+        group="networks",
+        teacher=True,
+        choices=("stacked", "single"),
+    )
     resnet_head: str = option(
         "hidden",
         "spiking residual networks: 256 LIF neurons before the last layer, or none",
+        group="networks",
+        teacher=True,
         choices=("hidden", "single"),
     )
     hidden_init: str | None = option(
         None,
         "first weights of those 256 neurons: large enough that some fire (balanced), or PyTorch's default",
+        group="networks",
+        teacher=True,
         choices=("balanced", "released"),
     )
     pyramidnet_taps: str = option(
-        "released", "PyramidNet's tapped stages: stage 2 is skipped in the released code", choices=("released", "all")
+        "released",
+        "PyramidNet's tapped stages: stage 2 is skipped in the released code",
+        group="networks",
+        teacher=True,
+        choices=("released", "all"),
     )
     vggsnn_init: str = option(
         "pytorch",
         "VGGSNN: first weights of the convolutions: PyTorch's default, or TET's (he)",
+        group="networks",
+        teacher=True,
         choices=("pytorch", "he"),
     )
     taps: str = option(
         "stages",
         "candidate layers: stage outputs, or the stem too",
+        group="networks",
         applies="students",
         choices=("stages", "stem_and_stages"),
     )
     student_tap: str = option(
         "spikes",
         "what a student layer shows: spikes, or the potential before reset",
+        group="networks",
         applies="students",
         choices=("spikes", "membrane"),
     )
     output: str = option(
         "mean_current",
         "student logits: mean over T of the last layer's output, or of a leaky membrane fed by it",
+        group="networks",
         applies="students",
         choices=("mean_current", "leaky_membrane"),
     )
     tdbn_alpha: float = option(
-        0.0, "threshold-dependent batch-norm: normalise to alpha·V_th; 0: plain batch-norm", applies="students", low=0
+        0.0,
+        "threshold-dependent batch-norm: normalise to alpha·V_th; 0: plain batch-norm",
+        group="networks",
+        applies="students",
+        low=0,
     )
 
-    # Neuron (Eq. 9-11)
-    decay: float = option(0.5, "leak λ of the membrane", applies="students", low=0, high=1, open_low=True)
-    threshold: float = option(1.0, "firing threshold V_th", applies="students", low=0, open_low=True)
-    gamma: float | None = option(None, "width γ of the surrogate gradient", applies="students", low=0, open_low=True)
+    decay: float = option(
+        0.5, "leak λ of the membrane", group="neuron", applies="students", low=0, high=1, open_low=True
+    )
+    threshold: float = option(1.0, "firing threshold V_th", group="neuron", applies="students", low=0, open_low=True)
+    gamma: float | None = option(
+        None, "width γ of the surrogate gradient", group="neuron", applies="students", low=0, open_low=True
+    )
     surrogate: str = option(
         "triangle",
         "shape of the surrogate gradient",
+        group="neuron",
         applies="students",
         choices=("triangle", "rectangle", "sigmoid", "atan"),
     )
-    reset: str = option("hard", "reset to zero, or by subtraction", applies="students", choices=("hard", "soft"))
-    detach_reset: bool = option(False, "no gradient through the spike in the reset", applies="students")
+    reset: str = option(
+        "hard", "reset to zero, or by subtraction", group="neuron", applies="students", choices=("hard", "soft")
+    )
+    detach_reset: bool = option(False, "no gradient through the spike in the reset", group="neuron", applies="students")
 
-    # Losses (Eq. 6-8)
-    temperature: float = option(4.0, "temperature α of Eq. 8", applies="methods", low=0, open_low=True)
-    kl_weight: float = option(1.0, "weight of the KL term of Eq. 8", applies="methods", low=0)
-    ce_weight: float = option(1.0, "weight of the cross-entropy term of Eq. 8", applies="methods", low=0)
-    beta: float | None = option(None, "weight β of the feature loss in Eq. 7", applies="methods", low=0)
+    temperature: float = option(4.0, "temperature α of Eq. 8", group="losses", applies="methods", low=0, open_low=True)
+    kl_weight: float = option(1.0, "weight of the KL term of Eq. 8", group="losses", applies="methods", low=0)
+    ce_weight: float = option(
+        1.0, "weight of the cross-entropy term of Eq. 8", group="losses", applies="methods", low=0
+    )
+    beta: float | None = option(None, "weight β of the feature loss in Eq. 7", group="losses", applies="methods", low=0)
     beta_schedule: str = option(
         "preset",
         "β over the epochs: constant, or 0.01, 0.1 and 1 times β in the three thirds; by preset so with event data",
+        group="losses",
         applies="methods",
         choices=("preset", "constant", "thirds"),
     )
     feature_pairs: str = option(
         "one_to_one",
         "feature KD's (student, teacher) layers: one_to_one, all, last, or such as 1-1,2-3",
+        group="losses",
         applies="methods",
     )
     reduction: str = option(
-        "mean", "Eq. 6: mean over T, B and student layers, or the bare sum", applies="methods", choices=("mean", "sum")
+        "mean",
+        "Eq. 6: mean over T, B and student layers, or the bare sum",
+        group="losses",
+        applies="methods",
+        choices=("mean", "sum"),
     )
 
-    # Calibration (Eq. 2-5)
     mlp_dim: int | None = option(
-        None, "input width of the query and key MLPs, at least batch_size", applies="methods", low=2
+        None,
+        "input width of the query and key MLPs, at least batch_size",
+        group="calibration",
+        applies="methods",
+        low=2,
     )
-    qk_norm: bool = option(True, "L2-normalise queries and keys", applies="methods")
-    score_scale: float = option(1.0, "factor on the scores in Eq. 5", applies="methods")
+    qk_norm: bool = option(True, "L2-normalise queries and keys", group="calibration", applies="methods")
+    score_scale: float = option(1.0, "factor on the scores in Eq. 5", group="calibration", applies="methods")
     mlp_sharing: str = option(
         "per_layer",
         "one query (key) MLP for each layer, or one for all",
+        group="calibration",
         applies="methods",
         choices=("per_layer", "shared"),
     )
     sim_norm: str = option(
-        "none", "normalisation of the similarity rows", applies="methods", choices=("none", "row_l2")
+        "none",
+        "normalisation of the similarity rows",
+        group="calibration",
+        applies="methods",
+        choices=("none", "row_l2"),
     )
     sim_order: str = option(
-        "batch", "order of the similarity rows' entries", applies="methods", choices=("batch", "sorted")
+        "batch",
+        "order of the similarity rows' entries",
+        group="calibration",
+        applies="methods",
+        choices=("batch", "sorted"),
     )
-    detach_sim: bool = option(False, "no gradient to the student through the attention", applies="methods")
+    detach_sim: bool = option(
+        False, "no gradient to the student through the attention", group="calibration", applies="methods"
+    )
     similarity: str = option(
         "global",
         "similarity matrices (and target_norm) when several processes share a batch: rows of the whole batch, or of "
         "each process's share",
+        group="calibration",
         applies="students",
         choices=("global", "per_process"),
     )
@@ -245,102 +340,159 @@ class RunConfig:
         "where the weights come from: learned, or controls of ours: MLPs that stay as they start (untrained), 1/A "
         "(uniform), fixed draws within the bounds (random), a softmax of the layers' CKA (cka), all on the teacher "
         "layer with the smallest (easiest) or largest (hardest) distance of each instance, step and student layer",
+        group="calibration",
         applies="methods",
         choices=("learned", "untrained", "uniform", "random", "cka", "easiest", "hardest"),
     )
     target_norm: str = option(
         "none",
         "ours: standardise each teacher layer's features to mean 0 and variance 1 before they become targets (layer)",
+        group="calibration",
         applies="methods",
         choices=("none", "layer"),
     )
     target_scale: tuple[float, ...] = option(
         (),
         "ours: factors on the teacher layers' features before they become targets, one a layer; empty: none",
+        group="calibration",
         applies="methods",
         low=0,
         open_low=True,
     )
     resize_student: str = option(
-        "max", "pooling of a student map larger than its target", applies="methods", choices=("max", "avg")
+        "max",
+        "pooling of a student map larger than its target",
+        group="calibration",
+        applies="methods",
+        choices=("max", "avg"),
     )
     small_student: str = option(
         "pool_target",
         "a student map smaller than its target",
+        group="calibration",
         applies="methods",
         choices=("pool_target", "upsample_student"),
     )
     projector_bn: str = option(
-        "per_step", "batch-norm in the projectors", applies="methods", choices=("per_step", "folded", "none")
+        "per_step",
+        "batch-norm in the projectors",
+        group="calibration",
+        applies="methods",
+        choices=("per_step", "folded", "none"),
     )
 
-    # Data
-    train_subset: int | None = option(None, "train on a stratified subset of so many images; 0: all", low=0)
-    train_fraction: float = option(1.0, "share of each class's training images", low=0, high=1, open_low=True)
-    label_noise: float = option(0.0, "share of training labels changed to another class", low=0, high=1)
-    data_seed: int = option(0, "seed of subset, label noise and validation images", low=0)
+    train_subset: int | None = option(
+        None, "train on a stratified subset of so many images; 0: all", group="data", teacher=True, low=0
+    )
+    train_fraction: float = option(
+        1.0, "share of each class's training images", group="data", low=0, high=1, open_low=True
+    )
+    label_noise: float = option(0.0, "share of training labels changed to another class", group="data", low=0, high=1)
+    data_seed: int = option(0, "seed of subset, label noise and validation images", group="data", teacher=True, low=0)
     validation: float = option(
-        0.0, "share of each class's training images held out and tested on instead of the test split", low=0, high=0.5
+        0.0,
+        "share of each class's training images held out and tested on instead of the test split",
+        group="data",
+        teacher=True,
+        low=0,
+        high=0.5,
     )
 
-    # Event data
     binning: str = option(
-        "time", "frames of event data: of equal time, or of equally many events", choices=("time", "count")
+        "time",
+        "frames of event data: of equal time, or of equally many events",
+        group="events",
+        teacher=True,
+        choices=("time", "count"),
     )
     event_augment: str = option(
         "roll",
         "training frames of event data: moved by whole pixels with the other side (roll) or zeros (shift) coming in, "
         "and mirrored where that keeps the class; or none",
+        group="events",
+        teacher=True,
         choices=("none", "shift", "roll"),
     )
     teacher_input: str = option(
         "mean_frame",
         "how the ANN sees event data: the mean of the frames, or each step's frame, compared with the student's step",
+        group="events",
+        teacher=True,
         choices=("mean_frame", "per_step"),
     )
 
-    # Teacher
-    teacher_seed: int = option(0, "seed of the teacher", applies="students", low=0, high=2**64 - 1)
+    teacher_seed: int = option(0, "seed of the teacher", group="teacher", applies="students", low=0, high=2**64 - 1)
     teacher_reshuffle: bool = option(
         True,
         "the teacher draws a new order each epoch, as the released teacher script does",
+        group="teacher",
         applies="students",
         exact=True,  # of the student; it is part of the teacher's identity, and so of the run's
     )
-    teacher_epochs: int = option(0, "epochs of the teacher; 0: the preset's", applies="students", low=0)
+    teacher_epochs: int = option(
+        0, "epochs of the teacher; 0: the preset's", group="teacher", applies="students", low=0
+    )
     noise_teacher: str = option(
-        "clean", "teacher of a student with noisy labels", applies="students", choices=("clean", "same_noise")
+        "clean",
+        "teacher of a student with noisy labels",
+        group="teacher",
+        applies="students",
+        choices=("clean", "same_noise"),
     )
     subset_teacher: str = option(
-        "same_subset", "teacher of a student with fewer images", applies="students", choices=("same_subset", "full")
+        "same_subset",
+        "teacher of a student with fewer images",
+        group="teacher",
+        applies="students",
+        choices=("same_subset", "full"),
     )
-    teacher_run: str = option("", "name of a recorded teacher run to use instead of the preset's", applies="students")
+    teacher_run: str = option(
+        "", "name of a recorded teacher run to use instead of the preset's", group="teacher", applies="students"
+    )
 
-    # Measures
     stm_batches: int | None = option(
-        None, "training batches an epoch on which the mismatch score is measured; 0: all", applies="students", low=0
+        None,
+        "training batches an epoch on which the mismatch score is measured; 0: all",
+        group="measures",
+        applies="students",
+        low=0,
     )
-    stm_pairs: str = option("all", "candidate pairs of the mismatch score (Eq. 1)", applies="students")
-    stm_distance: str = option("mse", "distance of Eq. 1", applies="students", choices=("mse", "euclidean"))
+    stm_pairs: str = option(
+        "all", "candidate pairs of the mismatch score (Eq. 1)", group="measures", applies="students"
+    )
+    stm_distance: str = option(
+        "mse", "distance of Eq. 1", group="measures", applies="students", choices=("mse", "euclidean")
+    )
     stm_log_base: str = option(
-        "e", "logarithm of the mismatch score", applies="students", choices=("e", "2", "10", "none")
+        "e", "logarithm of the mismatch score", group="measures", applies="students", choices=("e", "2", "10", "none")
     )
-    stm_weighted: bool = option(False, "weight the mismatch by the attention (SASTC)", applies="methods")
+    stm_weighted: bool = option(
+        False, "weight the mismatch by the attention (SASTC)", group="measures", applies="methods"
+    )
     probe_batches: int = option(
-        2, "test batches on which attention and CKA are recorded each epoch", applies="students", low=1
+        2,
+        "test batches on which attention and CKA are recorded each epoch",
+        group="measures",
+        applies="students",
+        low=1,
     )
     attention_steps: int = option(
         0,
         "record attention, distances and the gradients of both losses at each of the first 20 training steps and at "
         "every so many after; 0: none",
+        group="measures",
         applies="methods",
         low=0,
     )
     fisher_samples: int = option(
-        0, "training images on which the temporal Fisher information is recorded each epoch", applies="students", low=0
+        0,
+        "training images on which the temporal Fisher information is recorded each epoch",
+        group="measures",
+        applies="students",
+        low=0,
     )
     headline: str | None = option(
-        None, "accuracy to report: of the last or of the best epoch", choices=("last", "best")
+        None, "accuracy to report: of the last or of the best epoch", group="measures", choices=("last", "best")
     )
 
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # that its method alone has
@@ -367,7 +519,7 @@ class RunConfig:
         kind = known if known is not None and known.name == given else methods.find(given)
         options = given.values if isinstance(given, Method) else {}
         if kind is not None:
-            _check_declarations(kind)
+            _check_declarations(kind)  # type: ignore[arg-type]  # a class is hashable
             options = kind(**options | dict(self.options)).values
         object.__setattr__(self, "method_class", kind)
         object.__setattr__(self, "options", options)
@@ -516,32 +668,7 @@ class RunConfig:
     def _teacher(self) -> "RunConfig | None":
         if self.method == "teacher" or not self.teacher or self.teacher_run:
             return None
-        shared: tuple[str, ...] = (
-            "dataset",
-            "teacher",
-            "variant",
-            "scale",
-            "image_size",
-            "data_seed",
-            "train_subset",
-            "validation",
-            "precision",
-            "memory_format",
-            "binning",
-            "event_augment",
-            "teacher_input",
-        )
-        shared += (
-            "resnet18_variant",
-            "wrn16_2_variant",
-            "vgg_downsample",
-            "vgg_head",
-            "pyramidnet_taps",
-            "resnet_head",
-            "hidden_init",
-            "vggsnn_init",
-        )
-        values = {name: getattr(self, name) for name in shared}
+        values = {name: getattr(self, name) for name, field in _fields().items() if field.metadata["teacher"]}
         values["width"] = self.teacher_width or self.width
         values["reshuffle"] = self.teacher_reshuffle
         if self.dataset in EVENT_DATASETS:
@@ -623,7 +750,7 @@ def _fields() -> dict[str, dataclasses.Field]:
         listing = tuple(method for method, kind in REGISTRY.items() if name in kind.fields)
         scope = field.metadata["applies"]
         applies = {"all": EVERY, "students": STUDENT, "methods": listing}[scope]
-        field.metadata = field.metadata | {"applies": applies, "scope": scope}
+        field.metadata = MappingProxyType({**field.metadata, "applies": applies, "scope": scope})
     return fields
 
 

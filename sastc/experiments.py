@@ -10,8 +10,9 @@
 Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
 adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
 of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
-book, on a page of their own, or with ``one_page: true`` on the same. With ``joins: true`` a method of one's own among
-the changes, ``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
+book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which say
+nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among the changes,
+``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
 """
 
 import dataclasses
@@ -48,6 +49,7 @@ class Experiment:
     of_record: tuple[str, ...] = ()  # other scales whose recorded runs are shown in the book
     one_page: bool = False  # and that on this page
     joined: str = ""  # a method of one's own that is run beside the file's
+    quick_page: bool = True  # whether there is a page of the quick runs
 
     @property
     def command(self) -> str:
@@ -117,6 +119,7 @@ def load_experiment(
         of_record=tuple(content.get("of_record", [])),
         one_page=content.get("one_page", False),
         joined=method_class.name if (method_class := methods.find(own.get("method"))) else "",
+        quick_page=content.get("quick_page", True),
     )
 
 
@@ -145,7 +148,7 @@ def _options_of(entry: dict[str, Any]) -> set[str]:
 def _checked(path: Path, content: Any) -> dict[str, Any]:
     """The content of a file, with a list for every scale left empty, or a ConfigError if it has another form."""
     lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
-    flags = ("one_page", "joins")
+    flags = ("one_page", "quick_page", "joins")
     known = {"title", "notebook", *flags, *lists}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")

@@ -104,7 +104,9 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self._json("config.json").items()}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in self._json("config.json").items()
+        }
         if values.get("variant") == "released":  # records older than this field: one order for the teacher, too
             values.setdefault("teacher_reshuffle", False)
         try:

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from companion.closing import data_names, recorded
+from companion.closing import recorded
 from sastc.config import SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
-from sastc.labels import LABELS, title_of
+from sastc.labels import title_of
 from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +91,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 few = [config for config in experiment.runs if config.method in (experiment.joined, "kd")]
                 few = [config for config in few if not config.validation]
                 experiment = dataclasses.replace(experiment, runs=tuple(few))
+            if shown == "quick" and not experiment.quick_page:
+                continue
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:
                 runs = [config for config, run in zip(runs, recorded(runs, results), strict=True) if run]
@@ -106,8 +108,8 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                     own = jobs.pop(path.stem)  # it comes after what it needs
                     jobs[path.stem] = dataclasses.replace(own, record=own.record + record)
                     continue
-                place = f" ({data_name(runs[0], results)}, {shown})" if shown != "quick" and runs else ""
-                title = experiment.title + place
+                alone = experiment.one_page or {config.dataset for config in experiment.runs} != {"digits"}
+                title = experiment.title if alone or shown != "quick" else f"{experiment.title}, on digits"
                 jobs[name] = Job(experiment.notebook, name, title, parameters, needs, record=record)
     for name in only:
         if not any(job.parameters.get("experiment") == name for job in jobs.values()):
@@ -190,11 +192,6 @@ def _modules(name: str, root: Path) -> list[Path]:
         return []
     places = [root.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
     return [file for place in places for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()]
-
-
-def data_name(config: RunConfig, results: str) -> str:
-    """What a recorded run says of its data, for example that they are a copy; the dataset's name if it is not run."""
-    return "".join(data_names(filter(None, recorded([config], results)))) or LABELS[config.dataset]
 
 
 def training(config: RunConfig, paths: dict[str, str]) -> Job:

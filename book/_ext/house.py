@@ -4,14 +4,19 @@ The pages under ``runs/`` are executed copies; buttons that edit or launch a pag
 Drawings, which notebooks hold as images, are put into the page as SVG, so that they follow its light or dark theme.
 ``{{ repository }}`` and ``{{ issues }}`` link to the address in ``_config.yml``, ``{{ clone }}`` is the command that
 fetches it, and ``{{ citation }}`` this companion's BibTeX entry, from ``CITATION.cff``.
+
+A question has one entry in the contents. Its editions, by data and scale, and pages that belong to it, lie below that
+page in ``_toc.yml``; a row of links at the head of each leads to the others. Old addresses lead on to the new ones.
 """
 
 import base64
 import hashlib
 import html
+import os
 import re
 import shutil
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -19,7 +24,10 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
 from companion.figures import WIDTH
+from companion.report import SCALE_WORDS
 from sastc.config import SCALES
+from sastc.experiments import load_experiment
+from sastc.labels import LABELS
 
 ROOT = Path(__file__).parents[2]
 IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)"[^>]*>')
@@ -30,18 +38,82 @@ SVG_LINK = re.compile(
 RUN_PAGES = ("runs/combination/", "runs/teacher/")
 MATHJAX = ("tex-chtml.js", "a11y", "input", "sre", "ui")  # what the one build that pages use may load, and its fonts
 FIGURE = re.compile(r'<figure class="drawing" id="(fig-[^"]+)"')
+MOVED = {"runs/verdicts": "runs/verdicts_slim"}  # old addresses
+
+
+def experiment_of(docname: str) -> tuple[str, str] | None:
+    """The experiment and scale of a page of results; None for other pages."""
+    match = re.fullmatch(rf"runs/(\w+?)(?:_({'|'.join(SCALES)}))?", docname)
+    return (match[1], match[2] or "quick") if match else None
 
 
 def source_of(docname: str) -> str | None:
     """The notebook below ``notebooks/`` that a page was executed from; None for other pages."""
+    if found := experiment_of(docname):
+        content = yaml.safe_load((ROOT / "experiments" / f"{found[0]}.yaml").read_text(encoding="utf-8"))
+        return f"{content['notebook']}.ipynb"
     match docname.split("/"):
         case ["runs", folder, _]:
             return f"{folder}.ipynb"
-        case ["runs", name]:
-            experiment = re.sub(rf"_({'|'.join(SCALES)})$", "", name)
-            content = yaml.safe_load((ROOT / "experiments" / f"{experiment}.yaml").read_text(encoding="utf-8"))
-            return f"{content['notebook']}.ipynb"
     return None
+
+
+@cache
+def edition(docname: str) -> str:
+    """What a page's runs are of: ``CIFAR-10, small-scale runs``."""
+    name, scale = experiment_of(docname)
+    runs = load_experiment(ROOT / "experiments" / f"{name}.yaml", scale).runs
+    data = " and ".join(dict.fromkeys(LABELS[config.dataset] for config in runs))
+    return f"{data}, {SCALE_WORDS[scale]}"
+
+
+def family(docname: str, includes: dict[str, list[str]]) -> list[str]:
+    """A page of results with the pages below it in the contents, or beside it; empty where it stands alone."""
+    results = {page: [c for c in below if experiment_of(c)] for page, below in includes.items() if experiment_of(page)}
+    head = next((page for page, below in results.items() if docname in below), docname)
+    return [head, *results[head]] if results.get(head) else []
+
+
+def family_links(docname: str, pages: list[str], titles: dict[str, str], link) -> str:
+    """HTML row of links: first the editions of this question, then pages that belong to it; '' where there are none."""
+    own = experiment_of(docname)
+    same = [page for page in pages if own and experiment_of(page)[0] == own[0]]
+    rows = []
+    for words, group in (("Runs on", same if len(same) > 1 else []), ("See also", [p for p in pages if p not in same])):
+        names = [edition(page) if words == "Runs on" else titles[page] for page in group]
+        here = [' aria-current="page"' if page == docname else "" for page in group]
+        links = "".join(
+            f'<li><a href="{link(page)}"{current}>{html.escape(name)}</a></li>'
+            for page, name, current in zip(group, names, here, strict=True)
+        )
+        rows += [f"<span>{words}</span><ul>{links}</ul>"] * bool(group)
+    return f'<nav class="editions" aria-label="Editions of this page">{"".join(rows)}</nav>' if rows else ""
+
+
+def lead_to_family(app, pagename, templatename, context, doctree):
+    """Put the row of links below a page's title."""
+    if "body" in context and (pages := family(pagename, app.env.toctree_includes)):
+        titles = {page: app.env.titles[page].astext() for page in pages}
+        row = family_links(pagename, pages, titles, lambda page: app.builder.get_relative_uri(pagename, page))
+        context["body"] = context["body"].replace("</h1>", f"</h1>{row}", 1)
+
+
+def stub(target: str) -> str:
+    """A page that leads on to another one."""
+    address = html.escape(target)
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Moved</title>'
+        f'<meta http-equiv="refresh" content="0; url={address}"><link rel="canonical" href="{address}"></head>'
+        f'<body><p>This page has moved: <a href="{address}">{address}</a>.</p></body></html>'
+    )
+
+
+def write_stubs(app, exception):
+    """Old addresses lead on, where the new page is in the book."""
+    for old, new in MOVED.items():
+        if exception is None and app.builder.format == "html" and new in app.env.found_docs:
+            path = Path(app.outdir) / f"{old}.html"
+            path.write_text(stub(os.path.relpath(f"{new}.html", Path(old).parent)), encoding="utf-8")
 
 
 def drawing(match: re.Match) -> str:
@@ -150,5 +222,7 @@ def setup(app):
     app.connect("config-inited", substitutions)
     app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", finish, priority=600)
+    app.connect("html-page-context", lead_to_family, priority=650)
     app.connect("build-finished", keep_one_mathjax, priority=900)
+    app.connect("build-finished", write_stubs, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -7,13 +7,12 @@ default in both variants (CIFAR-10, paper scale). The directives ``config-fields
 
 import dataclasses
 import inspect
-import re
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from sastc.config import EVERY, RunConfig, allowed_values
+from sastc.config import EVERY, GROUPS, RunConfig, allowed_values
 from sastc.labels import shown
 from sastc.methods import REGISTRY
 
@@ -86,13 +85,12 @@ class Fields(Table):
     """All fields, in the groups and the order of the class."""
 
     def markdown(self) -> list[str]:
-        """One table for each comment that heads a group of fields."""
+        """One table for each group of fields, and for each method with options of its own."""
         lines = []
-        for group, name in re.findall(r"^    (?:# (.+)|(\w+): .* = option\()", inspect.getsource(RunConfig), re.M):
-            if group:
-                lines += ["", f"## {group}", "", HEAD, "|:--|:--|:--|:--|"]
-                continue
-            lines.append(row(RunConfig.fields()[name], anchor(name)))
+        for group, title in GROUPS.items():
+            lines += ["", f"## {title}", "", HEAD, "|:--|:--|:--|:--|"]
+            own = [field for field in RunConfig.fields().values() if field.metadata["group"] == group]
+            lines += [row(field, anchor(field.name)) for field in own]
         for kind in REGISTRY.values():
             if kind.options:
                 lines += ["", f"## Options of {kind.label} alone", "", HEAD, "|:--|:--|:--|:--|"]

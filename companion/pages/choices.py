@@ -191,6 +191,6 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     out.append(
         f"An interval's half width is {widths.min():.1f} to {widths.max():.1f} points with "
         f"{' or '.join(str(n) for n in sorted(set(known.accuracy_n)))} seeds: a smaller effect would not be seen. With "
-        f"{len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to miss zero by chance."
+        f"{len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to exclude zero by chance."
     )
     return out

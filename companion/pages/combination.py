@@ -40,6 +40,6 @@ def cells_table(run: Run) -> str:
     columns |= {"entropy / ln A": "entropy"}
     caption = (
         "After the last epoch, means over test images: the teacher layer that has the weight, the one that is easiest "
-        f"to imitate, and the one that is most alike. The bounds of η are {low:.3f} and {high:.3f}."
+        f"to imitate, and the one that is most similar. The bounds of η are {low:.3f} and {high:.3f}."
     )
     return table(pd.DataFrame(rows), caption, f"{run.name}-attention", columns, csv=pd.DataFrame(long))

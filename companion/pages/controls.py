@@ -14,7 +14,13 @@ from sastc.attention import attention_bounds
 from sastc.records import Run
 
 LEARNED = "learned"
-REPLACED = {"uniform": "uniform ones", "random": "random ones", "untrained": "untrained ones", "cka": "those from CKA"}
+REPLACED = ("uniform", "random", "untrained", "cka")
+
+WORDS = {
+    "cka": "CKA",
+    "detach_sim = true": "learned, no loss through them",
+    "target_norm = layer": "learned, equal variances",
+}
 
 
 def names(runs: pd.DataFrame) -> pd.Series:
@@ -70,7 +76,7 @@ def likeness(runs: Sequence[Run]) -> str:
     like = sum(round(f["likest"] * f["cells"]) for f in found if not math.isnan(f["likest"]))
     chance = sum(f["chance"] * f["cells"] for f in found) / cells
     return (
-        f"It lies on the layer that is most alike by centred kernel alignment in {like} of {cells}; "
+        f"It lies on the layer that is most similar by centred kernel alignment (CKA) in {like} of {cells}; "
         f"{chance * cells:.0f} would be chance."
     )
 
@@ -120,9 +126,9 @@ def controls_table(runs: pd.DataFrame) -> str:
         return interval(found.accuracy_mean, found.accuracy_half, int(found.accuracy_n))
 
     columns = {
-        "weights": lambda r: text(r.control),
+        "weights": lambda r: text(WORDS.get(r.control, r.control)),
         "accuracy (%)": lambda r: report.mean_sd(known[known.control == r.control].accuracy),
-        "less learned (points)": change,
+        "change from learned<br>(points)": change,
         **{f"η of {c.removeprefix('weight_')}": c for c in layers},
         "entropy / ln A": "entropy",
         "at the bound": share("bound"),
@@ -140,7 +146,9 @@ def spread_table(runs: pd.DataFrame) -> str:
     means = table_of_facts(runs).groupby("control", sort=False)[["between_steps", "between_images"]].mean()
     rows = means.join(between_seeds(runs).rename("between_seeds")).reset_index()
     digits = {n: lambda r, n=n: "–" if math.isnan(v := getattr(r, n)) else f"{v:.2g}" for n in rows.columns[1:]}
-    columns = {"weights": lambda r: text(r.control)} | {n.replace("_", " "): f for n, f in digits.items()}
+    columns = {"weights": lambda r: text(WORDS.get(r.control, r.control))} | {
+        n.replace("_", " "): f for n, f in digits.items()
+    }
     return table(rows, "Standard deviations of η, averaged over cells.", "controls-spread", columns)
 
 
@@ -163,7 +171,7 @@ def weights_figure(runs: pd.DataFrame) -> Figure:
             )
         axis.axhline(chosen.chance.iloc[0], color="red", linewidth=1)
         axis.set_xticks(range(len(layers)), [c.removeprefix("weight_") for c in layers], rotation=30, ha="right")
-        axis.set(title=control, ylabel="mean η" if axis in axes[:, 0] else "")
+        axis.set(title=WORDS.get(control, control), ylabel="mean η" if axis in axes[:, 0] else "")
     axes.flat[0].legend(fontsize=7)
     return drawing
 
@@ -196,7 +204,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     like, says_like = _judged(learned.likest, chance)
     out.append(
         f"Learned weights are highest on the layer that is easiest to imitate in {easy} of cells ({says_easy}) and "
-        f"on the layer most alike by CKA in {like} ({says_like}; chance is {100 * chance:.0f} %). Those two are the "
+        f"on the layer most similar by CKA in {like} ({says_like}; chance is {100 * chance:.0f} %). Those two are the "
         f"same layer in {100 * learned.easiest_is_likest.mean():.0f} % of cells."
     )
     random = known[(known.control == "random") & known.easiest.notna()]
@@ -214,11 +222,11 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     for row in changes_of_accuracy(runs).itertuples():
         says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
         if row.Index in REPLACED and row.accuracy_n:
-            width = f" ± {row.accuracy_half:.2f}" if row.accuracy_half > 0 else ""
-            name = row.Index.replace("cka", "CKA")
+            name = row.Index.replace("cka", "CKA").capitalize() if row.Index != "cka" else "CKA"
             out.append(
-                f"Accuracy with {name} weights less that with learned ones: {signed(row.accuracy_mean)}{width} points "
-                f"(n={int(row.accuracy_n)}: {says})."
+                f"{name} minus learned weights: {signed(row.accuracy_mean)}"
+                f"{report.bounds(row.accuracy_mean, row.accuracy_half)} points of accuracy (n={int(row.accuracy_n)}: "
+                f"{says})."
             )
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
@@ -239,19 +247,31 @@ def answer(runs: pd.DataFrame) -> str:
     chance = float(learned.chance.mean())
     easy, like = ("{} of cells ({})".format(*_judged(learned[c], chance)) for c in ("easiest", "likest"))
     always = (learned.easiest == 1).all()
-    settles = "always settles on the easiest layer" if always else f"is on the easiest layer in {easy}"
-    told, once, missing = [], [], []
-    for row in changes_of_accuracy(runs).reindex(list(REPLACED)).fillna({"accuracy_n": 0}).itertuples():
+    settles = "always settles on" if always else f"in {easy} settles on"
+    told: dict[str, list[str]] = {}
+    seeds, once, missing = set(), [], []
+    for row in changes_of_accuracy(runs).reindex(REPLACED).fillna({"accuracy_n": 0}).itertuples():
         gain, half, n = -row.accuracy_mean, row.accuracy_half, int(row.accuracy_n)
         if n > 1:
-            side = "above" if gain > 0 else "below"
-            says, width = report.judge(gain, half, n), f" ± {half:.2f}" if half > 0 else ""
-            judged = f": {says}" if says not in ("better", "worse") else ""
-            told.append(f"{abs(gain):.2f}{width} points {side} {REPLACED[row.Index]} ({n} seeds{judged})")
+            told.setdefault(report.judge(gain, half, n), []).append(
+                f"{row.Index.replace('cka', 'CKA')} {signed(gain)}{report.bounds(gain, half)}"
+            )
+            seeds.add(n)
         else:
             (once if n else missing).append(f"{row.Index} {signed(gain)}" if n else row.Index)
-    out = [f"Attention {settles}; it is on the one most alike by CKA in {like}; chance is {100 * chance:.0f} %."]
-    out += [f"Learned weights are {', '.join(told)}."] * bool(told)
-    out += [f"One seed each, too few to judge; learned less these: {', '.join(once)} points."] * bool(once)
+    out = [
+        f"Attention {settles} the teacher layer that is easiest to imitate; it is on the layer most similar by CKA in "
+        f"{like}, where chance is {100 * chance:.0f} %."
+    ]
+    n = f"n={report._span(seeds)}" if seeds else ""
+    words = {
+        "better": "more accurate than",
+        "worse": "less accurate than",
+        "not distinguishable": "not distinguishable from",
+        report.NO_INTERVAL: "not to be judged, for lack of an interval, beside",
+    }
+    for says, which in told.items():
+        out.append(f"Learned weights are {words[says]} {', '.join(which)} (learned minus it, points; {n}).")
+    out += [f"One seed each, too few to judge; learned minus these: {', '.join(once)} points."] * bool(once)
     out += [f"Not run: {', '.join(missing)} weights."] * bool(missing)
     return " ".join(out)

@@ -200,7 +200,9 @@ def differences_table(counted: pd.DataFrame, place: str) -> str:
         "SASTC beside": lambda r: LABELS[r.other],
         "difference (%)": lambda r: interval(r.mean, r.half, r.n, 1),
     }
-    caption = "Energy of SASTC's networks less another method's, in percent of the other's; 95 % intervals over seeds. "
+    caption = (
+        "Energy of SASTC's networks minus another method's, in percent of the other's; 95 % intervals over seeds. "
+    )
     caption += place
     return table(differences(counted), caption, "energy-differences", columns)
 

@@ -105,7 +105,7 @@ def table(panel: Panel) -> str:
     link = report.download_csv(data.reset_index(), f"figure2_{panel.letter}")
     caption = (
         f"{panel.title}. Test accuracy in percent; below it the difference from KD in percentage points "
-        f"(± half the 95 % interval over common seeds). Layer 1 is the stem. Download: {link}"
+        f"with its 95 % interval over common seeds. Layer 1 is the stem. Download: {link}"
     )
     return report._table(caption, head, body)
 

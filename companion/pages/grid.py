@@ -78,7 +78,7 @@ def not_run(runs: pd.DataFrame, plan: Experiment) -> str:
     kinds = [f"{planned} planned"] * (planned > 0) + [f"{further} more of the paper's cells"] * (further > 0)
     return (
         f"<details><summary>Not run: {', '.join(kinds)}; their commands</summary><p>Each fills one cell at this scale. "
-        "The page takes notice when it is made again:</p>"
+        "Rebuild the page to include them:</p>"
         f"<pre>{html.escape(plan.command)}</pre><pre>{commands}</pre></details>"
     )
 

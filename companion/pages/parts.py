@@ -13,7 +13,7 @@ from companion import figures, report
 from companion.report import download_csv
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.records import run_path
+from sastc.records import Run, run_path
 
 PAPER = report.ROOT / "paper"
 
@@ -46,12 +46,13 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
-def interval(mean: float, half: float, n: int, digits: int = 2) -> str:
-    """A mean difference with half its 95 % interval and the number of seeds, as HTML."""
+def interval(mean: float, half: float, n: int, digits: int = 2, unit: str = "") -> str:
+    """A mean difference, its 95 % interval and the number of seeds, as HTML: ``+0.72 [+0.09, +1.35] n=5``."""
     if n == 0:
         return '<span class="missing">–</span>'
-    width = f" ± {half:.{digits}f}" if np.isfinite(half) else ""
-    return f'<span class="ours">{signed(mean, digits)}{width}</span> <span class="seeds">n={n}</span>'
+    bounds = report.bounds(mean, half, digits).replace(", ", ",\N{NO-BREAK SPACE}")
+    ours = f'<span class="ours">{signed(mean, digits)}</span>{bounds} {unit}'.rstrip()
+    return f'<span class="interval">{ours} <span class="seeds">n={n}</span></span>'
 
 
 def table(
@@ -91,7 +92,20 @@ def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
 def place(plan: Experiment, results: str | Path = "results") -> str:
     """What a caption says of our runs: their data, as the runs name them, and the scale."""
     names = report.data_names(report.runs_of(plan, results))
-    return f"Ours: {' and '.join(names)}, {plan.scale} scale." if names else "Ours: not run."
+    return f"Ours: {' and '.join(names)}, {report.SCALE_WORDS[plan.scale]}." if names else "Ours: not run."
+
+
+def opening(plan: Experiment, headline: str, results: str | Path = "results", runs: Sequence[Run] | None = None) -> str:
+    """HTML at the head of a page of results: what the runs are of, in a few words, and the page's answer.
+
+    `runs` are the plan's by default.
+    """
+    done = [run for run in (report.runs_of(plan, results) if runs is None else runs) if run.complete]
+    data = report.data_names(done)
+    scales = list(dict.fromkeys(report.SCALE_WORDS[run.config.scale] for run in done))
+    words = [*data, *scales, f"{len(done)} runs"] if done else ["not run"]
+    chips = "".join(f"<span>{html.escape(word)}</span>" for word in words)
+    return f'<p class="edition">{chips}</p><p class="headline">{headline}</p>'
 
 
 def page_name(name: str, scale: str) -> str:

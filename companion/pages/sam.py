@@ -203,7 +203,7 @@ def likeness_table(values: pd.DataFrame, place: str) -> str:
         "method": lambda r: LABELS[r.method],
         "mean correlation": "correlation",
         "seeds": "seeds",
-        "SASTC less this": lambda r: "–" if r.method == "sastc" else interval(r.mean, r.half, r.n),
+        "SASTC minus this": lambda r: "–" if r.method == "sastc" else interval(r.mean, r.half, r.n),
     }
     caption = "Correlation of the map summed over time with the teacher's class activation map, over recorded images. "
     caption += place
@@ -219,11 +219,12 @@ def sentences(values: pd.DataFrame) -> list[str]:
         return ["All maps are constant: nothing to compare."]
     names = ", ".join(f"{LABELS[m]} {v:.2f}" for m, v in means.items())
     images = int(values.images.max())
-    out = [f"Most alike to the teacher's map, over {images} images: {names}.".replace("-", "−")]
+    out = [f"Correlation with the teacher's map, mean over {images} images: {names}.".replace("-", "−")]
     for other in [m for m in METHODS if m in means.index and m != "sastc"]:
         mean, half, n = difference(values, "correlation", "method", "sastc", other)
         if n:
             out.append(
-                f"SASTC less {LABELS[other]}: {mean:+.2f} (n={n}: {report.judge(mean, half, n)}).".replace("-", "−")
+                f"SASTC minus {LABELS[other]}: {mean:+.2f}{report.bounds(mean, half)} (n={n}: "
+                f"{report.judge(mean, half, n)}).".replace("-", "−")
             )
     return out

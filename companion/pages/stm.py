@@ -217,8 +217,8 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         for other in METHODS[:-1]:
             mean, half, n = parts.difference(rows[rows.complete], "stm", "method", "sastc", other)
             words = {"better": "higher", "worse": "lower"}.get(verdict := report.judge(mean, half, n), verdict)
-            width = f" ± {half:.{DIGITS + 1}f}" if np.isfinite(half) else ""
-            several = ", ± half the 95 % interval" if width else several
+            width = report.bounds(mean, half, DIGITS + 1)
+            several = " (95 % intervals)" if width else several
             judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS + 1)}{width} (n={n}, {words})")
-        lines.append(f"SASTC's score less that of another method{several}: {', '.join(judged)}.")
+        lines.append(f"SASTC's score minus that of another method{several}: {', '.join(judged)}.")
     return lines

@@ -214,7 +214,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
     head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
     link = report.download_csv(gaps.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}_differences")
     caption = (
-        f"{panel.title}. Percentage points, ± half the 95 % interval over common seeds; one seed (n=1) says nothing. "
+        f"{panel.title}. Percentage points, mean and 95 % interval over common seeds; one seed (n=1) says nothing. "
         f"Download: {link}"
     )
     return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
@@ -270,7 +270,7 @@ def optimum(panel: Panel) -> str:
         gap, half, n = parts.difference(rows, "accuracy", "value", best, value)
         if not (n > 1 and gap > half):
             open_values.append(f"{value:g}")
-    apart = f"not told apart from {', '.join(open_values)}" if open_values else "ahead of all others"
+    apart = f"not distinguishable from {', '.join(open_values)}" if open_values else "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"
     return f"{panel.title}: the best of {len(mean)} values is {best:g}, {apart}; {span}.{paper}"
 

@@ -85,27 +85,49 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """Table 2 as HTML: three rows (T) a pair, a column a method; CSV of the same."""
-    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
-    body, last = [], None
-    grouped: dict[tuple, list[str]] = {}
-    for key, _, own, paper in cells(runs):
-        same = grid.subtractable(own[own.complete], key.dataset)
-        grouped.setdefault(tuple(key), []).append(f"<td>{grid.cell(own, paper, same)}</td>")
-    steps = Counter(key[:3] for key in grouped)
-    for (dataset, student, teacher, timesteps), columns in grouped.items():
-        pair = (dataset, student, teacher)
-        name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{LABELS[dataset]}</span>"
-        first = f'<th scope="rowgroup" rowspan="{steps[pair]}">{name}</th>' if pair != last else ""
-        body.append(f'<tr>{first}<th scope="row">{timesteps}</th>{"".join(columns)}</tr>')
-        last = pair
+    """Table 2 as HTML: the rows that are run, with their teachers, then the others folded; CSV of all."""
+    grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]] = {}
+    for key, method, own, paper in cells(runs):
+        grouped.setdefault(tuple(key), []).append((method, own, paper))
+    taught = {key: [own for method, own, _ in row if method != "baseline"] for key, row in grouped.items()}
+    run = {key: any(own.complete.any() for own in rows) for key, rows in taught.items()}  # a baseline is in many rows
     caption = (
         "Test accuracy in percent after the last epoch, mean ± sd over n seeds; the seeds link to their runs. Below it "
         "the paper's value, and at the paper's scale and on its dataset ours minus the paper's. A baseline has no "
         "teacher: one run stands in every row of its student and T. "
         f"Download: {report.download_csv(summary(runs), 'table2')}"
     )
-    return report._table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
+    found = _table({key: row for key, row in grouped.items() if run[key]}, caption) if any(run.values()) else ""
+    others = {key: row for key, row in grouped.items() if not run[key]}
+    if not others:
+        return found
+    rest = _table(others, "Rows of the paper's Table 2 without a run here.")
+    return f"{found}<details><summary>{len(others)} rows of the paper that are not run</summary>{rest}</details>"
+
+
+def _table(grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]], caption: str) -> str:
+    body, last = [], None
+    steps = Counter(key[:3] for key in grouped)
+    for (dataset, student, teacher, timesteps), row in grouped.items():
+        pair = (dataset, student, teacher)
+        name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{LABELS[dataset]}</span>"
+        first = f'<th scope="rowgroup" rowspan="{steps[pair]}">{name}</th>' if pair != last else ""
+        columns = [
+            f"<td>{grid.cell(own, paper, grid.subtractable(own[own.complete], dataset))}</td>" for _, own, paper in row
+        ]
+        taught = teachers(pd.concat([own for method, own, _ in row if method != "baseline"]))
+        body.append(f'<tr>{first}<th scope="row">{timesteps}</th><td>{taught}</td>{"".join(columns)}</tr>')
+        last = pair
+    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
+    start = '<th scope="col">student &amp; teacher</th><th scope="col">T</th><th scope="col">teacher</th>'
+    return report._table(caption, start + head, body)
+
+
+def teachers(rows: pd.DataFrame) -> str:
+    """The accuracy of the teachers of some runs, as their records have it; a dash where none is known."""
+    done = [run for path in rows.path[rows.complete] if (run := Run(path)).has("provenance.json")]
+    known = {run.provenance["teacher"]["accuracy"] for run in done if run.provenance.get("teacher")}
+    return report._span(known, "{:.2f}".format) if known else "–"
 
 
 def overview(runs: pd.DataFrame) -> Figure:

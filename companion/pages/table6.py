@@ -178,29 +178,25 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         rows = runs[(runs.student == student) & runs.complete]
         pairs = [
             (
-                f"SASTC less {LABELS[other]}",
+                f"SASTC minus {LABELS[other]}",
                 *report.paired_difference(rows[rows.teacher_input == "mean_frame"], "sastc", other),
             )
             for other in METHODS[:-1]
         ]
         each = rows[rows.teacher_input == "per_step"]
         pairs += [
-            (f"SASTC less {LABELS[other]}, both with a teacher that sees each step's frame",
+            (f"SASTC minus {LABELS[other]}, both with a teacher that sees each step's frame",
              *report.paired_difference(each, "sastc", other))
             for other in TAUGHT[:-1]
         ]  # fmt: skip
         for method in TAUGHT:
             sees = parts.difference(rows[rows.method == method], "accuracy", "teacher_input", "per_step", "mean_frame")
-            what = f"{LABELS[method]} with a teacher that sees each step's frame less one that sees the mean frame"
+            what = f"{LABELS[method]} with a teacher that sees each step's frame minus one that sees the mean frame"
             pairs.append((what, *sees))
         for what, mean, half, n in pairs:
             if n:
-                width = (
-                    f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if half > 0 else ""
-                )
-                seeds = f"{n} seed{'s' * (n > 1)}"
-                verdict = report.judge(mean, half, n)
-                found.append(f"{LABELS[student]}: {what} {parts.signed(mean)} points, {seeds}{width}: {verdict}.")
+                said = f"{parts.signed(mean)}{report.bounds(mean, half)} points (n={n}: {report.judge(mean, half, n)})"
+                found.append(f"{LABELS[student]}: {what} {said}.")
     return found
 
 

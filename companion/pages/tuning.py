@@ -92,9 +92,9 @@ def curves(rows: pd.DataFrame) -> Figure:
 
 
 def errors(rows: pd.DataFrame) -> str:
-    """A sentence: what ± and bars are."""
+    """A sentence: what brackets and bars are."""
     images = report._span(rows.images.dropna(), "{:,.0f}".format) if rows.images.notna().any() else "no"
-    return f"± and bars: two standard errors, from the number of validation images ({images}) alone."
+    return f"Brackets and bars: two standard errors either way, from the number of validation images ({images}) alone."
 
 
 def table(rows: pd.DataFrame, place: str) -> str:
@@ -103,7 +103,9 @@ def table(rows: pd.DataFrame, place: str) -> str:
         "method": lambda r: LABELS[r.method],
         "learning<br>rate": lambda r: f"{r.learning_rate:g}",
         "β": lambda r: f"{r.beta:g}" if r.method in methods_of("beta") else "",
-        "validation<br>accuracy (%)": lambda r: f"{r.accuracy:.2f} ± {r.error:.2f}" if r.complete else "–",
+        "validation<br>accuracy (%)": lambda r: (
+            f"{r.accuracy:.2f} [{r.accuracy - r.error:.2f}, {r.accuracy + r.error:.2f}]" if r.complete else "–"
+        ),
         "β × feature<br>/ KD loss,<br>first epoch": "loss_ratio",
         "gradient on<br>the student,<br>feature / KD": "gradient_ratio",
         "cosine<br>of the two": lambda r: parts.signed(r.cosine),
@@ -140,9 +142,9 @@ def sentences(rows: pd.DataFrame) -> list[str]:
                 out.append(f"{head}, the preset.")
             else:
                 told = "more" if gap > error else "less"
-                out.append(
-                    f"{head}; the preset, {used:g}, is {gap:.2f} ± {error:.2f} points lower, {told} than the error."
-                )
+                low, high = (f"{gap + sign * error:.2f}".replace("-", "−") for sign in (-1, 1))
+                lower = f"{gap:.2f} [{low}, {high}] points lower, {told} than the error"
+                out.append(f"{head}; the preset, {used:g}, is {lower}.")
     return out or ["Nothing is recorded yet."]
 
 
@@ -178,7 +180,8 @@ def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
     more = [LABELS[method] for method, sd in spread.items() if 2 * sd > rows.error.mean()]
     return (
         f"Standard deviation over the seeds of Table 2's runs with the preset, in points on the test images: {told}. "
-        f"Twice that is more than a bar here (± {rows.error.mean():.2f}) for {' and '.join(more) or 'no method'}."
+        f"Twice that is more than half the length of a bar here ({rows.error.mean():.2f}) for "
+        f"{' and '.join(more) or 'no method'}."
     )
 
 

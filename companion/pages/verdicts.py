@@ -1,6 +1,8 @@
 """One line a claim of the paper: its evidence, ours, and a verdict by stated rules."""
 
 import html
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +23,20 @@ from sastc.records import Run
 
 PAPERS_DATA = ("cifar10", "cifar100", "imagenet", "dvs_gesture", "dvs_cifar10")
 RULES = {
-    "not run": "no run at this scale: cannot say",
-    "other data": "the runs are on other images than the paper's, such as digits: cannot say. A copy of its images "
-    "compressed as JPEG is taken for them",
-    "too few intervals": "no comparison has an interval, which takes two seeds that differ; claims about every batch "
-    "size or nearly every β need those of two values, that about every replacement of the weights all four: cannot say",
-    "held": "every 95 % interval is on the claim's side of zero: held, in the cells that are run",
-    "did not hold": "one interval, widened for the claim's number of them, is wholly on the other side: did not hold",
-    "intervals hold zero": "otherwise: cannot say",
+    "not run": "No run at this scale: <strong>open</strong>.",
+    "other data": "The runs are on other images than the paper's, such as digits: <strong>open</strong>. A JPEG copy "
+    "of the paper's images counts as the paper's.",
+    "too few intervals": "Too few comparisons have an interval: <strong>open</strong>. An interval takes two seeds "
+    "that differ. Claims about every batch size or nearly every β need the intervals of two values, the claim about "
+    "every replacement of the weights needs all four.",
+    "held": "Every 95 % interval is above zero: <strong>held</strong>, in the cells that are run.",
+    "did not hold": "At least one interval, widened for the claim's number of intervals, is below zero: "
+    "<strong>did not hold</strong>.",
+    "undecided": "Otherwise: <strong>open</strong>.",
 }
+
+MARKS = {"held": "✓", "did not hold": "✗"}  # shape says what colour says
+ORDER = ("held", "did not hold", "undecided", "too few intervals", "other data", "not run")  # of the page
 
 
 class Comparison(NamedTuple):
@@ -46,7 +53,8 @@ class Claim:
     """A claim with both sides' evidence; ``some`` claims hold if one comparison does, others if all do.
 
     `page` is the name of the page with our runs, '' where there is none; `source` says what they are runs of. There is
-    no verdict with fewer than `least` intervals. `printed` is the number of such comparisons in the paper.
+    no verdict with fewer than `least` intervals. `printed` is the number of such comparisons in the paper. `front` are
+    the words for the front page, '' for a claim that is not shown there, and `rival` whom SASTC beats by the claim.
     """
 
     words: str
@@ -61,6 +69,8 @@ class Claim:
     digits: int = 2
     least: int = 1
     printed: int = 0
+    front: str = ""
+    rival: str = ""
 
     @property
     def judged(self) -> list[Comparison]:
@@ -88,28 +98,43 @@ def verdict(claim: Claim) -> tuple[str, str]:
     """
     known = [c for c in claim.comparisons if c.n > 0]
     if not known:
-        return "cannot say", "not run"
+        return "open", "not run"
     if not claim.papers_data:
-        return "cannot say", "other data"
+        return "open", "other data"
     judged = claim.judged
     if len(judged) < claim.least:
-        return "cannot say", "too few intervals"
+        return "open", "too few intervals"
     (above, below), (far_above, far_below) = sides(judged), sides(judged, widened=True)
     held, failed = (any(far_above), all(below)) if claim.some else (all(above), any(far_below))
     if not (held or failed):
-        return "cannot say", "intervals hold zero"
+        return "open", "undecided"
     rule = "held" if held else "did not hold"
     return rule if claim.scale == "paper" else f"{rule} here", rule
 
 
-def coverage(claim: Claim) -> list[str]:
-    """What stands below a verdict: the reason where nothing can be said, and how much of the paper's was judged."""
+def reason(claim: Claim) -> str:
+    """How a claim's intervals lie, or the rule that keeps it from a verdict."""
+    _, rule = verdict(claim)
+    if rule not in ("held", "did not hold", "undecided"):
+        return rule
+    m, (above, below) = len(claim.judged), (sum(side) for side in sides(claim.judged))
+    if not above and not below:
+        return "the interval includes zero" if m == 1 else f"all {m} intervals include zero"
+    return f"{above} of {m} interval{'s' * (m > 1)} above zero" + f", {below} below" * (below > 0)
+
+
+def mark(claim: Claim, why: bool = False) -> str:
+    """A claim's verdict as an HTML mark: a sign, a word and a colour; an open one with the reason if `why`."""
     word, rule = verdict(claim)
-    lines = [rule] if word == "cannot say" else []
-    if rule in ("held", "did not hold", "intervals hold zero"):
-        m = len(claim.judged)
-        lines += [f"in {m} comparison{'s' * (m > 1)};", f"the paper has {claim.printed or 'none'}"]
-    return lines
+    text = f"{word}: {reason(claim)}" if why and word == "open" else word
+    kind = {"held": "held", "did not hold": "failed"}.get(rule, "open")
+    return f'<span class="verdict {kind}"><span aria-hidden="true">{MARKS.get(rule, "?")}</span> {text}</span>'
+
+
+def coverage(claim: Claim) -> list[str]:
+    """What stands below a verdict: how the intervals lie, and how many comparisons the paper has."""
+    printed = f"the paper: {claim.printed or 'no'} comparison{'s' * (claim.printed != 1)}"
+    return [reason(claim), *([printed] if claim.judged and claim.papers_data else [])]
 
 
 def ours(claim: Claim, source: bool = True) -> str:
@@ -120,21 +145,23 @@ def ours(claim: Claim, source: bool = True) -> str:
     of = f'<br><span class="seeds">{html.escape(claim.source)}</span>' if source and claim.source else ""
     if len(known) <= 4:
         common, own = in_common([c.what for c in known])
-        lines = [interval(c.mean, c.half, c.n, claim.digits) for c in known]
+        lines = [interval(c.mean, c.half, c.n, claim.digits, claim.unit) for c in known]
+        short = [re.sub(r" & [^,:]+", "", what) for what in own]
+        own = short if len(set(short)) == len(own) else own
         own = [html.escape(f"{what}:").replace(" ", "\N{NO-BREAK SPACE}") + " " if what else "" for what in own]
         lines = [what + line for what, line in zip(own, lines, strict=True)]
-        return "<br>".join(filter(None, (html.escape(common), *lines))) + f" {claim.unit}{of}"
+        return "<br>".join(filter(None, (html.escape(common), *lines))) + of
     means, seeds = [c.mean for c in known], [c.n for c in known]
     n = f"n={min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = (
-        f"{sum(m > 0 for m in means)} of {len(known)} differences on the claim's side, "
+        f"{sum(m > 0 for m in means)} of {len(known)} differences above zero, "
         f"median {np.median(means):+.{claim.digits}f} {claim.unit} ({n})"
     )
     if judged := claim.judged:
         (above, below), (far_above, far_below) = sides(judged), sides(judged, widened=True)
         text += (
-            f"; of {len(judged)} interval{'s' * (len(judged) > 1)} {sum(above)} wholly on its side ({sum(far_above)} "
-            f"if widened), {sum(below)} wholly on the other ({sum(far_below)})"
+            f"; of {len(judged)} interval{'s' * (len(judged) > 1)} {sum(above)} above zero ({sum(far_above)} if "
+            f"widened), {sum(below)} below ({sum(far_below)})"
         )
     return text.replace("-", "−") + of
 
@@ -144,6 +171,17 @@ def in_common(names: Sequence[str]) -> tuple[str, list[str]]:
     lists = [name.split(", ") for name in names]
     same = [part for part in lists[0] if all(part in other for other in lists)]
     return ", ".join(same), [", ".join(part for part in own if part not in same) for own in lists]
+
+
+def names(comparisons: Sequence[Comparison]) -> list[str]:
+    """What each comparison is of, without what all have in common, and without teachers where none is needed."""
+    own = in_common([c.what for c in comparisons])[1] if len(comparisons) > 1 else [comparisons[0].what]
+    sides_ = [name.partition(" − ") for name in own]
+    if len({left for left, _, _ in sides_}) == 1 and all(right for _, _, right in sides_):
+        own = [right for _, _, right in sides_]  # learned − uniform: uniform
+    own = [re.sub(r"\bcka\b", "CKA", name) for name in own]
+    short = [re.sub(r" & [^,]+", "", name) for name in own]
+    return short if len(set(short)) == len(set(own)) else own
 
 
 # Comparisons
@@ -220,7 +258,7 @@ def attention_controls(runs: pd.DataFrame) -> list[Comparison]:
 
 
 def most_alike(runs: pd.DataFrame) -> list[Comparison]:
-    """In how many cells the largest weight is on the layer most alike by CKA, less what chance would give."""
+    """In how many cells the largest weight is on the layer most similar by CKA, minus what chance would give."""
     known = controls.table_of_facts(runs[controls.names(runs) == controls.LEARNED])
     mean, half, n = controls.beside_chance(known.likest, known.chance.mean()) if len(known) else (np.nan, np.nan, 0)
     return [Comparison("share of cells, less chance", 100 * mean, 100 * half, n)]
@@ -242,7 +280,9 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
         known = runs.get(page)
         done = known[known.complete] if known is not None else pd.DataFrame(columns=["path", "dataset"])
         comparisons = make(known) if len(done) else []
-        source = sorted({f"{Run(path).provenance['data']['name']}, {plan.scale}" for path in done.path})
+        source = sorted(
+            {f"{Run(path).provenance['data']['name']}, {report.SCALE_WORDS[plan.scale]}" for path in done.path}
+        )
         in_book = plan.scale == "quick" or plan.scale in plans[page].of_record
         more |= dict(
             page=page_name(page, "quick" if in_book and plans[page].one_page else plan.scale)
@@ -260,12 +300,15 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
     def count(statement: str) -> int:
         return int(said.loc[statement].cells)
 
+    rivals = dict(baseline="the student alone", kd="KD", feature_kd="feature KD")
+    kinds = dict(baseline="baseline", kd="logits only", feature_kd="fixed layer pairs")
     for other in METHODS[:3]:
         median, statement = gains.loc[LABELS[other], "median_gain"], f"Table 2: SASTC is above {LABELS[other]}"
         own = " (ours: all pairs of layers of equal depth in one run)" if other == "feature_kd" else ""
         add(f"SASTC is more accurate than {LABELS[other]} on CIFAR{own}",
             f"{cells(statement)}, median gain {median:.2f}", "table2",
-            lambda r, o=other: pairs(r, "sastc", o), printed=count(statement))  # fmt: skip
+            lambda r, o=other: pairs(r, "sastc", o), printed=count(statement), rival=rivals[other],
+            front=f"SASTC beats {rivals[other]} ({kinds[other]})")  # fmt: skip
     statement = "Table 2: feature KD is below KD on CIFAR-100 and for WRN-16-2 & ResNet-19"
     add("Feature KD is worse than KD on CIFAR-100 and for WRN-16-2 & ResNet-19", cells(statement), "table2",
         lambda r: pairs(r[(r.dataset == "cifar100") | ((r.student == "wrn16_2") & r.teacher.isin(["resnet19", ""]))],
@@ -277,12 +320,12 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
     cited = static.query("method == 'SASTC' and dataset in ('CIFAR-10', 'CIFAR-100')")
     (cited_ann,) = static.query("method == 'ANN' and dataset == 'CIFAR-10'").accuracy
     ten = cited[cited.dataset == "CIFAR-10"].accuracy
-    add("Students surpass ANNs on CIFAR-10 and CIFAR-100 (ours: their own teachers, one for all seeds of a pair, whose "
-        "luck is in no interval)",
+    add("Students surpass ANNs on CIFAR-10 and CIFAR-100 (ours: their own teachers, one for all seeds of a pair; the "
+        "intervals do not cover variation between teachers)",
         f"CIFAR-10: {ten.min():.2f} to {ten.max():.2f}, another paper's ResNet-19 {cited_ann:.2f}; CIFAR-100: "
         f"ResNet-18 & ResNet-32x4 {best.min():.2f} to {best.max():.2f}, its teacher {ann.min():.2f} or {ann.max():.2f}",
-        "table2", lambda r: pairs(with_teachers(r), "sastc", "teacher"),
-        printed=len(cited))  # fmt: skip
+        "table2", lambda r: pairs(with_teachers(r), "sastc", "teacher"), rival="its own teacher",
+        front="SASTC surpasses its ANN teacher", printed=len(cited))  # fmt: skip
     imagenet = paper("imagenet_accuracy").query("architecture == 'ResNet-18'").set_index("method").accuracy
     printed = ", ".join(f"{LABELS[m]} {imagenet[m]:.2f}" for m in METHODS)
     add("SASTC is more accurate than the others on ImageNet", printed, "table3",
@@ -294,10 +337,11 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
     add("SASTC has the lowest mismatch score", cells("Table 5: SASTC has the lowest mismatch"), "stm",
         lambda r: [c for o in METHODS[:3] for c in pairs(r, "sastc", o, "stm", -1)],
         unit="lower", digits=4, printed=3 * count("Table 5: SASTC has the lowest mismatch"))  # fmt: skip
-    add("Attention's largest weight lies on the layer that is most alike (ours: by centred kernel alignment)",
+    add("Attention's largest weight lies on the layer that is most similar (ours: by centred kernel alignment)",
         "no measure is reported", "controls", most_alike)  # fmt: skip
     add("Learned weights give a higher accuracy than every replacement (uniform, random, untrained, by CKA)",
-        "no control is reported", "controls", attention_controls, least=len(controls.REPLACED))  # fmt: skip
+        "no control is reported", "controls", attention_controls, least=len(controls.REPLACED),
+        front="Learned attention beats replaced weights")  # fmt: skip
     add("SASTC is the best on neuromorphic data (ours: beside the other methods)", _neuromorphic(),
         "table6", _events, printed=len(paper("neuromorphic_accuracy").query("method != 'SASTC'")))  # fmt: skip
     noisy = lambda r: r[r.label_noise > 0]  # noqa: E731
@@ -422,7 +466,8 @@ def _fisher(runs: pd.DataFrame) -> list[Comparison]:
 
 
 def verdicts_table(found: Sequence[Claim]) -> str:
-    """HTML table, one line a claim; its CSV has a row for every comparison."""
+    """HTML table, one line a claim, those that are decided first; its CSV has a row for every comparison."""
+    found = sorted(found, key=lambda claim: ORDER.index(verdict(claim)[1]))
     rows = pd.DataFrame(dict(claim=c.words, paper=c.paper, place=i) for i, c in enumerate(found))
     sources = {c.source for c in found if c.source}
     columns = {  # few enough that ours is in sight
@@ -443,17 +488,15 @@ def verdicts_table(found: Sequence[Claim]) -> str:
         for c in found
         for one in (c.comparisons or [Comparison("not run", np.nan, np.nan, 0)])
     ]
-    caption = "Claims of the paper, its evidence below each; a positive difference is on the claim's side."
+    caption = "Claims of the paper, its evidence below each. A positive difference favours the claim. Brackets hold "
+    caption += "95 % intervals over n seeds."
     caption += f" Ours: {html.escape(*sources)}." if len(sources) == 1 else ""
     return table(rows, caption, "verdicts", columns, csv=pd.DataFrame(every))
 
 
 def said(claim: Claim) -> str:
     """A claim's verdict as HTML, the reason and the coverage below."""
-    return "<br>".join([
-        f'<span class="ours">{verdict(claim)[0]}</span>',
-        *(f'<span class="seeds">{line}</span>' for line in coverage(claim)),
-    ])  # fmt: skip
+    return "<br>".join([mark(claim), *(f'<span class="seeds">{line}</span>' for line in coverage(claim))])
 
 
 def _link(page: str) -> str:
@@ -461,7 +504,13 @@ def _link(page: str) -> str:
 
 
 def summary(found: Sequence[Claim]) -> str:
-    """How many claims got which verdict, those without one by the reason."""
-    verdicts = map(verdict, found)
-    words = pd.Series([f"{word} ({rule})" if word == "cannot say" else word for word, rule in verdicts])
-    return f"{len(found)} claims: " + ", ".join(f"{n} {word}" for word, n in words.value_counts().items()) + "."
+    """How many claims got which verdict, the open ones by the reason."""
+    decided = sorted(map(verdict, found), key=lambda pair: ORDER.index(pair[1]))
+    words, why = Counter(word for word, _ in decided), Counter(rule for word, rule in decided if word == "open")
+    told = ", ".join(f"{n} {word}" for word, n in words.items())
+    reasons = {
+        "undecided": "with intervals that include zero or disagree",
+        "other data": "on other data than the paper's",
+    }
+    open_ = f" ({', '.join(f'{n} {reasons.get(rule, rule)}' for rule, n in why.items())})" if why else ""
+    return f"Of {len(found)} claims of the paper, {told}{open_}."

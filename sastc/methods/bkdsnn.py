@@ -29,7 +29,7 @@ class BKDSNN(Method):
     is not scaled up. r and g are those of :func:`restorer`, L_WSLD that of :func:`weighted_soft_loss`.
     """
 
-    name, label, colour, marker, cost = "bkdsnn", "BKDSNN", "#332288", "<", 1.1
+    name, label, colour, marker = "bkdsnn", "BKDSNN", "#332288", "<"
     needs = ("teacher_logits", "teacher_features")
     feature_weight: float = option(2e-3, "weight α of the squared distance of restored and teacher's features", low=0)
     blank: float = option(0.15, "probability λ that a channel of an image is blanked", low=0, high=1)

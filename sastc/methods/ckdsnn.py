@@ -121,12 +121,12 @@ def activation_divergence(features: "Tensor", saliency: "Tensor", version: str =
     """
     from sastc.losses import exact, of_one_size, soft_divergence
 
-    maps = of_one_size(exact(features).sum((0, 2)).unsqueeze(1), saliency.detach().unsqueeze(1))
+    seen, target = of_one_size(exact(features).sum((0, 2)).unsqueeze(1), saliency.detach().unsqueeze(1))
     # paper: raw maps, factor 4  released: scaled over the whole batch, no factor
     if version != "paper":
         over = (0, 1, 2, 3) if version == "released" else (1, 2, 3)
-        maps = [_between_0_and_1(x, over) for x in maps]
-    divergence = soft_divergence(*(x.flatten(1) for x in maps), 2.0)
+        seen, target = _between_0_and_1(seen, over), _between_0_and_1(target, over)
+    divergence = soft_divergence(seen.flatten(1), target.flatten(1), 2.0)
     return divergence / 4 if version == "released" else divergence
 
 

@@ -1,6 +1,6 @@
 """KD: the student follows the labels and the teacher's softened logits (Hinton et al., 2015)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sastc.methods import Batch, Method
 
@@ -12,8 +12,8 @@ class KD(Method):
     """Eq. 8: ``L = w CE(z̄, y) + v K(z̄, u)`` with ``K(s, t) = τ² KL(σ_τ(t) ‖ σ_τ(s))`` and v = w = 1."""
 
     name, label, colour, marker, place, cost = "kd", "KD", "#0072b2", "o", 1, 1.0
-    needs = ("teacher_logits",)
-    fields = ("temperature", "kl_weight", "ce_weight")
+    needs: ClassVar[tuple[str, ...]] = ("teacher_logits",)
+    fields: ClassVar[tuple[str, ...]] = ("temperature", "kl_weight", "ce_weight")
 
     def losses(self, batch: Batch) -> "dict[str, Tensor]":
         """Cross-entropy plus KL divergence at a temperature."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class SemCKD(KD):
     """``L = KD + β (1/BS) Σ_{b,s,a} η_bsa MSE(r_sa(F̄_s), G_a)_b`` for S student layers; F̄ are their time means."""
 
-    name, label, colour, marker, cost = "semckd", "SemCKD", "#ddaa33", "d", 1.4
+    name, label, colour, marker, cost = "semckd", "SemCKD", "#ddaa33", "d", 1.5
     needs = ("teacher_logits", "teacher_features")
     fields = (*KD.fields, "mlp_dim")
     presets: ClassVar = SASTC.presets

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TET(Method):
     """``L = (1/T) Σ_t CE(z_t, y)`` with the logits z_t of step t."""
 
-    name, label, colour, marker = "tet", "TET", "#4d4d4d", "P"
+    name, label, colour, marker, cost = "tet", "TET", "#4d4d4d", "P", 0.77
     needs = ("step_logits",)
 
     def losses(self, batch: Batch) -> "dict[str, Tensor]":

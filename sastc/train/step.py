@@ -93,8 +93,10 @@ class Step:
         self.optimizer = optimizer(config, [*self.model.parameters(), *self.calibration.parameters()])
         self.micro = config.batch_size // config.accumulate
         self.epoch, self.gradients, self.looked = 0, {}, {}
-        self._updates, self._done, self._first = None, 0, True  # of the epoch
-        self.compiler, self._faster = None, self.trained
+        self._updates: int | None = None  # of the epoch, as the next two
+        self._done, self._first = 0, True
+        self.compiler: str | None = None
+        self._faster = self.trained
 
     def compile(self, backend: str) -> None:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
@@ -179,7 +181,8 @@ class Step:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() * (1 if name == "correct" else len(part.y))
             if mismatch is not None:
-                mismatch.add(*similarities, part.instances)
+                student, teacher = similarities
+                mismatch.add(student, teacher, part.instances)
         self.optimizer.step()
         return sums
 

@@ -14,8 +14,11 @@ from sastc.data.identity import differences, facts
 from sastc.records import Run, RunError
 
 # Fields that decide what one teacher alone looks like.
-OWN_FIELDS = {"resnet18": ("resnet18_variant",), "wrn16_2": ("wrn16_2_variant",)}
-OWN_FIELDS |= {"vgg11": ("vgg_downsample", "vgg_head")}
+OWN_FIELDS = {
+    "resnet18": ("resnet18_variant",),
+    "wrn16_2": ("wrn16_2_variant",),
+    "vgg11": ("vgg_downsample", "vgg_head"),
+}
 
 
 def teacher_run(

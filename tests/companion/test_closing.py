@@ -49,10 +49,10 @@ def test_footer_names_what_the_scale_changes(tmp_path):
         ).items():
             write_json(run_path(config, tmp_path) / f"{name}.json", content)
     page = report.footer([Run(run_path(c, tmp_path)) for c in configs], "x")
-    assert "epochs = 9, 12 (there 240)" in page
-    assert "gamma = 1 (there 0.3)" in page
+    assert "epochs = 9, 12 (paper 240)" in page
+    assert "gamma = 1 (paper 0.3)" in page
     assert "beta" not in page
-    assert "Unlike" not in report.footer([], "x")
+    assert "Differences from the paper" not in report.footer([], "x")
 
 
 def test_closing_of_a_page_without_runs_has_nothing_to_train():
@@ -73,7 +73,7 @@ def test_box_of_a_run_quotes_lists(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
 def test_pages_have_one_shape(path):
-    """What the paper says, what was done, what came out, how sure it is, how it was made, in this order."""
+    """The answer, a figure or table, the paper's claim and our runs, uncertainty, provenance, in this order."""
     cells = json.loads(path.read_text())["cells"]
     texts = ["".join(c["source"]) for c in cells]
     code = [t for c, t in zip(cells, texts, strict=True) if c["cell_type"] == "code"]
@@ -81,17 +81,22 @@ def test_pages_have_one_shape(path):
         ast.parse(source)
     end = "report.rerun_box(" if path.stem in RUNS else "closing("
     assert sum(end in source for source in code) == 1
-    if path.stem in OTHERS:
-        return
-    marks = ["## What came out", "## How it was made"]
-    if path.stem not in RUNS:
-        marks = ["**What the paper says", "**What ", "## What came out", "## How sure is it?", "## How it was made"]
-        marks = marks if path.stem != "forensics" else ["**The paper tested", *marks[2:]]
-        assert texts[0].startswith("# ")
-    words = "\n".join(t for c, t in zip(cells, texts, strict=True) if c["cell_type"] == "markdown")
-    place = -1
+    assert texts[0].startswith("# ")
+    if path.stem in RUNS:
+        marks = ["report.run_summary(", "## Provenance"]
+    else:
+        opening = texts[3]
+        assert "parts.opening(" in opening or 'class="headline"' in opening, "the answer is the first thing on the page"
+        drawn = r"parts\.figure\(|table\(|figures\.\w+\(\w|show\(|bullets\(|explore\("
+        shown = next(i for i, t in enumerate(texts) if i > 3 and re.search(drawn, t))
+        claim = next((i for i, t in enumerate(texts) if "**What the paper says" in t), len(texts))
+        assert 3 < shown < claim or path.stem in OTHERS, "then a figure or a table"
+        marks = [opening, "**What the paper says", "## Uncertainty", "## Provenance"]
+        marks = [m for m in marks if m != "**What the paper says" or path.stem not in ("forensics", "verdicts")]
+        marks = marks if path.stem not in OTHERS else marks[:1]
+    whole, place = "\n".join(texts), -1
     for mark in marks:
-        found = words.find(mark, place + 1)
+        found = whole.find(mark, place + 1)
         assert found > place, f"{mark!r} is missing, or not after what stands before it"
         place = found
 
@@ -114,13 +119,15 @@ def test_runs_on_a_copy_and_on_the_original_are_never_together(tmp_path):
         frames = parts.frame(plan, tmp_path), report.collect(plan, tmp_path)
         assert [list(f[f.complete].accuracy) for f in frames[:1]] == [list(f[f.complete].accuracy) for f in frames[1:]]
         complete = [run for run in report.runs_of(plan, tmp_path) if run.complete]
-        assert {run.provenance["data"]["name"] for run in complete} == {parts.place(plan, tmp_path)[6:-13]}
+        assert {run.provenance["data"]["name"] for run in complete} == {
+            parts.place(plan, tmp_path)[6:].partition(", small")[0]
+        }
         return list(frames[0][frames[0].complete].accuracy)
 
     assert shown() == [50.0, 50.0], "the copy, where there is nothing else"
     recorded(tmp_path, plan.runs[2], "CIFAR-10", 90.0)
     assert shown() == [90.0]
-    assert parts.place(plan, tmp_path) == "Ours: CIFAR-10, slim scale."
+    assert parts.place(plan, tmp_path) == "Ours: CIFAR-10, small-scale runs."
 
 
 def test_accuracies_of_the_copy_are_kept(tmp_path):

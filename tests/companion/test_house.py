@@ -41,6 +41,7 @@ def figure_of(colour):
         ("runs/table2_slim", "table2.ipynb"),
         ("runs/combination/digits-a-b-kd-T2-s0-0123456789", "combination.ipynb"),
         ("runs/teacher/digits-a-s0-0123456789", "teacher.ipynb"),
+        ("runs/verdicts_slim", "verdicts.ipynb"),
         ("method", None),
     ],
 )
@@ -302,4 +303,40 @@ def test_one_stem_for_one_page():
             assert module in users[module], f"the page {module} is drawn by its module"
         else:
             part_of = [name for name in notebooks if module.startswith(f"{name}_")]
-            assert part_of or len(users[module]) > 1, f"pages/{module}.py has the name of no page, and only one uses it"
+            front = module == "front"  # the book's front page, which has no notebook of its own
+            assert part_of or front or len(users[module]) > 1, (
+                f"pages/{module}.py has the name of no page, and only one uses it"
+            )
+
+
+def test_a_question_has_one_entry_and_its_editions_are_linked():
+    includes = {
+        "index": ["runs/table2_slim", "runs/variants_slim", "runs/table6", "every_run"],
+        "runs/table2_slim": ["runs/table2"],
+        "runs/variants_slim": ["runs/choices", "runs/tuning_slim"],
+        "every_run": ["run", "runs/combination/digits-a-s0-0123456789"],
+    }
+    assert house.family("runs/table2", includes) == ["runs/table2_slim", "runs/table2"]
+    assert house.family("runs/table2_slim", includes) == ["runs/table2_slim", "runs/table2"]
+    assert house.family("runs/tuning_slim", includes) == ["runs/variants_slim", "runs/choices", "runs/tuning_slim"]
+    for alone in ("index", "runs/table6", "every_run", "run", "runs/combination/digits-a-s0-0123456789"):
+        assert house.family(alone, includes) == []
+    link = "{}.html".format
+    row = house.family_links("runs/table2", ["runs/table2_slim", "runs/table2"], {}, link)
+    assert '<a href="runs/table2_slim.html">CIFAR-10, small-scale runs</a>' in row
+    assert '<a href="runs/table2.html" aria-current="page">Digits, smoke test</a>' in row
+    titles = {"runs/choices": "One & all", "runs/tuning_slim": "Tuning"}
+    row = house.family_links("runs/variants_slim", ["runs/variants_slim", *titles], titles, link)
+    assert "Runs on" not in row, "one edition"
+    assert '<a href="runs/choices.html">One &amp; all</a>' in row
+
+
+def test_old_addresses_lead_on(tmp_path):
+    (tmp_path / "runs").mkdir()
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    app.env = SimpleNamespace(found_docs={"index"})
+    house.write_stubs(app, None)
+    assert not list((tmp_path / "runs").iterdir()), "the new page is not in this book"
+    app.env.found_docs |= set(house.MOVED.values())
+    house.write_stubs(app, None)
+    assert 'url=verdicts_slim.html"' in (tmp_path / "runs/verdicts.html").read_text()

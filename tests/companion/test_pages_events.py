@@ -65,9 +65,9 @@ def test_runs_include_the_teachers_once(runs):
 
 def test_sentences_pair_seeds_and_name_the_interval(runs):
     found = table6.sentences(runs)
-    assert [s for s in found if "SASTC less KD +6.00 points, 2 seeds: cannot say from equal differences" in s]
+    assert [s for s in found if "SASTC minus KD +6.00 points (n=2: cannot say from equal differences)" in s]
     # differences 1 and 2: mean 1.5, t(0.975, 1) = 12.706 times the deviation 0.7071 over the root of 2
-    assert [s for s in found if "mean frame +1.50 points, 2 seeds, 95 % interval −4.85 to +7.85: not dist" in s]
+    assert [s for s in found if "mean frame +1.50 [−4.85, +7.85] points (n=2: not dist" in s]
     assert len(found) == 4
 
 
@@ -215,10 +215,10 @@ def test_the_page_says_how_small_the_test_set_is(of_record):
 def test_both_readings_of_the_teachers_input_are_compared(of_record):
     shown = table6.as_preset(of_record)
     found = table6.sentences(shown)
-    assert [s for s in found if "SASTC less Baseline +10.00 points" in s]
-    assert [s for s in found if "SASTC less KD, both with a teacher that sees each step's frame +6.00 points" in s]
+    assert [s for s in found if "SASTC minus Baseline +10.00 points" in s]
+    assert [s for s in found if "SASTC minus KD, both with a teacher that sees each step's frame +6.00 points" in s]
     for label in ("KD", "Feature KD", "SASTC"):
-        words = f": {label} with a teacher that sees each step's frame less one that sees the mean frame +2.00"
+        words = f": {label} with a teacher that sees each step's frame minus one that sees the mean frame +2.00"
         assert len([s for s in found if words in s]) == 1, label
     table = table6.table(shown, recorded=True, name="table6-nmnist")
     assert "N-MNIST" in table

@@ -10,7 +10,7 @@ import pytest
 from made_up_runs import plan, record
 from scipy.stats import spearmanr
 
-from companion.pages import choices, combination, controls, energy, fisher, parts, runtime, sam, verdicts
+from companion.pages import choices, combination, controls, energy, fisher, headlines, parts, runtime, sam, verdicts
 from sastc.config import ConfigError, RunConfig
 from sastc.experiments import load_experiment
 from sastc.records import RunError
@@ -150,9 +150,13 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     assert list(found.baseline_n) == [0, 0, 0]
     assert found.kd_half.iloc[0] == pytest.approx(12.706205, abs=1e-5)  # differences 1 and 3: deviation √2, t(0.975, 1)
     preset, gamma, released = choices.verdict_of_each(runs)
-    assert "not compared with the baseline, not distinguishable from KD (+2.00 points, −10.71 to +14.71)" in preset
-    assert "worse than KD (−5.00 points" in gamma
-    assert "not to be judged from one seed against KD (+20.00 points)" in released
+    assert "not compared with the baseline, not distinguishable from KD (+2.00 [−10.71, +14.71] points, n=2)" in preset
+    assert "worse than KD (−5.00 [" in gamma
+    assert "not to be judged from one seed against KD (+20.00 points, n=1)" in released
+    assert headlines.other_choices(choices.gains(runs)) == (
+        "With 2 other choices, made for every method alike, SASTC is against KD less accurate in 1 of 2, without an "
+        "interval in 1."
+    )
     first, second = choices.changed(plan(*configs))
     assert first == "gamma = 0.3 (was 1.0)"
     assert second.startswith("<em>variant = released</em>: ")
@@ -229,8 +233,9 @@ def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
     runs = parts.frame(plan(*configs), tmp_path)
     words = controls.answer(runs)
     assert words == (
-        "Attention is on the easiest layer in 50 % of cells (in every run, which gives no interval); it is on the one "
-        "most alike by CKA in 100 % of cells (in every run, which gives no interval); chance is 33 %. "
+        "Attention in 50 % of cells (in every run, which gives no interval) settles on the teacher layer that is "
+        "easiest to imitate; it is on the layer most similar by CKA in 100 % of cells (in every run, which gives no "
+        "interval), where chance is 33 %. "
         "Not run: uniform, random, untrained, cka weights."
     )
     assert controls.between_seeds(runs)["learned"] == 0.0
@@ -252,12 +257,14 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     # Learned less uniform 1, 0.5, -0.5 (deviation 0.7638), less untrained 3, 3, 4 (0.5774); t(0.975, 2) = 4.302653.
     half, other = (4.302653 * s / math.sqrt(3) for s in (0.763763, 0.577350))
     assert controls.answer(runs) == (
-        "Attention always settles on the easiest layer; it is on the one most alike by CKA in 50 % of cells "
-        "(in every run, which gives no interval); chance is 33 %. "
-        f"Learned weights are 0.33 ± {half:.2f} points above uniform ones (3 seeds: not distinguishable), "
-        f"3.33 ± {other:.2f} points above untrained ones (3 seeds). "
-        "One seed each, too few to judge; learned less these: cka −0.75 points. Not run: random weights."
-    )
+        "Attention always settles on the teacher layer that is easiest to imitate; it is on the layer most similar by "
+        "CKA in 50 % of cells (in every run, which gives no interval), where chance is 33 %. "
+        f"Learned weights are not distinguishable from uniform +0.33 [{1 / 3 - half:+.2f}, {1 / 3 + half:+.2f}] "
+        "(learned minus it, points; n=3). "
+        f"Learned weights are more accurate than untrained +3.33 [{10 / 3 - other:+.2f}, {10 / 3 + other:+.2f}] "
+        "(learned minus it, points; n=3). "
+        "One seed each, too few to judge; learned minus these: cka -0.75 points. Not run: random weights."
+    ).replace("-", "−")
     (share,) = verdicts.most_alike(runs)
     assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
     assert math.isnan(share.half), "the same in all seeds"
@@ -488,7 +495,9 @@ def test_likeness_is_a_correlation_with_the_teachers_map(tmp_path):
     assert values["sastc"] == pytest.approx(1.0)
     assert values["baseline"] == pytest.approx(-1.0)
     assert np.isnan(sam.correlation(maps[0] * 0, maps[0].sum(0)))
-    assert sam.sentences(sam.likeness(experiment, tmp_path))[0].startswith("Most alike")
+    assert sam.sentences(sam.likeness(experiment, tmp_path))[0].startswith(
+        "Correlation with the teacher's map, mean over"
+    )
     page = sam.likeness_table(sam.likeness(experiment, tmp_path), "Ours: here.")
     assert "over recorded images. Ours: here. Download" in page
 

@@ -116,11 +116,13 @@ def test_curves_and_sentences(recorded):
     assert list(line.get_ydata()) == pytest.approx(list(curve))
     lines = stm.sentences(runs)
     assert lines[0].startswith("VGG-11 & ResNet-19, T=2, CIFAR-10: ")
-    assert lines[1].startswith("SASTC's score less that of another method, ± half the 95 % interval: Baseline ")
+    assert lines[1].startswith("SASTC's score minus that of another method (95 % intervals): Baseline ")
     scores = {m: rows.sort_values("seed").stm.to_numpy() for m, rows in runs[runs.complete].groupby("method")}
     gap = scores["sastc"] - scores["kd"]
     half = 12.706205 * np.std(gap, ddof=1) / math.sqrt(2)  # t(0.975, 1)
-    assert f"KD {gap.mean():+.4f} ± {half:.4f} (n=2, ".replace("-", "−") in lines[1]
+    mean = gap.mean()
+    told = f"KD {mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}] (n=2, "
+    assert told.replace("-", "−") in lines[1]
     assert "ResNet-18 & WRN-28-4, T=2, CIFAR-10 is not run." in lines
 
 
@@ -148,6 +150,12 @@ def test_table_3_has_every_row_of_the_paper(plan, tmp_path, scale):
     page = table3.table(experiment, tmp_path)
     assert page.count("<tr>") == 7
     assert 'class="missing"' not in page
+    smoke = table3.smoke_table(table3.collect(experiment, tmp_path))
+    assert page.count("not run") == (6 if scale == "quick" else 0), "digits are no ImageNet"
+    assert bool(smoke) == (scale == "quick")
+    assert smoke.count("<tr>") == (7 if scale == "quick" else 0)
+    assert "62.00" in (smoke or page)
+    assert "paper" not in smoke
     assert ("paper 62.52, ours −0.52" if scale == "paper" else "paper 62.52</span>") in page
     assert ("paper 68.69, ours −5.69" if scale == "paper" else "paper 68.69</span>") in page
     assert ("paper 73.48, ours −3.48" if scale == "paper" else "paper 73.48</span>") in page

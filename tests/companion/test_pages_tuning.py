@@ -54,15 +54,15 @@ def test_only_one_field_differs_along_a_curve(rows):
 def test_best_values_are_weighed_against_the_error_of_the_images(rows):
     kd, sastc = tuning.sentences(rows)
     error = 200 * math.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 400)
-    assert "best of 3 is 0.1 (60.00 %); the preset, 0.05, is 10.00 ± " in kd
-    assert f" ± {error:.2f} points lower, more than the error." in kd
+    assert "best of 3 is 0.1 (60.00 %); the preset, 0.05, is 10.00 [" in kd
+    assert f" [{10 - error:.2f}, {10 + error:.2f}] points lower, more than the error." in kd
     assert "SASTC, weight β of the feature loss: best of 2 (100 not run) is 10 (51.00 %), the preset." in sastc
     bars = [bar for axis in tuning.curves(rows).axes for container in axis.containers for bar in container[2]]
     half = 200 * math.sqrt(0.6 * 0.4 / 400)
     assert any(np.ptp(line[:, 1]) == pytest.approx(2 * half) for bar in bars for line in bar.get_segments())
     page = tuning.table(rows, "Here.")
-    assert f"60.00 ± {half:.2f}" in page, "one error on the whole page"
-    assert "two standard errors, from the number of validation images (400) alone. " in page
+    assert f"60.00 [{60 - half:.2f}, {60 + half:.2f}]" in page, "one error on the whole page"
+    assert "two standard errors either way, from the number of validation images (400) alone. " in page
 
 
 def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
@@ -100,7 +100,7 @@ def test_seeds_are_told_beside_the_bars(rows, tmp_path):
             record(tmp_path, RunConfig(**shared, method=method, seed=seed, timesteps=3), accuracy=0.0)
     line = tuning.seeds(rows, tmp_path)
     assert "on the test images: Baseline 10.00 (n=3), KD 0.71 (n=2). Twice" in line
-    assert line.endswith(f"(± {rows.error.mean():.2f}) for Baseline.")
+    assert line.endswith(f"({rows.error.mean():.2f}) for Baseline.")
 
 
 def test_the_schedule_is_told_beside_the_presets(rows):

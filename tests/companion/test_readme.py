@@ -54,7 +54,7 @@ def test_differences(text, runs, other):
         assert mean < -half * widening(n, 6)
         assert "it is worse for VGG-11" in text
         assert other_half < other_mean < other_half * widening(n, 6)
-        assert "the interval alone would say better, but widened for these six comparisons it holds zero" in text
+        assert "the interval alone would say better, but widened for these six comparisons it includes zero" in text
 
 
 def test_order(text):

@@ -9,7 +9,7 @@ import pytest
 
 from companion import figures, report
 from companion.pages import verdicts
-from sastc.config import RunConfig
+from sastc.config import EVERY, METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path, write_json
 
@@ -56,8 +56,8 @@ def test_baselines_of_two_datasets_are_kept_apart():
     other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.6]).assign(dataset="cifar100")
     other = other.assign(teacher=other.teacher.replace("resnet19", "resnet32x4"))
     page = report.differences_table(pd.concat([runs, other]))
-    assert "+15.05 ± 0.64" in page  # t(0.975, 1) = 12.7062 times 0.05
-    assert "+5.05 ± 0.64" in page
+    assert ">+15.05</span> [+14.41,\N{NO-BREAK SPACE}+15.69]" in page  # t(0.975, 1) = 12.7062 times 0.05
+    assert ">+5.05</span> [+4.41,\N{NO-BREAK SPACE}+5.69]" in page
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_equal_differences_have_no_interval(kd, sastc, gap):
     assert (round(mean, 4), n) == (float(gap), len(kd))
     assert math.isnan(half)
     claim = verdicts.Claim("", "", "", verdicts.pairs(runs, "sastc", "kd"), papers_data=True)
-    assert verdicts.verdict(claim) == ("cannot say", "too few intervals")
+    assert verdicts.verdict(claim) == ("open", "too few intervals")
     assert f'{gap}</span> <span class="seeds">n={n}: {report.NO_INTERVAL}' in report.differences_table(runs)
-    assert f"from seeds that do not differ against KD ({gap} points)" in report.held_up(runs)
+    assert f"from seeds that do not differ against KD ({gap} points, n={n})" in report.held_up(runs)
 
 
 def test_small_differences_that_differ_have_an_interval():
@@ -131,7 +131,7 @@ def test_cells_link_runs_and_show_dashes_with_their_command():
 
 def test_differences_are_signed_and_judged():
     page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[94.99, 95.51]))
-    assert "−1.00 ± 0.13" in page
+    assert ">−1.00</span> [−1.13,\N{NO-BREAK SPACE}−0.87]" in page
     assert "n=2: worse" in page
     assert "not run" in page, "feature KD"
     data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
@@ -177,7 +177,7 @@ def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
     distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
     runs = [Recorded(attention, distance)] * 2
     text = report.ease_or_meaning(runs, question=True)
-    assert text.startswith("The easy way. In all 2 SASTC runs, for every student layer and time step (4 cases), ")
+    assert text.startswith("In all 2 SASTC runs, for every student layer and time step (4 cases), ")
     assert "gave the largest weight the formula allows (0.79 of 1) to the teacher layer that is easiest" in text
     assert "(always stage1). The weights hardly differed between time steps" in text
     plain = report.ease_or_meaning(runs)
@@ -227,7 +227,7 @@ def test_slim_says_what_it_is(tmp_path):
     ).items():
         write_json(copy.path / f"{name}.json", content)
     note = report.scale_note(Experiment("x", "x", "x", "slim", (slim(),)), tmp_path)
-    assert 'What a JPEG copy is, says the page on <a href="../data.html">data</a>.' in note
+    assert 'The <a href="../data.html">data page</a> explains the JPEG copy.' in note
     digits = Experiment("x", "x", "x", "quick", tuple(RunConfig(epochs=e) for e in (2, 3, 9, 10)))
     assert "for 2 to 10 epochs on small images" in report.scale_note(digits, tmp_path)
 
@@ -261,10 +261,10 @@ def test_spread_by_hand():
 def test_held_up_says_what_intervals_allow():
     runs = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
     sentence = report.held_up(runs)
-    assert sentence.startswith("SASTC is better than the baseline (+3.90 points, +2.63 to +5.17), ")
-    assert "not distinguishable from KD (+0.00 points, −12.71 to +12.71)" in sentence
+    assert sentence.startswith("SASTC is better than the baseline (+3.90 [+2.63, +5.17] points, n=2), ")
+    assert "not distinguishable from KD (+0.00 [−12.71, +12.71] points, n=2)" in sentence
     assert sentence.endswith(", and not compared with feature KD.")
-    assert "not to be judged from one seed against KD (−1.00 points)" in report.held_up(runs[runs.seed == 0])
+    assert "not to be judged from one seed against KD (−1.00 points, n=1)" in report.held_up(runs[runs.seed == 0])
 
 
 def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
@@ -275,8 +275,9 @@ def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
     experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
     told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
     assert told["held_up"] == (
-        "In 3 combinations of networks and T, each with several seeds, SASTC is against the baseline worse in 2, "
-        "better in 1 (−9.98 to +3.90 points); against KD not distinguishable in 3 (−0.02 to +0.00 points)."
+        "SASTC beats the baseline in 1 of 3 combinations of networks and T and loses to it in 2 (−9.98 to +3.90), KD "
+        "in 0 of 3 (−0.02 to +0.00). That counts 95 % intervals over seeds; in brackets are the lowest and the highest "
+        "mean difference in points of accuracy."
     )
     page = told["results_short"]
     assert (
@@ -302,5 +303,6 @@ def test_collect_shows_what_is_not_run(tmp_path):
 
 
 def test_every_method_has_its_colour_and_shape():
-    assert set(figures.COLOURS) == set(figures.MARKERS) == {"baseline", "kd", "feature_kd", "sastc", "teacher"}
-    assert len(set(figures.COLOURS.values())) == len(set(figures.MARKERS.values())) == 5
+    assert set(figures.COLOURS) == set(figures.MARKERS) == set(EVERY)
+    for looks in (figures.COLOURS, figures.MARKERS):  # those that stand in one figure
+        assert len({looks[method] for method in ("teacher", *METHODS)}) == 5

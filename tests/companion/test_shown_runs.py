@@ -75,6 +75,7 @@ def arguments(function, plan, results):
         "changes": lambda: {},
         "scale": lambda: plan.scale,
         "sweep": lambda: sweeps.TABLE7,
+        "headline": lambda: "x",
         "rows": lambda: tuning.collect(plan, results),
         "runs": lambda: report.collect(plan, results),
     }

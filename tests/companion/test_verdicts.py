@@ -21,21 +21,21 @@ ONE, NONE = Comparison("d", 9.0, math.nan, 1), Comparison("e", math.nan, math.na
 @pytest.mark.parametrize(
     ("comparisons", "papers_data", "some", "expected"),
     [
-        ([], True, False, ("cannot say", "not run")),
-        ([NONE], True, False, ("cannot say", "not run")),
-        ([UP, UP], False, False, ("cannot say", "other data")),
-        ([ONE], True, False, ("cannot say", "too few intervals")),
-        ([Comparison("the same in all seeds", 2.0, math.nan, 3)], True, False, ("cannot say", "too few intervals")),
+        ([], True, False, ("open", "not run")),
+        ([NONE], True, False, ("open", "not run")),
+        ([UP, UP], False, False, ("open", "other data")),
+        ([ONE], True, False, ("open", "too few intervals")),
+        ([Comparison("the same in all seeds", 2.0, math.nan, 3)], True, False, ("open", "too few intervals")),
         ([UP, UP, ONE, NONE], True, False, ("held", "held")),
-        ([UP, OPEN], True, False, ("cannot say", "intervals hold zero")),
+        ([UP, OPEN], True, False, ("open", "undecided")),
         ([UP, OPEN, DOWN], True, False, ("did not hold", "did not hold")),
         ([UP, DOWN], True, True, ("held", "held")),
-        ([OPEN, DOWN], True, True, ("cannot say", "intervals hold zero")),
+        ([OPEN, DOWN], True, True, ("open", "undecided")),
         ([DOWN, DOWN], True, True, ("did not hold", "did not hold")),
-        ([Comparison("edge", 1.0, 1.0, 3)], True, False, ("cannot say", "intervals hold zero")),
+        ([Comparison("edge", 1.0, 1.0, 3)], True, False, ("open", "undecided")),
         # one interval among 20 has to be 4.6 times as far from zero (see below); where all agree, none has to be
-        ([UP, *[OPEN] * 19], True, True, ("cannot say", "intervals hold zero")),
-        ([DOWN, *[UP] * 19], True, False, ("cannot say", "intervals hold zero")),
+        ([UP, *[OPEN] * 19], True, True, ("open", "undecided")),
+        ([DOWN, *[UP] * 19], True, False, ("open", "undecided")),
         ([UP._replace(mean=4.7), *[OPEN] * 19], True, True, ("held", "held")),
         ([DOWN._replace(mean=-4.7), *[UP] * 19], True, False, ("did not hold", "did not hold")),
         ([UP] * 20, True, False, ("held", "held")),
@@ -49,14 +49,14 @@ def test_rules(comparisons, papers_data, some, expected):
 
 
 def test_a_verdict_says_its_scale():
-    for comparisons, word in (([UP], "held here"), ([DOWN], "did not hold here"), ([OPEN], "cannot say")):
+    for comparisons, word in (([UP], "held here"), ([DOWN], "did not hold here"), ([OPEN], "open")):
         found = Claim("words", "paper", "page", comparisons, papers_data=True, scale="slim")
         assert verdicts.verdict(found)[0] == word
 
 
 def test_a_claim_about_many_waits_for_them():
     found = Claim("words", "paper", "page", [UP, ONE, NONE], papers_data=True, least=2)
-    assert verdicts.verdict(found) == ("cannot say", "too few intervals")
+    assert verdicts.verdict(found) == ("open", "too few intervals")
     assert verdicts.verdict(dataclasses.replace(found, comparisons=[UP, UP, ONE])) == ("held", "held")
 
 
@@ -80,25 +80,48 @@ def test_chance_gives_a_verdict_no_more_often_than_the_page_says(some, cells, wr
         verdicts.verdict(Claim("", "", "", [Comparison("", *c, 3) for c in zip(m, h, strict=True)], True, some))[0]
         for m, h in zip(draws.mean(-1), halves, strict=True)
     ]
-    assert said.count(wrong) + said.count("cannot say") == len(said)
+    assert said.count(wrong) + said.count("open") == len(said)
     assert 0.015 < said.count(wrong) / len(said) < 0.035  # 2.5 %; with intervals as they are 39 and 63 %
 
 
 def test_what_was_judged_stands_beside_the_papers_number():
     one = Claim("words", "paper", "", [UP, ONE, NONE], True, printed=39)
-    assert verdicts.coverage(one) == ["in 1 comparison;", "the paper has 39"]
+    assert verdicts.coverage(one) == ["1 of 1 interval above zero", "the paper: 39 comparisons"]
     several = dataclasses.replace(one, comparisons=[OPEN, UP], printed=0)
-    assert verdicts.coverage(several) == ["intervals hold zero", "in 2 comparisons;", "the paper has none"]
+    assert verdicts.coverage(several) == ["1 of 2 intervals above zero", "the paper: no comparisons"]
     assert verdicts.coverage(dataclasses.replace(one, comparisons=[ONE])) == ["too few intervals"]
+    assert verdicts.coverage(dataclasses.replace(one, comparisons=[OPEN, OPEN], printed=1)) == [
+        "all 2 intervals include zero",
+        "the paper: 1 comparison",
+    ]
+    assert verdicts.reason(dataclasses.replace(one, comparisons=[UP, DOWN, OPEN])) == (
+        "1 of 3 intervals above zero, 1 below"
+    )
     assert verdicts.said(one) == (
-        '<span class="ours">held</span><br><span class="seeds">in 1 comparison;</span><br>'
-        '<span class="seeds">the paper has 39</span>'
+        '<span class="verdict held"><span aria-hidden="true">✓</span> held</span><br>'
+        '<span class="seeds">1 of 1 interval above zero</span><br><span class="seeds">the paper: 39 comparisons</span>'
+    )
+    assert verdicts.mark(several, why=True) == (
+        '<span class="verdict open"><span aria-hidden="true">?</span> open: 1 of 2 intervals above zero</span>'
     )
     (link,) = re.findall(r'base64,([^"]+)"', verdicts.verdicts_table([several]))
     widened = pd.read_csv(io.BytesIO(base64.b64decode(link))).half_widened
     assert list(widened) == pytest.approx([verdicts.widening(3, 2)] * 2)
-    assert verdicts.summary([one, one, dataclasses.replace(one, comparisons=[NONE])]) == (
-        "3 claims: 2 held, 1 cannot say (not run)."
+    assert verdicts.summary([dataclasses.replace(one, comparisons=[NONE]), one, several, one]) == (
+        "Of 4 claims of the paper, 2 held, 2 open (1 with intervals that include zero or disagree, 1 not run)."
+    )
+
+
+def test_decided_claims_stand_first_and_every_line_has_its_unit():
+    kinds = ([OPEN], [NONE], [DOWN], [UP])
+    found = [Claim(f"claim {i}", "p", "", c, True, unit="miles") for i, c in enumerate(kinds)]
+    page = verdicts.verdicts_table(found)
+    assert [int(n) for n in re.findall(r"claim (\d)<br>", page)] == [3, 2, 0, 1]
+    two = verdicts.ours(dataclasses.replace(found[0], comparisons=[UP, DOWN]))
+    assert two.count("miles") == 2
+    assert (
+        '<span class="ours">+2.00</span> [+1.00,\N{NO-BREAK SPACE}+3.00] miles <span class="seeds">n=3</span></span>'
+        in two
     )
 
 
@@ -215,11 +238,11 @@ def test_every_claim_has_the_papers_evidence_and_no_verdict_without_runs(tmp_pat
     found = verdicts.claims(plan, {}, tmp_path)
     assert len(found) >= 20
     assert all(claim.words and claim.paper for claim in found)
-    assert {verdicts.verdict(claim) for claim in found} == {("cannot say", "not run")}
+    assert {verdicts.verdict(claim) for claim in found} == {("open", "not run")}
     page = verdicts.verdicts_table(found)
     assert page.count("no run") >= len(found)
     assert "38 of 39 cells" in page
-    assert verdicts.summary(found) == f"{len(found)} claims: {len(found)} cannot say (not run)."
+    assert verdicts.summary(found) == f"Of {len(found)} claims of the paper, {len(found)} open ({len(found)} not run)."
     least = {claim.words: claim.least for claim in found if claim.least > 1}
     assert sorted(least.values()) == [2, 4, 4], "two β; two batch sizes, each beside two methods; four replacements"
     printed = {claim.words: claim.printed for claim in found}

@@ -7,7 +7,8 @@ from second_device import second_device
 
 import sastc
 from sastc import build, distributed
-from sastc.train import Trainer
+from sastc.config import METHODS, STUDENT
+from sastc.train import Step, Trainer, networks
 
 SECONDS = ("train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds")
 
@@ -129,3 +130,25 @@ def test_nothing_is_copied_between_the_steps_of_an_epoch(tiny, tmp_path, changes
     assert found[0]["from the host"] > 0  # labels, order and crops of the epoch
     assert found[0]["to the host"] == 0
     assert all(copies == found[0] for copies in found)
+
+
+@pytest.mark.parametrize("method", [name for name in STUDENT if name not in METHODS])
+def test_other_methods_update_there_and_copy_nothing(tiny, tmp_path, method):
+    config = tiny(method=method)
+    images = build.dataset(config, tmp_path)
+    x, y = torch.rand(16, images.in_channels, 8, 8), torch.arange(16) % images.num_classes
+
+    def losses(device, copies):
+        step, found = Step(config, *networks(config, images), device=device), []
+        step.begin(0)
+        torch.manual_seed(0)
+        there = x.to(device), y.to(device)
+        for _ in range(2):
+            before = dict(copies)
+            found.append(step.update(*there)["loss"])
+            assert copies == before
+        return [loss.item() for loss in found]
+
+    with second_device() as (device, copies):
+        there = losses(device, copies)
+    assert losses("cpu", {}) == there

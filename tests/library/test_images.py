@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from data_files import encode, photo, write_shard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sastc.data import load_dataset
 from sastc.data.event_files import read_trials
@@ -39,6 +40,17 @@ def pixels(encoded):
 def test_sixteen_bits_are_scaled(kind):
     got = pixels(encode(GREYS, kind))
     assert got.transpose(2, 0, 1).tolist() == [SCALED] * 3
+
+
+def test_orientation_is_ignored_and_the_data_card_says_so():
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    turned = image.getexif()
+    turned[0x0112] = 6  # a quarter turn
+    encoded = saved(image, "PNG", exif=turned)
+    assert ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).size == (2, 4)
+    assert np.array_equal(pixels(encoded), np.asarray(image))
+    card = (Path(__file__).parents[1] / "data/README.md").read_text(encoding="utf-8")
+    assert "**Orientation is ignored.**" in card
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])

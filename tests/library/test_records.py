@@ -377,7 +377,7 @@ def test_verify_in_the_terminal(recorded, tmp_path, capsys):
     assert main(["--results", str(tmp_path), "verify"]) == 1
     assert "--seal" in capsys.readouterr().out
     history = (folder / "history.csv").read_text()
-    (folder / "history.csv").write_text(history[: history.rindex("2,")])
+    (folder / "history.csv").write_text(history[: history.rindex("\n2,") + 1])
     assert main(["verify", str(tmp_path), "--seal"]) == 1
     assert f"{folder / 'history.csv'} has 1 epochs, metrics.json 2" in capsys.readouterr().out
     assert not (folder / SUMS).exists()

@@ -21,7 +21,7 @@ def test_pull_requests_are_tested():
 
 
 def test_the_container_copies_what_there_is_and_makes_what_can_be_made():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     lines = (root / "Dockerfile").read_text().splitlines()
     copied = [source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]]
     assert copied

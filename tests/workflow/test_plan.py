@@ -130,3 +130,14 @@ def test_a_methods_file_is_one_of_the_folder_where_the_launcher_is_called(monkey
     assert launch._from_here("teacher=own.py:Mine") == "teacher=own.py:Mine"
     monkeypatch.chdir(ROOT / "book")
     assert launch._from_here("method=examples/own_method.py:LogitMSE") == f"method={OWN}"
+
+
+def test_locks_are_found_in_a_folder_of_any_name(tmp_path):
+    import engine
+
+    locks = tmp_path / "{0}" / "{n"
+    locks.mkdir(parents=True)
+    for name in ("0.input.lock", "12.input.lock", "3.output.lock", "x.input.lock", "0.input.lock~"):
+        (locks / name).touch()
+    found = list(engine.files_like(f"{locks}/{{n,[0-9]+}}.input.lock"))
+    assert found == [(f"{locks}/0.input.lock", {"n": "0"}), (f"{locks}/12.input.lock", {"n": "12"})]

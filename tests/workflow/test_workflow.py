@@ -186,6 +186,9 @@ def test_braces_in_the_name_of_the_checkout(name, tmp_path, request):
     assert [run.complete for run in list_runs(project.root / "results")] == [True, True]
     code, output = project.run("workflow/launch.py", "--only", "attention", "--no-book", "--dry-run")
     assert "Nothing to be done" in output, output
+    code, output = project.run("workflow/launch.py", "--only", "attention", "--profile", "slurm")
+    assert code == 2
+    assert "a cluster takes no checkout with braces in its path" in output
 
 
 OWN = """from sastc.methods.kd import KD
@@ -479,7 +482,7 @@ def test_pages_show_the_recorded_numbers(project, site):
         mean = sum(means[method]) / 2
         assert f'<span class="ours">{mean:.2f} ±' in table, method
     assert "93.55" in table, "the paper's value for VGG-11 & ResNet-19, SASTC, T=2"
-    assert "Digits are no CIFAR-10" in table
+    assert "digits are not CIFAR-10" in table
 
 
 def pages_of(site):
@@ -537,6 +540,32 @@ def test_pages_ask_no_other_host_fit_and_describe_their_pictures(site, browser, 
         assert page.locator("svg, img").count() >= 2
         page.goto(f"{base}/method.html")
         page.wait_for_selector("mjx-container", timeout=20_000)
+        page.context.close()
+    assert not faults
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_front_page_answers_first_on_every_width(site, browser, width):
+    faults = []
+    with served(site) as base:
+        page = closed_context(browser, (base,), faults, width).new_page()
+        page.goto(f"{base}/index.html")
+        places = [page.locator(name).first.bounding_box()["y"] for name in (".lead-answer", ".claims", ".front-cards")]
+        assert places == sorted(places)
+        assert places[0] < 200
+        rows = page.locator(".claim")
+        assert rows.count() == 5
+        for row in rows.all():
+            assert row.locator(".verdict").is_visible()
+            assert row.locator("svg[role=img]").get_attribute("aria-label")
+            assert row.locator(".said a").get_attribute("href").startswith("runs/")
+        page.goto(f"{base}/runs/verdicts.html")
+        page.wait_for_url("**/verdicts_slim.html")
+        page.goto(f"{base}/runs/table2.html")
+        page.locator("nav.editions a", has_text="CIFAR-10").click()
+        assert page.url.endswith("runs/table2_slim.html")
+        assert page.locator("nav.editions a[aria-current]").inner_text().startswith("CIFAR-10")
         page.context.close()
     assert not faults
 
@@ -626,7 +655,7 @@ def test_trainings_side_by_side_take_different_gpus(monkeypatch, tmp_path):
 
 
 def test_a_server_that_ends_before_it_is_ready_is_as_none(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "workflow")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "workflow")
     import forkserver
 
     with tempfile.TemporaryDirectory(prefix="s-") as folder, socket.socket(socket.AF_UNIX) as listener:

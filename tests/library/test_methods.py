@@ -14,7 +14,7 @@ from torch import nn
 import sastc
 from sastc import build, methods, records
 from sastc.__main__ import main
-from sastc.config import DISTIL, EVERY, METHODS, STUDENT, ConfigError, RunConfig
+from sastc.config import DISTIL, EVERY, GROUPS, METHODS, STUDENT, ConfigError, RunConfig
 from sastc.experiments import expand
 from sastc.labels import LABELS, run_title
 from sastc.losses import kd_loss
@@ -22,7 +22,7 @@ from sastc.methods import REGISTRY, Method, option
 from sastc.records import RunError, run_path
 from sastc.train import Step, Trainer, networks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "book" / "examples" / "own_method.py"
 CPU = torch.device("cpu")
 
@@ -121,8 +121,10 @@ def test_declarations_of_every_method(kind):
     assert all(field.metadata["doc"] for field in kind.options.values())
 
 
-def test_every_field_has_a_method():
-    assert not [name for name, field in RunConfig.fields().items() if not field.metadata["applies"]]
+def test_every_field_has_a_group_and_a_method():
+    for name, field in RunConfig.fields().items():
+        assert field.metadata["group"] in GROUPS, name
+        assert field.metadata["applies"], name
 
 
 def test_method_files_import_no_torch():

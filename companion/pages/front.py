@@ -1,0 +1,202 @@
+"""The front page: two sentences that follow the verdicts, and the claims that matter with their intervals."""
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from companion import report
+from companion.pages.parts import page_name
+from companion.pages.verdicts import Claim, Comparison, mark, names, sides, verdict
+from sastc.experiments import Experiment, load_experiment
+from sastc.labels import LABELS
+from sastc.records import Run
+
+ROW = 18  # pixels of one interval
+
+
+def chosen(found: Sequence[Claim]) -> list[Claim]:
+    """The claims that the front page shows."""
+    return [claim for claim in found if claim.front]
+
+
+def axis(claims: Sequence[Claim]) -> tuple[float, float, list[int]]:
+    """Lowest and highest value of a common scale, with some room, and its ticks."""
+    ends = [
+        c.mean + sign * (c.half if c.half > 0 else 0) for claim in claims for c in _known(claim) for sign in (1, -1)
+    ]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = 0.04 * (high - low) or 1.0
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 8)
+    return low - room, high + room, [step * k for k in range(int(low // step) + 1, int(high // step) + 1)]
+
+
+def _known(claim: Claim) -> list[Comparison]:
+    return [c for c in claim.comparisons if c.n > 0]
+
+
+def plot(claim: Claim, low: float, high: float, ticks: Sequence[int]) -> str:
+    """SVG of a claim's comparisons, one below the other: a dot and its interval, filled where zero is outside.
+
+    Lengths are in percent of the width, so that it fits any column while dots and lines keep their size.
+    """
+
+    def x(value: float) -> str:
+        return f"{100 * (value - low) / (high - low):.2f}%"
+
+    known = _known(claim)
+    height = ROW * len(known)
+    parts = [f'<line class="tick" x1="{x(t)}" x2="{x(t)}" y1="0" y2="{height}"/>' for t in ticks if t]
+    parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{height}"/>')
+    for i, c in enumerate(known):
+        y = ROW * i + ROW // 2
+        if c.half > 0:
+            parts.append(f'<line class="reach" x1="{x(c.mean - c.half)}" x2="{x(c.mean + c.half)}" y1="{y}" y2="{y}"/>')
+        outside = "outside" if c.half > 0 and abs(c.mean) > c.half else "inside"
+        parts.append(f'<circle class="{outside}" cx="{x(c.mean)}" cy="{y}" r="4.5"/>')
+    told = "; ".join(f"{name}: {_numbers(c)} points, n={c.n}" for name, c in zip(names(known), known, strict=True))
+    return f'<svg role="img" aria-label="{html.escape(told)}" width="100%" height="{height}">{"".join(parts)}</svg>'
+
+
+def _numbers(c: Comparison) -> str:
+    return report._signed(c.mean) + report.bounds(c.mean, c.half)
+
+
+def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:
+    """SVG with the numbers of the common scale."""
+    texts = "".join(
+        f'<text x="{100 * (t - low) / (high - low):.2f}%" y="12" text-anchor="middle">{t:+d}</text>'.replace("-", "−")
+        if t
+        else f'<text x="{100 * (0 - low) / (high - low):.2f}%" y="12" text-anchor="middle">0</text>'
+        for t in ticks
+    )
+    return f'<svg aria-hidden="true" width="100%" height="16">{texts}</svg>'
+
+
+def seeds(claim: Claim) -> str:
+    """How many seeds and comparisons a claim's intervals are from, and how many comparisons the paper has."""
+    known = _known(claim)
+    if not known:
+        return "not run"
+    n, m = report._span({c.n for c in known}), len(known)
+    return f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.printed or 'none'})"
+
+
+def claims_list(found: Sequence[Claim], folder: str = "runs/") -> str:
+    """HTML list of the chosen claims: words, the paper's evidence, verdict, n, and a plot of the intervals.
+
+    `folder` leads from the page to the pages of results.
+    """
+    claims = chosen(found)
+    low, high, ticks = axis(claims)
+    head = (
+        '<div class="claims-head" aria-hidden="true"><span>Claim</span><span>Verdict here</span><span>'
+        f"Difference in test accuracy (points), 95 % interval{scale_of(low, high, ticks)}</span></div>"
+    )
+    rows = []
+    for claim in claims:
+        known = _known(claim)
+        title = html.escape(claim.front)
+        title = f'<a href="{folder}{claim.page}.html">{title}</a>' if claim.page else title
+        labels = "".join(f"<li>{html.escape(name)}</li>" for name in (names(known) if known else []))
+        values = "".join(f"<li>{_numbers(c)} <small>n={c.n}</small></li>" for c in known)
+        paper = claim.paper if len(claim.paper) < 60 else f"{claim.printed} cells"
+        drawn = plot(claim, low, high, ticks) if known else ""
+        rows.append(
+            f'<li class="claim"><div class="said"><strong>{title}</strong>'
+            f"<small>The paper: {html.escape(paper)}</small></div>"
+            f'<div class="judged">{mark(claim, why=True)}<small>{seeds(claim)}</small></div>'
+            f'<div class="intervals"><ul aria-hidden="true">{labels}</ul>{drawn}'
+            f'<ul class="values" aria-hidden="true">{values}</ul></div></li>'
+        )
+    return f'<div class="claims">{head}<ul class="claims-rows">{"".join(rows)}</ul></div>'
+
+
+def lead(found: Sequence[Claim], runs: Sequence[Run], place: str) -> str:
+    """HTML of :func:`headline` for the front page."""
+    return f'<p class="lead-answer">{headline(found, runs, place)}</p>'
+
+
+def setup(plan: Experiment, found: Sequence[Claim]) -> str:
+    """HTML line: what our runs are, what they do not test, and where everything is."""
+    links = {
+        f"All {len(found)} claims": f"runs/{page_name('verdicts', plan.scale)}.html",
+        "How a verdict is made": f"runs/{page_name('verdicts', plan.scale)}.html#how-a-verdict-is-made",
+        "All runs": "every_run.html",
+        "Attention explorer": "runs/explorer.html",
+    }
+    told = " · ".join(f'<a href="{address}">{words}</a>' for words, address in links.items())
+    words = report.size(load_experiment(report.ROOT / "experiments" / "table2.yaml", plan.scale))
+    ours = ", ".join(word for word in words if re.search("channels|images|epochs", word)) or "the paper's size"
+    return f'<p class="setup">Ours: {ours}. This does not test the paper\'s numbers (full networks). {told}</p>'
+
+
+def place(plan: Experiment) -> str:
+    """What the headline's runs are of: ``On CIFAR-10 with small networks``."""
+    networks = {"quick": "tiny", "slim": "small", "quarter": "quarter-width", "paper": "full-size"}
+    return f"On {LABELS[plan.runs[0].dataset]} with {networks[plan.scale]} networks"
+
+
+def sastc_runs(plan: Experiment, results: str | Path = "results") -> list[Run]:
+    """The runs whose attention the page on attention shows, at the plan's scale."""
+    shown = load_experiment(report.ROOT / "experiments" / "attention.yaml", plan.scale)
+    return [run for run in report.runs_of(shown, results) if run.complete]
+
+
+# The headline
+
+
+def headline(found: Sequence[Claim], runs: Sequence[Run], place: str) -> str:
+    """Two sentences: whom SASTC beats, by the verdicts; and what its attention picks, and whether that matters.
+
+    `place` says what the runs are of; `runs` are SASTC's, whose attention is counted.
+    """
+    claims = chosen(found)
+    beats = [claim for claim in claims if claim.rival and verdict(claim)[1] in ("held", "did not hold", "undecided")]
+    return f"{_first(beats, place)} {_second(next((c for c in claims if not c.rival), None), runs)}".strip()
+
+
+def _first(beats: Sequence[Claim], place: str) -> str:
+    wins, fails, others = [], [], []
+    for claim in beats:
+        m, rule = len(claim.judged), verdict(claim)[1]
+        above = sum(sides(claim.judged)[0])
+        if rule == "held":
+            wins.append(f"{claim.rival} in {'all ' if m > 1 else ''}{m} comparison{'s' * (m > 1)}")
+        elif rule == "did not hold":
+            fails.append(f"{claim.rival} ({above} of {m})")
+        elif above:
+            wins.append(f"{claim.rival} in {above} of {m}")
+        else:
+            others.append(claim.rival)
+    said = [f"beats {_and(wins)}"] * bool(wins)
+    said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {_and(fails, 'or')}"] * bool(fails)
+    said += [f"{'and ' * bool(said)}is not shown to beat {_and(others, 'or')}"] * bool(others)
+    return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
+
+
+def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
+    cells = easiest = 0
+    for run in runs:
+        best = run.measures["attention"][-1].argmax(-1)  # (T, S, A)
+        cells += best.size
+        easiest += int((best == run.measures["distance"][-1].argmin(-1)).sum())
+    if not cells:
+        return ""
+    how = "always picks" if easiest == cells else f"in {100 * easiest / cells:.0f} % of cases picks"
+    text = f"Its attention {how} the teacher layer that is easiest to imitate"
+    if claim is None or not claim.judged:
+        return f"{text}."
+    (above, below), named = sides(claim.judged), names(claim.judged)
+    n = f"n={report._span({c.n for c in claim.judged})}"
+    better, worse = ([name for name, yes in zip(named, side, strict=True) if yes] for side in (above, below))
+    same = [name for name in named if name not in (*better, *worse)]
+    told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)
+    told += [f"not distinguishable from {_and(same, 'or')}"] * bool(same)
+    if not better and not worse:
+        return f"{text}; replacing its weights makes no distinguishable difference in accuracy ({n})."
+    return f"{text}; learned weights are {', '.join(told)} weights ({n})."
+
+
+def _and(words: Sequence[str], last: str = "and") -> str:
+    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -1,0 +1,158 @@
+"""The front page: sentences follow intervals, marks follow verdicts, and plots say what they show."""
+
+import dataclasses
+import math
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from companion import report
+from companion.pages import front, headlines
+from companion.pages.verdicts import Claim, Comparison
+
+UP, DOWN, OPEN = (Comparison("", mean, 1.0, 3) for mean in (2.0, -9.0, 0.5))
+
+
+def claim(rival, *comparisons, **more):
+    """A claim of the front page; its comparisons are named by number of steps."""
+    named = [c._replace(what=f"SASTC − X, VGG-11 & ResNet-19, T={t}") for t, c in enumerate(comparisons, 2)]
+    return Claim(
+        "words", "39 of 39 cells", "table2_slim", named, True, front=f"SASTC beats {rival}", rival=rival, **more
+    )
+
+
+def attention_run(easiest: int, cells: int = 4):
+    """A run whose attention is on the easiest layer in some of its cells."""
+    distance = np.tile([1.0, 2.0], (1, 1, cells, 1))  # (E, T, S, A)
+    attention = np.tile([0.3, 0.7], (1, 1, cells, 1))
+    attention[0, 0, :easiest] = [0.7, 0.3]
+    return SimpleNamespace(measures=dict(attention=attention, distance=distance))
+
+
+def controls(*comparisons):
+    """The claim about replaced weights."""
+    names = ("uniform", "random", "untrained", "cka")
+    named = [c._replace(what=f"learned − {name}") for name, c in zip(names, comparisons, strict=False)]
+    return Claim("words", "no control", "controls_slim", named, True, front="Learned attention beats its replacements")
+
+
+@pytest.mark.parametrize(
+    ("claims", "sentence"),
+    [
+        ([claim("A", UP, UP)], "Here, SASTC beats A in all 2 comparisons."),
+        ([claim("A", UP)], "Here, SASTC beats A in 1 comparison."),
+        ([claim("A", UP, OPEN, UP)], "Here, SASTC beats A in 2 of 3."),
+        ([claim("A", OPEN, OPEN)], "Here, SASTC is not shown to beat A."),
+        ([claim("A", DOWN, UP)], "Here, SASTC does not beat A (1 of 2)."),
+        (
+            [claim("A", UP, UP), claim("B", UP, OPEN), claim("C", DOWN, UP), claim("D", DOWN, OPEN), claim("E", OPEN)],
+            "Here, SASTC beats A in all 2 comparisons and B in 1 of 2, but not C (1 of 2) or D (0 of 2), "
+            "and is not shown to beat E.",
+        ),
+        ([claim("A", UP._replace(half=math.nan, n=1))], "No verdict is possible yet: too little is run."),
+        ([dataclasses.replace(claim("A", UP), papers_data=False)], "No verdict is possible yet: too little is run."),
+        ([], "No verdict is possible yet: too little is run."),
+    ],
+)
+def test_the_first_sentence_follows_the_verdicts(claims, sentence):
+    assert front.headline(claims, [], "Here") == sentence
+
+
+def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
+    other = dataclasses.replace(claim("B", UP), front="")
+    assert front.headline([claim("A", UP), other], [], "Here") == "Here, SASTC beats A in 1 comparison."
+    assert "words" not in front.claims_list([claim("A", UP), other])
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "words"),
+    [
+        ([UP, OPEN], "more accurate than uniform, not distinguishable from random weights (n=3)."),
+        ([DOWN, UP], "more accurate than random, less accurate than uniform weights (n=3)."),
+    ],
+)
+def test_the_second_sentence_follows_the_controls(comparisons, words):
+    found = [claim("A", UP), controls(*comparisons)]
+    text = front.headline(found, [attention_run(4)], "Here")
+    start = "Its attention always picks the teacher layer that is easiest to imitate"
+    assert text.endswith(f" {start}; learned weights are {words}")
+    same = front.headline([claim("A", UP), controls(OPEN, OPEN)], [attention_run(4)], "Here")
+    assert same.endswith(f" {start}; replacing its weights makes no distinguishable difference in accuracy (n=3).")
+    some = front.headline(found, [attention_run(4), attention_run(2)], "Here")
+    assert "Its attention in 75 % of cases picks the teacher layer that is easiest to imitate;" in some
+    alone = front.headline([claim("A", UP)], [attention_run(4)], "Here")
+    assert alone.endswith(f" {start}.")
+
+
+def test_names_leave_out_what_is_common():
+    cells = [f"SASTC − KD, {pair}" for pair in ("VGG-11 & R-19, T=2", "VGG-11 & R-19, T=3", "R-18 & W-28, T=2")]
+    assert front.names([UP._replace(what=w) for w in cells]) == ["VGG-11, T=2", "VGG-11, T=3", "R-18, T=2"]
+    teachers = [f"SASTC − KD, VGG-11 & {teacher}, T=2" for teacher in ("R-19", "W-28")]
+    assert front.names([UP._replace(what=w) for w in teachers]) == ["VGG-11 & R-19", "VGG-11 & W-28"]
+    assert front.names(controls(UP, UP, UP, UP).comparisons) == ["uniform", "random", "untrained", "CKA"]
+
+
+def test_plots_are_to_scale_and_say_what_they_show():
+    one = claim("A", UP, OPEN, UP._replace(half=math.nan, n=1))
+    low, high, ticks = front.axis([one])
+    assert low < -0.5
+    assert high > 3.0
+    assert ticks == [0, 1, 2, 3]
+    drawing = front.plot(one, 0.0, 4.0, [])
+    assert re.findall(r'class="(\w+)" cx="([\d.]+)%"', drawing) == [
+        ("outside", "50.00"),
+        ("inside", "12.50"),
+        ("inside", "50.00"),
+    ]
+    assert re.findall(r'class="reach" x1="([-\d.]+)%" x2="([\d.]+)%"', drawing) == [
+        ("25.00", "75.00"),
+        ("-12.50", "37.50"),
+    ]
+    assert (
+        'aria-label="T=2: +2.00 [+1.00, +3.00] points, n=3; T=3: +0.50 [−0.50, +1.50] points, n=3; '
+        'T=4: +2.00 points, n=1"' in drawing
+    )
+
+
+def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
+    found = [claim("A", UP, UP._replace(n=5), printed=39), claim("B", DOWN), claim("C", OPEN, UP), controls(OPEN)]
+    page = front.claims_list([*found, dataclasses.replace(claim("D"), page="")])
+    rows = page.split('<li class="claim">')[1:]
+    assert [re.search(r'class="verdict (\w+)"', row)[1] for row in rows] == ["held", "failed", "open", "open", "open"]
+    assert "open: 1 of 2 intervals above zero" in rows[2]
+    assert "n=3 to 5 seeds, 2 comparisons (the paper: 39)" in rows[0]
+    assert '<a href="runs/table2_slim.html">SASTC beats A</a>' in rows[0]
+    assert '<a href="runs/controls_slim.html">' in rows[3]
+    assert "not run" in rows[4]
+    assert "<svg" not in rows[4]
+
+
+# Headlines of the pages
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ([], ""),
+        ([(math.nan, math.nan, 0)], ""),
+        ([(2.0, 1.0, 3), (2.0, 1.0, 3), (0.5, 1.0, 3)], "more accurate in 2 of 3, not distinguishable in 1"),
+        ([(-2.0, 1.0, 3), (2.0, math.nan, 1)], "less accurate in 1 of 2, without an interval in 1"),
+    ],
+)
+def test_differences_are_tallied_by_their_intervals(found, text):
+    assert headlines.tally(found) == text
+
+
+def test_a_single_difference_in_words():
+    assert headlines.beside((2.0, 1.0, 3), "higher", "lower") == "higher than"
+    assert headlines.beside((-2.0, 1.0, 3), "higher", "lower") == "lower than"
+    assert headlines.beside((0.5, 1.0, 3), "higher", "lower") == "not distinguishable from"
+    assert headlines.beside((0.5, math.nan, 1), "higher", "lower") == "without an interval beside"
+
+
+def test_intervals_stand_in_brackets():
+    assert report.bounds(0.72, 0.63) == " [+0.09, +1.35]"
+    assert report.bounds(-0.88, 0.35) == " [−1.23, −0.53]"
+    assert report.bounds(1.0, math.nan) == report.bounds(1.0, 0.0) == ""
