@@ -11,8 +11,8 @@ Lists are expanded to all combinations; every setting is a field of :class:`~sas
 adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
 of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
 book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which say
-nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among
-the changes, ``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
+nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among the changes,
+``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
 """
 
 import dataclasses
@@ -48,8 +48,8 @@ class Experiment:
     needs_runs: bool = True
     of_record: tuple[str, ...] = ()  # other scales whose recorded runs are shown in the book
     one_page: bool = False  # and that on this page
-    quick_page: bool = True  # whether there is a page of the quick runs
     joined: str = ""  # a method of one's own that is run beside the file's
+    quick_page: bool = True  # whether there is a page of the quick runs
 
     @property
     def command(self) -> str:
@@ -118,8 +118,8 @@ def load_experiment(
         needs_runs=not content.keys().isdisjoint({"of", *SCALES}),
         of_record=tuple(content.get("of_record", [])),
         one_page=content.get("one_page", False),
-        quick_page=content.get("quick_page", True),
         joined=method_class.name if (method_class := methods.find(own.get("method"))) else "",
+        quick_page=content.get("quick_page", True),
     )
 
 

@@ -1,5 +1,6 @@
 """Which distillation method is worth it? All methods under equal conditions: gain over KD, cost, verdict."""
 
+import dataclasses
 import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,14 +45,13 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     names them; `cpu_seconds` of an epoch; the training loss of the first and the last epoch (`first_loss` and
     `last_loss`); and `weights`: the method's own settings that are not as published, '' for none.
     """
-    frames = []
-    for shown in (plan, *report.record_plans(plan)):
-        rows = parts.frame(shown, results)
-        if shown is plan or rows.complete.any():
-            more = [_facts(config, row) for config, row in zip(shown.runs, rows.itertuples(), strict=True)]
-            frames.append(pd.concat([rows, pd.DataFrame(more, index=rows.index)], axis=1).astype(object))
-    frames.sort(key=lambda rows: -SCALES.index(rows.scale.iloc[0]))
-    return pd.concat(frames, ignore_index=True).infer_objects()
+    plans = sorted((plan, *report.record_plans(plan)), key=lambda one: -SCALES.index(one.scale))
+    joint = dataclasses.replace(plan, runs=tuple(config for one in plans for config in one.runs))  # and so their data
+    rows = parts.frame(joint, results)
+    facts = [_facts(config, row) for config, row in zip(joint.runs, rows.itertuples(), strict=True)]
+    rows = pd.concat([rows, pd.DataFrame(facts, index=rows.index)], axis=1)
+    shown = rows.groupby("scale").complete.transform("any") | (rows.scale == plan.scale)
+    return rows[shown].reset_index(drop=True)
 
 
 def _facts(config: RunConfig, row: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from browsing import closed_context, served, violations
 from made_up_runs import PROVENANCE, plan, record
 
 from companion.pages import bench, bench_methods
@@ -315,3 +317,45 @@ def test_the_notebook_shows_a_method_of_ones_own_beside_recorded_ones(tmp_path):
     assert "own_method.py, lines" in page
     assert "What the methods' papers and released codes report" in page
     assert "method=book/examples/own_method.py:LogitMSE" in page, "the command that makes it again"
+
+
+@pytest.mark.browser
+def test_both_tables_are_filtered_sorted_by_their_numbers_and_downloaded(runs, browser, tmp_path):
+    board, faults = bench.leaderboard(runs), []
+    for folder, source in (("_static", "_ext/all-runs.js"), ("_static", "_static/custom.css")):
+        (tmp_path / "site" / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "book" / source, tmp_path / "site" / folder)
+    (tmp_path / "site/runs").mkdir()
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>x</title><link rel="icon" href="data:,">'
+    head += "<style>:root{--pst-color-text-base:#111;--pst-color-background:#fff;--pst-color-text-muted:#555}</style>"
+    head += '<link rel="stylesheet" href="../_static/custom.css"><main class="bd-article"><h1>Bench</h1>'
+    page = f"{head}{bench.table(board, runs)}{bench_methods.published_table()}</main>"
+    (tmp_path / "site/runs/bench.html").write_text(page)
+    with served(tmp_path / "site") as base:
+        page = closed_context(browser, (base,), faults, 1440).new_page()
+        page.goto(f"{base}/runs/bench.html")
+        ours, theirs = page.locator(".all-runs").all()
+        assert (ours.locator(".filters").count(), theirs.locator(".filters").count()) == (1, 1)
+        rows = ours.locator("tbody tr:visible")
+        assert rows.count() == len(board)
+        ours.get_by_role("button", name="gain over KD").click()
+        order = [row.locator("th").inner_text() for row in rows.all()]
+        gains = board.dropna(subset="gain").sort_values("gain")
+        assert order[: len(gains)] == list(gains.label), "minus before plus, and what is none last"
+        ours.get_by_label("verdict").select_option("helps")
+        assert [row.locator("th").inner_text() for row in rows.all()] == ["TWD"]
+        assert ours.get_by_role("status").inner_text() == f"1 of {len(board)} rows"
+        assert theirs.locator("tbody tr:visible").count() == len(bench_methods.published())
+        with page.expect_download() as download:
+            ours.get_by_role("button", name="JSON").click()
+        (row,) = json.loads(Path(download.value.path()).read_text())
+        assert download.value.suggested_filename == "bench.json"
+        assert row["gain over KD (points)"] == pytest.approx(29.5 / 3)
+        theirs.get_by_role("button", name="accuracy (%), reported").click()
+        reported = [row.locator("td").nth(6).inner_text() for row in theirs.locator("tbody tr:visible").all()]
+        known = [float(value) for value in reported if value != "not known"]
+        assert known == sorted(known)
+        assert reported[len(known) :] == ["not known"] * (len(reported) - len(known))
+        assert violations(page, "moderate", "serious", "critical") == []
+        page.context.close()
+    assert not faults
