@@ -22,7 +22,7 @@
     return [text, terms, excluded, marked, objects];
   };
 
-  const LEFT_OUT = "script, style, template, svg, nav, .headerlink, .cell_input, div.highlight, .footer, .rerun, .all-runs, .sastc-explorer, button";
+  const LEFT_OUT = "script, style, template, svg, nav, h1, summary, details.above-input, .headerlink, .cell_input, div.highlight, .footer, .rerun, .all-runs, .sastc-explorer, button";
   Search.htmlToText = (source) => {
     const article = new DOMParser().parseFromString(source, "text/html").querySelector("article");
     if (!article) return "";
