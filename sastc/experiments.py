@@ -16,6 +16,7 @@ nothing about the paper's claims, have no page. With ``joins: true`` a method of
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection
 from pathlib import Path
@@ -87,7 +88,7 @@ def load_experiment(
     path = user_path(path)
     check_choice("scale", scale, SCALES)
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        content = _content(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     content = _checked(path, content)
@@ -121,6 +122,12 @@ def load_experiment(
         joined=method_class.name if (method_class := methods.find(own.get("method"))) else "",
         quick_page=content.get("quick_page", True),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _content(text: str) -> Any:
+    """What a file says, which nobody changes; a plan reads most files many times."""
+    return read_yaml(text)
 
 
 def _own_method(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -182,7 +189,19 @@ def expand(entry: dict[str, Any]) -> list[RunConfig]:
         if is_axis and not value:
             raise ConfigError(f"{name}=[]: must have at least one value")
         axes.append([(name, _read(name, v, own)) for v in (value if is_axis else [value])])
-    return [RunConfig.from_dict(dict(choice)) for choice in itertools.product(*axes)]
+    return [_config(dict(choice)) for choice in itertools.product(*axes)]
+
+
+_CONFIGS: dict[str, RunConfig] = {}  # made before: experiments name the same runs again and again
+
+
+def _config(values: dict[str, Any]) -> RunConfig:
+    if values.get("method", "sastc") not in (*methods.REGISTRY, "teacher"):  # of a file that may be another by now
+        return RunConfig.from_dict(values)
+    key = repr(values)  # in which 1, 1.0 and True differ
+    if key not in _CONFIGS:
+        _CONFIGS[key] = RunConfig.from_dict(values)
+    return _CONFIGS[key]
 
 
 def _read(name: str, value: Any, own: Collection[str]) -> Any:
