@@ -49,8 +49,9 @@ def source_link(kind: type[Method]) -> str:
 
 
 def explained(plan: Experiment) -> str:
-    """HTML: a paragraph a method of the plan, with its formula, the lines that compute it, and its source."""
-    kinds = {c.method: c.method_class for c in plan.runs if c.method_class is not None and not c.method_class.recorded}
+    """HTML: a paragraph a method, of the library or the plan, with formula, the lines that compute it, and source."""
+    own = {c.method: c.method_class for c in plan.runs if c.method_class is not None and not c.method_class.recorded}
+    kinds = REGISTRY | own
     out = []
     for name in sorted(kinds, key=lambda name: name in REGISTRY):  # one's own first
         kind = kinds[name]
@@ -58,8 +59,8 @@ def explained(plan: Experiment) -> str:
         first, *rest = re.split(r"\n\s*\n", inspect.cleandoc(module.__doc__ or "") if module else "")
         more = as_html("\n\n".join(rest))
         details = f"<details><summary>Source, and what is not settled</summary>{more}</details>" if more else ""
-        own = as_html(kind.__doc__) if kind.__doc__ and kind.__doc__ != Method.__doc__ else ""
-        told = f"{as_html(first)}{own}<p>Computed in {source_link(kind)}.</p>{details}"
+        words = as_html(kind.__doc__) if kind.__doc__ and kind.__doc__ != Method.__doc__ else ""
+        told = f"{as_html(first)}{words}<p>Computed in {source_link(kind)}.</p>{details}"
         out.append(f'<dt id="method-{name}">{html.escape(kind.label)} (<code>{name}</code>)</dt><dd>{told}</dd>')
     return f"<dl>{''.join(out)}</dl>"
 

@@ -49,7 +49,7 @@ def test_orientation_is_ignored_and_the_data_card_says_so():
     encoded = saved(image, "PNG", exif=turned)
     assert ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).size == (2, 4)
     assert np.array_equal(pixels(encoded), np.asarray(image))
-    card = (Path(__file__).parents[1] / "data/README.md").read_text(encoding="utf-8")
+    card = (Path(__file__).parents[2] / "data/README.md").read_text(encoding="utf-8")
     assert "**Orientation is ignored.**" in card
 
 
@@ -267,7 +267,8 @@ def test_any_checksum_file_is_read_or_named(tmp_path_factory, content):
     if error is None:
         assert found["c.bin"]["sha256"] == hashlib.sha256(b"content").hexdigest()
     else:
-        assert error.startswith(f"{folder / 'SHA256SUMS'}")
+        # a damaged name may be that of the file, which then has another sum
+        assert error.startswith((f"{folder / 'SHA256SUMS'}", f"{folder / 'c.bin'}: damaged"))
 
 
 @FUZZ

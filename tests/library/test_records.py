@@ -137,7 +137,7 @@ def test_large_folders_are_known_by_their_listing(copied, monkeypatch):
     assert not differences(known, now)
     shutil.copy(copied / "cats/train/dog/00.bmp", copied / "cats/train/cat/00.bmp")  # of the same size
     assert not differences(known, facts(sastc.load_dataset("imagefolder", root=copied / "cats")))
-    card = (Path(__file__).parents[1] / "data/README.md").read_text(encoding="utf-8")
+    card = (Path(__file__).parents[2] / "data/README.md").read_text(encoding="utf-8")
     assert "more than 1 GiB an image replaced by another of exactly the same number of bytes goes unnoticed" in card
     (copied / "cats/train/cat/00.bmp").rename(copied / "cats/train/cat/99.bmp")
     assert differences(known, facts(sastc.load_dataset("imagefolder", root=copied / "cats"))) == [

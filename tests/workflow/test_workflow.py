@@ -615,8 +615,8 @@ def test_the_explorer_in_the_book_shows_the_recorded_weights(project, site, brow
         assert "slim" in page.locator(".panel h3").inner_text()
         weight = "performance.getEntries().reduce((sum, e) => sum + (e.encodedBodySize ?? 0), 0)"
         assert 200_000 < page.evaluate(weight) < 3_000_000
-        page.get_by_label("Dataset").select_option("Digits, quick")
-        assert "Digits, quick" in page.locator(".panel h3").inner_text()
+        page.get_by_label("Dataset").select_option(digits := f"{run.provenance['data']['name']}, quick")
+        assert digits in page.locator(".panel h3").inner_text()
         page.evaluate(f"location.hash = '#explorer?run={run.name}'")
         page.get_by_role("radio", name="1", exact=True).check(force=True)
         np.testing.assert_allclose(drawn(), attention[-1, 0], atol=0.00502)
