@@ -184,7 +184,7 @@ def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
     if not cells:
         return ""
     how = "always picks" if easiest == cells else f"in {100 * easiest / cells:.0f} % of cases picks"
-    text = f"Its attention {how} the teacher layer that is easiest to imitate"
+    text = f"SASTC's attention {how} the teacher layer that is easiest to imitate"
     if claim is None or not claim.judged:
         return f"{text}."
     (above, below), named = sides(claim.judged), names(claim.judged)
