@@ -12,6 +12,7 @@ from sastc.build import build_model
 from sastc.calibration import SelfAttentiveCalibration, layer_pairs
 from sastc.config import ConfigError, RunConfig
 from sastc.data import Dataset
+from sastc.losses import exact
 from sastc.methods import Batch, Method
 from sastc.records import RunError
 from sastc.stm import MeanMismatch
@@ -250,11 +251,6 @@ class Step:
     def is_finite(self) -> bool:
         """Whether all weights are. A neuron that is fed NaN stays silent, so the loss alone does not tell."""
         return bool(torch.stack([p.isfinite().all() for p in self.trained.parameters()]).all())
-
-
-def exact(logits: Tensor) -> Tensor:
-    """Logits in at least float32."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def optimizer(config: RunConfig, weights: list[nn.Parameter]) -> torch.optim.SGD:

@@ -18,11 +18,12 @@ from sastc.config import RunConfig
 from sastc.data import Dataset, epoch_batches, num_batches
 from sastc.energy import count_energy
 from sastc.fisher import fisher_trace
+from sastc.losses import exact
 from sastc.probe import Probe
 from sastc.records import Run, RunError
 from sastc.stm import MeanMismatch, stm_from_mismatch
 from sastc.train.recorder import Recorder
-from sastc.train.step import Step, exact, networks
+from sastc.train.step import Step, networks
 from sastc.train.teacher import load_weights
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
