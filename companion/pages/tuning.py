@@ -14,7 +14,12 @@ from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
 
-FIELDS = {"learning_rate": "learning rate", "beta": "weight β of the feature loss"}
+FIELDS = {
+    "learning_rate": "learning rate",
+    "beta": "weight β of the feature loss",
+    "kl_weight": "weight of the KL term",
+}
+SIGNS = {"learning_rate": "learning<br>rate", "beta": "β", "kl_weight": "weight<br>of KL"}
 FACTS = ("images", "error", "loss_ratio", "gradient_ratio", "cosine", "projectors")
 
 
@@ -57,25 +62,31 @@ def preset(rows: pd.DataFrame, method: str) -> RunConfig:
 
 
 def along(rows: pd.DataFrame, method: str, field: str, recorded: bool = True) -> pd.DataFrame:
-    """The runs of a method that differ in `field` alone; the other field has its preset."""
-    other = next(name for name in FIELDS if name != field)
+    """The runs of a method that differ in `field` alone; the other fields have their presets."""
     chosen = rows[(rows.method == method) & (rows.complete | (not recorded))]
-    if method in RunConfig.fields()[other].metadata["applies"]:
-        chosen = chosen[chosen[other] == getattr(preset(rows, method), other)]
+    for other in FIELDS:
+        if other != field and method in methods_of(other):
+            chosen = chosen[chosen[other] == getattr(preset(rows, method), other)]
     return chosen.sort_values(field)
 
 
 def methods_of(field: str) -> list[str]:
     """Methods that a field applies to."""
-    return [m for m in METHODS if m in RunConfig.fields()[field].metadata["applies"]]
+    return [m for m in METHODS if field in RunConfig(method=m).to_dict(relevant=True)]
+
+
+def tried(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The fields of which a method has several values, run or planned, each with these methods."""
+    several = {f: [m for m in methods_of(f) if along(rows, m, f, recorded=False)[f].nunique() > 1] for f in FIELDS}
+    return {field: methods for field, methods in several.items() if methods}
 
 
 def curves(rows: pd.DataFrame) -> Figure:
     """Validation accuracy against either field, a line a method; bars are ± the error."""
     plt = figures.plt
-    drawing, axes = plt.subplots(1, len(FIELDS), figsize=(7.0, 3.3), sharey=True)
-    for axis, (field, words) in zip(axes, FIELDS.items(), strict=True):
-        methods = methods_of(field)
+    fields = tried(rows)
+    drawing, axes = plt.subplots(1, len(fields), figsize=(7.0, 3.3), sharey=True, squeeze=False)
+    for axis, (field, methods) in zip(axes[0], fields.items(), strict=True):
         for i, method in enumerate(methods):
             data = along(rows, method, field)
             look = dict(color=figures.COLOURS[method], marker=figures.MARKERS[method], label=LABELS[method])
@@ -83,11 +94,11 @@ def curves(rows: pd.DataFrame) -> Figure:
             axis.errorbar(x, data.accuracy, data.error, capsize=2.5, **look)
         known = sorted(rows[field][rows.complete & rows.method.isin(methods)].unique())
         axis.axvline(getattr(preset(rows, "sastc"), field), color="black", linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", xlabel=words)
+        axis.set(xscale="log", xlabel=FIELDS[field])
         axis.set_xticks(known, [f"{v:g}" for v in known])
         axis.minorticks_off()
-    axes[0].set_ylabel("validation accuracy (%)")
-    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
+    axes[0, 0].set_ylabel("validation accuracy (%)")
+    drawing.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
     return drawing
 
 
@@ -101,8 +112,10 @@ def table(rows: pd.DataFrame, place: str) -> str:
     """HTML table: a row a run; `place` is :func:`parts.place`."""
     columns = {
         "method": lambda r: LABELS[r.method],
-        "learning<br>rate": lambda r: f"{r.learning_rate:g}",
-        "β": lambda r: f"{r.beta:g}" if r.method in methods_of("beta") else "",
+        **{
+            SIGNS[field]: lambda r, field=field: f"{getattr(r, field):g}" if r.method in methods_of(field) else ""
+            for field in tried(rows)
+        },
         "validation<br>accuracy (%)": lambda r: (
             f"{r.accuracy:.2f} [{r.accuracy - r.error:.2f}, {r.accuracy + r.error:.2f}]" if r.complete else "–"
         ),
@@ -127,8 +140,9 @@ def sentences(rows: pd.DataFrame) -> list[str]:
     planned and not run are named.
     """
     out = []
-    for field, words in FIELDS.items():
-        for method in methods_of(field):
+    for field, methods in tried(rows).items():
+        words = FIELDS[field]
+        for method in methods:
             data, used = along(rows, method, field), getattr(preset(rows, method), field)
             if len(data) < 2 or used not in data[field].to_numpy():
                 continue
@@ -185,9 +199,26 @@ def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
     )
 
 
+def best(rows: pd.DataFrame) -> list[str]:
+    """A sentence a method, most accurate first: its best trial and how many it had."""
+    out = []
+    done = rows[rows.complete].sort_values("accuracy", ascending=False)
+    for method, trials in done.groupby("method", sort=False):
+        top, fields = trials.iloc[0], [f for f in tried(rows) if method in methods_of(f)]
+        setting = ", ".join(f"{FIELDS[f]} {top[f]:g}" for f in fields)
+        planned = len(rows[rows.method == method])
+        out.append(f"{LABELS[method]}, best of {len(trials)} of {planned} trials: {setting} ({top.accuracy:.2f} %).")
+    return out
+
+
 def schedule(rows: pd.DataFrame) -> str:
-    """A sentence: after which epochs the learning rate drops here, and with the preset."""
+    """A sentence: how the learning rate runs here, and with the preset."""
     first, same = rows.iloc[0], preset(rows, "sastc")
+    if first.schedule == "triangle":
+        return (
+            f"The learning rate rises over the first {100 * first.schedule_peak:.0f} % of {first.epochs} epochs and "
+            f"falls to zero; with the preset it does so over {same.epochs} epochs and all images."
+        )
     here, there = (
         ([round(m * c.epochs) for m in c.milestones], int(c.epochs)) for c in (first, same)
     )  # as RunConfig.learning_rate_at rounds

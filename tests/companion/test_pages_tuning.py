@@ -114,3 +114,28 @@ def test_the_schedule_is_told_beside_the_presets(rows):
         rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
         drops = [4, 4, 5] if config.epochs == 6 else [8, 9, 10]
         assert rates == pytest.approx([0.05 * 0.1 ** sum(epoch >= d for d in drops) for epoch in range(config.epochs)])
+
+
+def test_trials_of_other_weights_and_of_a_triangle(tmp_path):
+    shared = dict(dataset="cifar10", scale="quarter", validation=0.2, epochs=4)
+    runs = {
+        ("kd", 0.3): RunConfig(**shared, method="kd", kl_weight=0.3),
+        ("kd", 1.0): RunConfig(**shared, method="kd"),
+        ("sastc", 1.0): RunConfig(**shared, method="sastc"),
+        ("sastc", 30.0): RunConfig(**shared, method="sastc", beta=30.0),
+    }
+    for c, accuracy in zip(runs.values(), (60.0, 50.0, 55.0, 52.0), strict=True):
+        run = record(tmp_path, c, accuracy=accuracy)
+        (run.path / "provenance.json").write_text(json.dumps(dict(data=dict(test_images=400))))
+        pd.DataFrame(dict(epoch=[1, 2], kd_loss=[2.0, 1.0])).to_csv(run.path / "history.csv", index=False)
+    rows = tuning.collect(plan(*runs.values()), tmp_path)
+    assert tuning.tried(rows) == {"beta": ["sastc"], "kl_weight": ["kd"]}
+    kd, sastc = tuning.best(rows)
+    assert kd == "KD, best of 2 of 2 trials: weight of the KL term 0.3 (60.00 %)."
+    assert sastc.startswith("SASTC, best of 2 of 2 trials: ") and "β of the feature loss 10" in sastc
+    assert "<th scope=\"col\">weight<br>of KL</th>" in tuning.table(rows, "")
+    assert len(tuning.curves(rows).axes) == 2
+    assert tuning.schedule(rows) == (
+        "The learning rate rises over the first 20 % of 4 epochs and falls to zero; with the preset it does so over "
+        "12 epochs and all images."
+    )
