@@ -132,8 +132,9 @@ def test_trials_of_other_weights_and_of_a_triangle(tmp_path):
     assert tuning.tried(rows) == {"beta": ["sastc"], "kl_weight": ["kd"]}
     kd, sastc = tuning.best(rows)
     assert kd == "KD, best of 2 of 2 trials: weight of the KL term 0.3 (60.00 %)."
-    assert sastc.startswith("SASTC, best of 2 of 2 trials: ") and "β of the feature loss 10" in sastc
-    assert "<th scope=\"col\">weight<br>of KL</th>" in tuning.table(rows, "")
+    assert sastc.startswith("SASTC, best of 2 of 2 trials: ")
+    assert "β of the feature loss 10" in sastc
+    assert '<th scope="col">weight<br>of KL</th>' in tuning.table(rows, "")
     assert len(tuning.curves(rows).axes) == 2
     assert tuning.schedule(rows) == (
         "The learning rate rises over the first 20 % of 4 epochs and falls to zero; with the preset it does so over "
