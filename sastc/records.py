@@ -10,7 +10,7 @@
 ``log.txt``           the same for human eyes
 ``SHA256SUMS``        hashes of all these and of the next, for every reader to compare, and for ``sha256sum -c``
 ``metrics.json``      final numbers; written last, so a run with this file is complete
-``weights.pt``        weights after the last epoch (not in git)
+``weights.pt``        weights after the last epoch (in git for teachers of the quarter scale alone)
 ``checkpoint*.pt``    the two latest epochs of a run that is not complete, headed by their SHA-256 (not in git)
 ``again``             folder of the same files, where a recorded run is made again (not in git)
 ====================  ==================================================================================

@@ -120,41 +120,64 @@ def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
 
     `n` runs with mean `accuracy` and `sd`, `weights` as in :func:`collect`; `gain` over KD with the interval from `low`
     to `high` over `pairs` common seeds; its `p`, and `p_holm` corrected within the `family`: the methods other than KD
-    that have at least three common seeds and an interval here. `cost`: CPU seconds of an epoch over KD's, median,
-    `cost_low` and `cost_high` the range over seeds.
+    that have at least three common seeds and an interval here. `cost`: CPU seconds of the training over KD's, median,
+    `cost_low` and `cost_high` the range over seeds. Runs of KD that are trained longer than the others are rows of
+    their own, ``longer`` times as long; they are no methods and in no family. `gain_as_long` is the gain over that of
+    them whose cost is the least that is not below the method's (`rival` has its label), with half its interval and
+    its common seeds.
     """
     main = runs[runs.validation == 0]
     boards = [_board(dict(zip(GROUP, key, strict=True)), rows) for key, rows in main.groupby(GROUP, sort=False)]
     return pd.concat(boards, ignore_index=True)
 
 
+def _arms(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with how many times as `longer` they are trained as most, in label and `arm`, the method's name if not."""
+    usual = rows.epochs.mode().iloc[0]
+    other = rows.epochs != usual
+    epochs = rows.epochs.map("{:g} epochs".format)
+    arm = rows.method.where(~other, rows.method + ", " + epochs)
+    return rows.assign(longer=rows.epochs / usual, arm=arm, label=rows.label.where(~other, rows.label + ", " + epochs))
+
+
 def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+    rows = _arms(rows)
     done = rows[rows.complete]
-    costs = runtime.relative(done).groupby("method") if YARDSTICK in set(done.method) else {}
+    by_arm = rows.assign(method=rows.arm)
+    costs = runtime.relative(by_arm[rows.complete]).groupby("method") if YARDSTICK in set(done.arm) else {}
     found = []
-    for method, own in rows.groupby("method", sort=False):
+    for arm, own in rows.groupby("arm", sort=False):
         first, known = own.iloc[0], own[own.complete]
         data = " and ".join(dict.fromkeys((done if len(done) else rows).data))
-        same = method == YARDSTICK
-        gain, half, n = (np.nan, np.nan, 0) if same else report.paired_difference(rows, method, YARDSTICK)
-        row = case | dict(
-            data=data, method=method, label=first.label, weights=first.weights, colour=first.colour, marker=first.marker
-        )
+        gain, half, n = (np.nan, np.nan, 0) if arm == YARDSTICK else report.paired_difference(by_arm, arm, YARDSTICK)
+        row = case | dict(data=data) | {k: first[k] for k in ("method", "arm", "label", "weights", "colour", "marker")}
         row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=gain, half=half)
-        row |= dict(low=gain - half, high=gain + half, pairs=n, p=p_value(gain, half, n) if n >= FEWEST else np.nan)
-        times = costs.get_group(method) if method in getattr(costs, "groups", ()) else pd.DataFrame()
+        judged = n >= FEWEST and first.longer == 1
+        row |= dict(low=gain - half, high=gain + half, pairs=n, p=p_value(gain, half, n) if judged else np.nan)
+        times = costs.get_group(arm) if arm in getattr(costs, "groups", ()) else pd.DataFrame()
         names = dict(cost="over_kd", cost_low="lowest", cost_high="highest")
         one = len(times) == 1  # of one device
-        row |= {name: float(times[column].iloc[0]) if one else np.nan for name, column in names.items()}
+        row |= {name: float(times[c].iloc[0]) * first.longer if one else np.nan for name, c in names.items()}
+        row |= dict(longer=first.longer)
         found.append(row | dict(runs=" ".join(known.run), commands="; ".join(own.command)))
     board = pd.DataFrame(found)
     board = board.assign(p_holm=holm(board.p), family=int(board.p.notna().sum()))
     board["verdict"] = [verdict(r.gain, r.half, r.pairs, r.p_holm) for r in board.itertuples()]
     board.loc[(board.verdict == MISSING) & (board.n > 0), "verdict"] = TOO_FEW  # run, but not with KD's seeds
-    board.loc[board.method == YARDSTICK, "verdict"] = ""
-    first = (board.method == YARDSTICK) & (board.n > 0)
+    board.loc[(board.method == YARDSTICK) | (board.longer != 1), "verdict"] = ""
+    board = board.join(pd.DataFrame([_as_long(r, board, by_arm) for r in board.itertuples()], index=board.index))
+    first = (board.arm == YARDSTICK) & (board.n > 0)
     order = board.gain.mask(first, 0.0)
     return board.assign(order=order).sort_values("order", ascending=False, kind="stable").drop(columns="order")
+
+
+def _as_long(row: Any, board: pd.DataFrame, by_arm: pd.DataFrame) -> dict[str, Any]:
+    """A method's gain over the cheapest KD that is trained for at least its time; a twentieth less is as long."""
+    rivals = board[(board.method == YARDSTICK) & (board.n > 0) & (board.cost >= 0.95 * row.cost)].nsmallest(1, "cost")
+    if row.method == YARDSTICK or not len(rivals):
+        return dict(rival="", gain_as_long=np.nan, half_as_long=np.nan, pairs_as_long=0)
+    gain, half, n = report.paired_difference(by_arm, row.arm, rivals.arm.iloc[0])
+    return dict(rival=rivals.label.iloc[0], gain_as_long=gain, half_as_long=half, pairs_as_long=n)
 
 
 # Sentences
@@ -182,13 +205,27 @@ def answer(board: pd.DataFrame) -> list[str]:
         ]
     out = []
     for rows in found:
+        rows = rows[rows.longer == 1]
         of = {name: list(rows.label[rows.verdict == name]) for name in JUDGED}
         told = "; ".join(f"{words}: {', '.join(of[name])}" for name, words in JUDGED.items() if of[name])
         size, lacking = int(rows.family.iloc[0]), len(of[MISSING]) + len(of[TOO_FEW])
         part = f" (only {len(rows) - lacking} of {len(rows)} methods so far, which ranks no field)" if lacking else ""
         corrected = f"corrected for {size} difference{'s' * (size != 1)}"
-        out.append(f"{case(rows.iloc[0])}{part}. {told[0].upper()}{told[1:]}. {corrected.capitalize()}.")
+        line = f"{case(rows.iloc[0])}{part}. {told[0].upper()}{told[1:]}. {corrected.capitalize()}. {_worth(rows)}"
+        out.append(line.strip())
     return [html.escape(line, quote=False) for line in out]
+
+
+def _worth(rows: pd.DataFrame) -> str:
+    """A sentence: which methods beat KD that is trained for as long as they take; '' where there is no such KD."""
+    known = rows[rows.pairs_as_long >= FEWEST]
+    above = list(known.label[known.gain_as_long > known.half_as_long])
+    if known.empty:
+        return ""
+    return (
+        f"Of {len(known)} that are compared with KD trained for as long as they take, better: "
+        f"{', '.join(above) or 'none'} (95 % intervals, uncorrected)."
+    )
 
 
 def smoke(runs: pd.DataFrame) -> str:
@@ -275,7 +312,7 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     board = pd.concat([rows for _, rows in board.groupby(GROUP, sort=False) if rows.n.any()] or [board])
     board = board.assign(
         pair=[f"{LABELS[r.student]} & {LABELS[r.teacher]}, T={r.timesteps}" for r in board.itertuples()],
-        verdict=board.verdict.mask(board.method == YARDSTICK, "compared with"),
+        verdict=board.verdict.mask(board.arm == YARDSTICK, "compared with"),
     )
 
     def accuracy(row) -> str:
@@ -290,9 +327,12 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         several = f" ({row.cost_low:.2f}–{row.cost_high:.2f})" if row.n > 1 else ""
         return f"{row.cost:.2f}{several}" if row.cost > 0 else "–"
 
+    def as_long(row) -> str:
+        width = report.bounds(row.gain_as_long, row.half_as_long)
+        return f"{parts.signed(row.gain_as_long)}{width} ({html.escape(row.rival)})" if row.pairs_as_long else "–"
+
     def links(row) -> str:
-        done = runs[runs.complete & (runs.validation == 0) & (runs.method == row.method)]
-        return parts.run_links(done[np.logical_and.reduce([done[k] == getattr(row, k) for k in GROUP])])
+        return parts.run_links(runs[runs.complete & runs.run.isin(row.runs.split())])
 
     columns: dict[str, tuple[str | None, Callable[[Any], str]]] = {
         "method": ("label", lambda r: f'<a href="#method-{r.method}">{html.escape(r.label)}</a>'),
@@ -302,6 +342,7 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         "p, corrected": ("p_holm", lambda r: "–" if pd.isna(r.p_holm) else _p(r.p_holm)),
         "verdict": ("verdict", lambda r: html.escape(r.verdict)),
         "cost over KD": ("cost", cost),
+        "gain over KD of its cost": ("gain_as_long", as_long),
         "data": ("data", lambda r: html.escape(r.data)),
         "student & teacher": ("pair", lambda r: html.escape(r.pair)),
         "scale": ("scale", lambda r: r.scale),
@@ -311,10 +352,13 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     columns = {html.escape(name): column for name, column in columns.items()}
     caption = (
         "Test accuracy after the last epoch, mean ± standard deviation over n seeds. Gain over KD: mean difference of "
-        "runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of an epoch of training over "
-        "KD's on the same machine, median (and range) over seeds. The method leads to its formula."
+        "runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of the training over KD's on "
+        "the same machine, median (and range) over seeds. Gain over KD of its cost: over KD that is trained for at "
+        "least as long as the method takes. The method leads to its formula."
     )
     filters = [html.escape(name) for name in ("verdict", "data", "student & teacher", "scale")]
+    if (board.longer == 1).all():  # nothing to compare with
+        del columns["gain over KD of its cost"]
     csv = board.drop(columns=["colour", "marker", "pair"])
     return sortable(board, caption, "bench", columns, filters, "rows", csv)
 
@@ -328,18 +372,24 @@ def _p(value: float) -> str:
 
 
 def chart(rows: pd.DataFrame) -> Figure:
-    """Gain over KD against cost of one comparison; bars are the 95 % intervals; KD lies where the lines cross."""
+    """Gain over KD against cost of one comparison; bars are the 95 % intervals; KD lies where the lines cross.
+
+    A dashed line leads from KD to those runs of it that are trained longer: what lies below is not worth its time.
+    """
     plt = figures.plt
     drawing, axis = plt.subplots(figsize=(figures.WIDTH, 4.0))
     axis.axhline(0, color=figures.COLOURS[YARDSTICK], linewidth=1)
     axis.axvline(1, color=figures.COLOURS[YARDSTICK], linewidth=1)
-    gains = rows.gain.mask(rows.method == YARDSTICK, 0.0)
+    gains = rows.gain.mask(rows.arm == YARDSTICK, 0.0)
     rows = rows.assign(gain=gains)[gains.notna() & (rows.cost > 0)]
+    own = rows[rows.method == YARDSTICK].sort_values("cost")
+    if len(own) > 1:
+        axis.plot(own.cost, own.gain, color=figures.COLOURS[YARDSTICK], linewidth=1, linestyle="--")
     for row in rows.itertuples():
         bar = row.half if row.half > 0 else None
         look = dict(color=row.colour, marker=row.marker, markersize=6.5, label=row.label)
         axis.errorbar(row.cost, row.gain, bar, linestyle="none", elinewidth=1, capsize=2, **look)
-    axis.set(xlabel="CPU time of an epoch over KD's", ylabel="gain over KD (points)")
+    axis.set(xlabel="CPU time of the training over KD's", ylabel="gain over KD (points)")
     handles, labels = axis.get_legend_handles_labels()
     drawing.legend([h[0] for h in handles], labels, loc="outside right upper", fontsize=8)
     return drawing

@@ -137,6 +137,47 @@ def test_the_answer_follows_the_verdicts(runs):
     assert line.endswith("Corrected for 4 differences.")
 
 
+def test_kd_that_is_trained_longer_is_a_row_and_the_rival_of_what_costs_as_much(tmp_path):
+    configs = []
+    # costs an epoch: 2 of twd over 12 epochs are those of KD over 24; sp costs 1.5, and there is KD over 18
+    for method, epochs, cpu, accuracies in (
+        ("kd", 12, 1.0, (50.0, 51.0, 52.0)),
+        ("kd", 18, 1.0, (52.0, 53.0, 53.5)),
+        ("kd", 24, 1.0, (54.0, 55.0, 56.5)),
+        ("twd", 12, 2.0, (57.0, 57.0, 58.0)),
+        ("sp", 12, 1.5, (52.0, 52.0, 53.0)),
+        ("semckd", 12, 3.0, (60.0, 60.0, 60.5)),
+    ):
+        for seed, accuracy in enumerate(accuracies):
+            configs.append(slim(method=method, seed=seed, epochs=epochs))
+            put(tmp_path, configs[-1], accuracy, cpu)
+    runs = bench.collect(plan(*configs), tmp_path)
+    board = bench.leaderboard(runs).set_index("arm")
+    assert board.cost.to_dict() == pytest.approx(
+        {"kd": 1.0, "kd, 18 epochs": 1.5, "kd, 24 epochs": 2.0, "twd": 2.0, "sp": 1.5, "semckd": 3.0}
+    )
+    assert board.gain["kd, 24 epochs"] == pytest.approx((4 + 4 + 4.5) / 3)
+    assert set(board.family) == {3}, "twd, sp and semckd: KD is no method beside itself"
+    assert list(board.verdict[[a for a in board.index if a.startswith("kd")]]) == ["", "", ""]
+    assert board.rival.to_dict() == {
+        "kd": "", "kd, 18 epochs": "", "kd, 24 epochs": "", "twd": "KD, 24 epochs", "sp": "KD, 18 epochs", "semckd": "",
+    }  # fmt: skip
+    gains = np.array([3, 2, 1.5])
+    half = 4.302652729911275 * gains.std(ddof=1) / math.sqrt(3)
+    assert (board.gain_as_long["twd"], board.half_as_long["twd"]) == pytest.approx((gains.mean(), half))
+    assert board.gain_as_long["sp"] == pytest.approx(-0.5)
+    (line,) = bench.answer(bench.leaderboard(runs))
+    assert "Of 2 that are compared with KD trained for as long as they take, better: TWD (" in line
+    page = bench.table(board.reset_index(), runs)
+    assert ">KD, 24 epochs</a>" in page
+    assert re.search(r"\+2\.17 \[.*\] \(KD, 24 epochs\)", page)
+    assert all(name in page for name in runs.run), "each row leads to its own runs"
+    drawing = bench.chart(board.reset_index())
+    dashed = [line for line in drawing.axes[0].lines if line.get_linestyle() == "--"]
+    assert dashed[0].get_xydata() == pytest.approx(np.array([[1, 0], [1.5, 5.5 / 3], [2, 12.5 / 3]]))
+    bench.figures.plt.close(drawing)
+
+
 def test_a_run_without_kds_seed_is_no_comparison(tmp_path):
     configs = [slim(method="kd", seed=0), slim(method="twd", seed=1)]
     for config in configs:
@@ -255,7 +296,10 @@ def test_every_method_is_explained_by_its_file_and_the_lines_that_compute_it():
 
 @pytest.mark.parametrize(("scale", "seeds"), [("quick", 1), ("slim", 5), ("quarter", 3)])
 def test_all_methods_are_planned_under_equal_conditions(scale, seeds):
+    usual = RunConfig(dataset="cifar10", scale=scale).epochs if scale != "quick" else 4
     runs = [c for c in load_experiment(FILE, scale).runs if not c.validation]
+    assert {c.method for c in runs if c.epochs != usual} <= {"kd"}, "which is trained longer, too"
+    runs = [c for c in runs if c.epochs == usual]
     for dataset in {c.dataset for c in runs}:
         same = [c for c in runs if c.dataset == dataset]
         for method in STUDENT:
