@@ -174,7 +174,7 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 def _as_long(row: Any, board: pd.DataFrame, by_arm: pd.DataFrame) -> dict[str, Any]:
     """A method's gain over the cheapest KD that is trained for at least its time; a twentieth less is as long."""
     rivals = board[(board.method == YARDSTICK) & (board.n > 0) & (board.cost >= 0.95 * row.cost)].nsmallest(1, "cost")
-    if row.method == YARDSTICK or not len(rivals):
+    if row.method == YARDSTICK or not len(rivals) or rivals.arm.iloc[0] == YARDSTICK:  # whose gain has a column
         return dict(rival="", gain_as_long=np.nan, half_as_long=np.nan, pairs_as_long=0)
     gain, half, n = report.paired_difference(by_arm, row.arm, rivals.arm.iloc[0])
     return dict(rival=rivals.label.iloc[0], gain_as_long=gain, half_as_long=half, pairs_as_long=n)
