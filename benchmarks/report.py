@@ -206,7 +206,8 @@ KINDS = {"amx": "AMX", "avx512_bf16": "AVX-512 with bf16", "avx512": "AVX-512 wi
 
 def steps_table(record: dict[str, Any]) -> str:
     """HTML table of a record of :mod:`benchmarks.steps`."""
-    head = ["method", "before", "now", "speed-up (range)", "convolutions", "images/s, one run", "side by side"]
+    head = ["method", "before", "now", "speed-up (range)", "at most", "convolutions", "of the peak"]
+    head += ["images/s, one run", "side by side"]
     body = ""
     for about, group in itertools.groupby(record["cases"], key=_about_steps):
         body += f'<tr class="group"><th colspan="{len(head)}">{html.escape(about)}</th></tr>'
@@ -216,7 +217,9 @@ def steps_table(record: dict[str, Any]) -> str:
                 duration(row["seconds_before"]),
                 duration(row["seconds_now"]),
                 f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})",
+                f"{row['ratio_limit']:.2f}",
                 f"{100 * row['convolution_share']:.0f} %",
+                f"{100 * row['convolution_rate'] / row['peak_rate']:.0f} %",
                 f"{row['one_run']:,.0f}",
                 f"{row['side_by_side']:,.0f}",
             ]

@@ -76,16 +76,21 @@ def ratio(before: Path, fields: dict[str, Any], rounds: int, threads: int) -> di
         for k in range(rounds):
             for name in list(both) if k % 2 == 0 else reversed(both):
                 seconds[name].append(statistics.median(both[name].ask(steps=3)["seconds"]))
-        shares = new.ask(shares=True)
+        shares, rates = new.ask(shares=True), new.ask(rate=True)
     ratios = [b / n for b, n in zip(*seconds.values(), strict=True)]
+    share = sum(s for name, s in shares.items() if any(word in name for word in CONVOLUTIONS))
+    now = statistics.median(seconds["now"])
     return {
         "seconds_before": statistics.median(seconds["before"]),
-        "seconds_now": statistics.median(seconds["now"]),
+        "seconds_now": now,
         "ratio": statistics.median(ratios),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),
         "same_loss": len(losses) == 1,
-        "convolution_share": sum(s for name, s in shares.items() if any(word in name for word in CONVOLUTIONS)),
+        "convolution_share": share,
+        "convolution_rate": rates["flop"] / (share * now),  # FLOP/s
+        "peak_rate": rates["peak"],
+        "ratio_limit": statistics.median(seconds["before"]) / (share * now),  # if all else took no time
         "shares": dict(sorted(shares.items(), key=lambda item: -item[1])[:12]),
     }
 
@@ -170,7 +175,7 @@ def main(arguments: list[str] | None = None) -> Path:
             write_json(out, record)  # after every case: what was measured is kept
             print(
                 "{precision} width {width:g} {student} & {teacher} {method:10s} {seconds_before:.3f} s -> "
-                "{seconds_now:.3f} s, {ratio:.2f}x, convolutions {convolution_share:.0%}, images/s {one_run:.0f} "
+                "{seconds_now:.3f} s, {ratio:.2f}x of at most {ratio_limit:.2f}x, images/s {one_run:.0f} "
                 "in one run, {side_by_side:.0f} side by side".format(**row),
                 flush=True,
             )

@@ -45,6 +45,20 @@ def step(training, x, y) -> float:
     return parts["loss"].item()
 
 
+def rates(training: tuple) -> dict[str, float]:
+    """Operations of a step's convolutions and matrix products, and how many a second a large product does here.
+
+    `flop` of both passes; `peak` in FLOP/s, in the step's precision.
+    """
+    import torch
+
+    from benchmarks import measure
+
+    dtype = torch.bfloat16 if training[0].config.precision == "bf16" else torch.float32
+    peak = measure.matmul_peak(torch.device("cpu"), dtype, 2048, repeats=10)
+    return {"flop": measure.count_flops(lambda: step(*training)), "peak": peak}
+
+
 def main() -> None:
     """Answer until there is nothing more to read."""
     sys.path.insert(0, sys.argv[1])
@@ -64,6 +78,8 @@ def main() -> None:
                 loss = step(*training)
                 seconds.append(time.perf_counter() - start)
             answer = {"seconds": seconds, "loss": loss}
+        elif "rate" in asked:
+            answer = rates(training)
         else:  # the shares of a step's time by operation
             from torch.profiler import ProfilerActivity, profile
 

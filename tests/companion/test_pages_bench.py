@@ -216,7 +216,9 @@ def test_the_table_is_sorted_by_numbers_and_downloads_hold_them(runs):
     assert [row["method"] for row in rows] == list(board.method)
     assert rows[1]["gain"] == pytest.approx(board.gain.iloc[1])
     assert rows[-1]["gain"] is None
-    assert embedded(page, "text/csv").startswith("scale,dataset,student,teacher,timesteps,data,method,arm,label,weights")
+    assert embedded(page, "text/csv").startswith(
+        "scale,dataset,student,teacher,timesteps,data,method,arm,label,weights"
+    )
     twd = next(row for row in page.split("<tr>") if "#method-twd" in row)
     assert f'data-value="{board.gain.iloc[1]}"' in twd
     assert "+9.83 [" in twd

@@ -300,6 +300,8 @@ def test_steps_take_turns_with_those_of_an_earlier_version(tmp_path, monkeypatch
         assert row["same_loss"]
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         assert 0 < row["convolution_share"] < 1
+        assert row["ratio_limit"] > row["seconds_before"] / row["seconds_now"]
+        assert min(row["convolution_rate"], row["peak_rate"]) > 0
         assert min(row["one_run"], row["side_by_side"]) > 0
     table = report.steps_table(record)
     assert "VGG-11 &amp; ResNet-19, T=2, width 0.0625, fp32" in table
