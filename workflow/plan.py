@@ -90,8 +90,9 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
             if shown == "quick" and not experiment.quick_page:
                 continue
             if experiment.joined and scale != "quick":  # what others have trained is shown where it is recorded
-                few = [config for config in experiment.runs if config.method in (experiment.joined, "kd")]
-                few = [config for config in few if not config.validation]
+                few = [c for c in experiment.runs if c.method in (experiment.joined, "kd") and not c.validation]
+                epochs = {config.epochs for config in few if config.method == experiment.joined}
+                few = [config for config in few if config.epochs in epochs]
                 experiment = dataclasses.replace(experiment, runs=tuple(few))
             runs = [*experiment.teachers, *experiment.runs]
             if shown != scale:

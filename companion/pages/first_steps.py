@@ -1,0 +1,149 @@
+"""Where attention goes in the first training steps, and which of the two losses pulls the student meanwhile."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import figures, report
+from companion.pages import parts
+from sastc.attention import attention_bounds
+from sastc.experiments import Experiment
+from sastc.records import Run
+
+NEAR = 0.05  # of the way between the bounds: a weight this close to the upper one is at it
+EARLY = 20  # steps
+
+
+def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
+    """:func:`parts.frame` of the plan and of those other scales whose runs are recorded, with :func:`facts`."""
+    frames = [parts.frame(one, results) for one in (plan, *report.record_plans(plan))]
+    rows = pd.concat([f for f in frames if f.complete.any() or f.scale.iloc[0] == plan.scale], ignore_index=True)
+    known = [facts(steps(Run(r.path)), r) if r.complete else {} for r in rows.itertuples()]
+    return rows.join(pd.DataFrame(known, index=rows.index, columns=list(FACTS)))
+
+
+FACTS = {
+    "first": "share of a batch's instances, at the first step, whose largest weight is on the easiest layer",
+    "early": "the same after twenty steps",
+    "last": "the same at the last step that was recorded",
+    "bound": "first recorded step at which the mean of the largest weights is at the upper bound; nan: at none",
+    "pull_first": "gradient of β times the feature loss over that of the KD loss, at the first step",
+    "pull_last": "the same at the last step that was recorded",
+}
+
+
+def steps(run: Run) -> pd.DataFrame:
+    """A row a recorded step: its `step` from zero, `easiest`, the largest weight `top`, and the `pull`.
+
+    `easiest`: share of instances, student layers and time steps whose largest weight is on the teacher layer with the
+    least distance. `top`: largest weight of a cell (of the batch's mean), averaged over the cells, on a scale on which
+    0 is the uniform weight and 1 the upper bound. `pull`: norm of the student's gradient of β times the feature loss
+    over that of the KD loss. No row for a run that did not record its steps.
+    """
+    found, config = run.measures, run.config
+    if "step_number" not in found:
+        return pd.DataFrame(columns=["step", "easiest", "top", "pull"])
+    attention = found["step_attention"]  # (K, T, S, A)
+    layers = attention.shape[-1]
+    _, high = attention_bounds(layers, config.qk_norm, config.score_scale)
+    kd, feature = found["step_gradient"][:, 0], found["step_gradient"][:, 1]
+    return pd.DataFrame(
+        dict(
+            step=found["step_number"],
+            easiest=found["step_easiest"].mean((1, 2)),
+            top=(attention.max(-1).mean((1, 2)) - 1 / layers) / (high - 1 / layers),
+            pull=feature / np.where(kd > 0, kd, np.nan),
+        )
+    )
+
+
+def facts(found: pd.DataFrame, row) -> dict[str, float]:
+    """The numbers of `FACTS` from a run's :func:`steps`."""
+    if found.empty:
+        return {}
+    early = found[found.step < EARLY].iloc[-1]
+    at_bound = found.step[found.top >= 1 - NEAR]
+    first, last = found.iloc[0], found.iloc[-1]
+    return dict(
+        first=first.easiest, early=early.easiest, last=last.easiest,
+        bound=float(at_bound.iloc[0]) if len(at_bound) else math.nan,
+        pull_first=first.pull, pull_last=last.pull,
+    )  # fmt: skip
+
+
+def names(rows: pd.DataFrame) -> list[str]:
+    """What each run is, in a few words: β, and what differs from the paper's choices."""
+    out = []
+    for row in rows.itertuples():
+        words = [f"β = {row.beta:g}"] + ["no unit length"] * (not row.qk_norm)
+        if any(scale != 1 for scale in row.target_scale):
+            stage = int(np.argmin(row.target_scale)) + 1
+            words.append(f"teacher layer {stage} scaled to {min(row.target_scale):g}")
+        out.append(", ".join(words))
+    return out
+
+
+def answer(rows: pd.DataFrame) -> str:
+    """How often the largest weight is on the easiest layer at first, after twenty steps and at the end, by scale."""
+    told = []
+    for scale, same in rows[rows.early.notna()].groupby("scale", sort=False):
+        spans = [report._span((100 * same[n]).round(), "{:.0f}".format) for n in ("first", "early", "last")]
+        reach = same.bound.dropna()
+        when = (
+            f"; the weights reach their bound in {len(reach)} of {len(same)}"
+            + (f", after {report._span(reach.astype(int))} steps" if len(reach) else "")
+        )  # fmt: skip
+        told.append(
+            f"{report.SCALE_WORDS[scale].capitalize()}, {len(same)} run{'s' * (len(same) > 1)}: attention is largest "
+            f"on the easiest layer in {spans[0]} % of cases at the first step, {spans[1]} % after {EARLY} steps and "
+            f"{spans[2]} % at the last{when}. β times the feature loss pulls the student "
+            f"{report._span(same.pull_first.round(2), '{:g}'.format)} times as hard as KD at first."
+        )
+    return " ".join(told) or "No run has recorded its first steps."
+
+
+def curves(rows: pd.DataFrame) -> Figure:
+    """Share on the easiest layer, largest weight and pull against the training step; a line a run of one scale."""
+    plt = figures.plt
+    drawing, axes = plt.subplots(1, 3, figsize=(figures.WIDTH, 3.1))
+    done = rows[rows.early.notna()]
+    for i, (row, name) in enumerate(zip(done.itertuples(), names(done), strict=True)):
+        found = steps(Run(row.path))
+        look = dict(color=figures.SERIES[i % 6], marker=figures.SERIES_MARKERS[i % 6], markersize=3, label=name)
+        for axis, column, factor in zip(axes, ("easiest", "top", "pull"), (100, 100, 1), strict=True):
+            axis.plot(found.step + 1, factor * found[column], **look)
+    axes[0].set(ylabel="largest weight on the easiest layer (%)", ylim=(0, 103))
+    axes[1].set(ylabel="largest weight (0 %: uniform, 100 %: bound)", ylim=(0, 103))
+    axes[2].set(ylabel="pull: feature loss / KD", yscale="log")
+    for axis in axes:
+        axis.set(xlabel="training step", xscale="log")
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return drawing
+
+
+def table(rows: pd.DataFrame, place: str) -> str:
+    """HTML table: a row a run; `place` is :func:`parts.place`."""
+
+    def share(column: str):
+        return lambda r: "–" if math.isnan(getattr(r, column)) else f"{100 * getattr(r, column):.0f} %"
+
+    rows = rows.assign(name=names(rows))
+    columns = {
+        "run": "name",
+        "scale": lambda r: report.SCALE_WORDS[r.scale],
+        "on the easiest layer,<br>first step": share("first"),
+        f"after<br>{EARLY} steps": share("early"),
+        "at the<br>last step": share("last"),
+        "at the bound<br>from step": lambda r: "–" if math.isnan(r.bound) else f"{r.bound + 1:.0f}",
+        "pull of the feature loss<br>over KD, first step": "pull_first",
+        "last<br>step": "pull_last",
+        "record": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
+    }
+    caption = (
+        "Shares are of instances, student layers and time steps of a training batch. At the bound: the mean of the "
+        f"cells' largest weights is within {100 * NEAR:.0f} % of it. Pull: norms of the student's gradients. {place}"
+    )
+    return parts.table(rows, caption, "first_steps", columns, csv=rows[["name", "scale", *FACTS, "run", "command"]])

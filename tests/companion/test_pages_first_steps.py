@@ -1,0 +1,79 @@
+"""The first steps of attention: numbers by hand on made-up records."""
+
+import math
+
+import numpy as np
+import pytest
+from made_up_runs import plan, record
+
+from companion.pages import first_steps
+from sastc.config import RunConfig
+
+HIGH = math.exp(2) / (math.exp(2) + 1)  # two teacher layers, unit length
+
+
+def config(**changes):
+    return RunConfig(**dict(student="vgg11", method="sastc", attention_steps=5, beta=10.0) | changes)
+
+
+def arrays(weights, easiest, gradients):
+    """One student layer, one step in time, two teacher layers: the larger weight, and the share, at steps 0, 1, 20."""
+    eta = np.array([[[[w, 1 - w]]] for w in weights])
+    return dict(
+        step_number=np.array([0, 1, 20]), step_attention=eta, step_easiest=np.array(easiest).reshape(3, 1, 1),
+        step_gradient=np.array([[kd, feature, 0.0, 0.0] for kd, feature in gradients]),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rows(tmp_path):
+    configs = [config(), config(beta=1300.0, qk_norm=False), config(target_scale=(1.0, 0.05)), config(seed=1)]
+    half = (0.5 + HIGH) / 2
+    record(tmp_path, configs[0], arrays([0.5, half, HIGH], [0.25, 0.5, 1.0], [(2.0, 1.0), (1.0, 1.0), (1.0, 3.0)]))
+    record(tmp_path, configs[1], arrays([0.5, 0.6, 0.9], [0.5, 0.5, 0.75], [(1.0, 40.0), (1.0, 1.0), (0.0, 3.0)]))
+    record(tmp_path, configs[2], dict(attention=np.ones((1, 1, 1, 2))))  # its steps were not recorded
+    return first_steps.collect(plan(*configs), tmp_path)
+
+
+def test_steps_by_hand(rows):
+    first, second, without, missing = rows.itertuples()
+    assert (first.first, first.early, first.last) == (0.25, 0.5, 1.0)
+    assert first.bound == 20
+    assert (first.pull_first, first.pull_last) == (0.5, 3.0)
+    assert math.isnan(second.bound), "0.9 of 1 is four fifths of the way from 0.5"
+    assert second.pull_first == 40
+    assert math.isnan(second.pull_last), "no KD gradient to compare with"
+    assert math.isnan(without.early)
+    assert not missing.complete
+
+
+def test_the_way_to_the_bound_begins_at_uniform(rows):
+    found = first_steps.steps(first_steps.Run(rows.path[0]))
+    assert list(found.top) == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_settings_in_words(rows):
+    assert first_steps.names(rows) == [
+        "β = 10", "β = 1300, no unit length", "β = 10, teacher layer 2 scaled to 0.05", "β = 10",
+    ]  # fmt: skip
+
+
+def test_the_answer_counts_runs_that_recorded_their_steps(rows):
+    line = first_steps.answer(rows)
+    assert line.startswith("Smoke test, 2 runs: attention is largest on the easiest layer in 25 to 50 % of cases at ")
+    assert (
+        "50 % after 20 steps and 75 to 100 % at the last; the weights reach their bound in 1 of 2, after 20 st" in line
+    )
+    assert line.endswith("pulls the student 0.5 to 40 times as hard as KD at first.")
+    assert first_steps.answer(rows.assign(early=math.nan)) == "No run has recorded its first steps."
+
+
+def test_figure_and_table_have_every_run(rows):
+    drawing = first_steps.curves(rows)
+    assert [line.get_label() for line in drawing.axes[0].lines] == ["β = 10", "β = 1300, no unit length"]
+    assert drawing.axes[0].lines[0].get_xydata() == pytest.approx(np.array([[1, 25], [2, 50], [21, 100]]))
+    first_steps.figures.plt.close(drawing)
+    page = first_steps.table(rows, "Ours.")
+    assert page.count("<tr>") == 1 + len(rows)
+    assert "<td>21</td>" in page
+    assert rows.run[0] in page
