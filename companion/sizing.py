@@ -24,15 +24,12 @@ from sastc import distributed
 from sastc.build import SHAPE, build_model
 from sastc.config import EVENT_DATASETS, RunConfig
 from sastc.data import Dataset, Split, epoch_batches
+from sastc.facts import FACTS
 from sastc.methods import Batch
 from sastc.train import Step, networks
 
-# Training images, test images, channels, classes: data/README.md
-SIZES = {
-    "digits": (1437, 360, 1, 10), "cifar10": (50_000, 10_000, 3, 10), "cifar100": (50_000, 10_000, 3, 100),
-    "imagenet": (1_281_167, 50_000, 3, 1000), "digits_dvs": (1437, 360, 2, 10), "dvs_gesture": (1176, 288, 2, 11),
-    "dvs_cifar10": (9000, 1000, 2, 10), "nmnist": (60_000, 10_000, 2, 10),
-}  # fmt: skip
+# Training images, test images, channels, classes
+SIZES = {name: (f.train, f.test, f.channels, f.classes) for name, f in FACTS.items() if f.train}
 MORE = ("image_size", "student_tap", "output", "teacher_input")  # what also decides a network
 
 

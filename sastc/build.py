@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sastc.checks import check
 from sastc.config import RunConfig
 from sastc.data import EVENT_DATASETS, Dataset, load_dataset
 from sastc.data.identity import differences, facts
 from sastc.models import create_model
-from sastc.models.layers import check
 from sastc.records import Run, RunError, find_run
 
 # Fields that decide what both networks look like.

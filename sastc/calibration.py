@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from sastc import distributed
 from sastc.attention import attention_bounds
+from sastc.checks import check, check_integer, check_number, check_one_of, is_count
 from sastc.cka import linear_cka
-from sastc.models.layers import check, is_count
 from sastc.recompute import recomputed, wanted
 
 Shape = tuple[int, int, int]
@@ -363,7 +363,7 @@ def _standardised(features: Tensor, over_all: bool) -> Tensor:
 
 def _check_choices(given: dict[str, str]) -> None:
     for name, value in given.items():
-        check(name, value, value in CHOICES[name], f"one of {', '.join(CHOICES[name])}")
+        check_one_of(name, value, CHOICES[name])
 
 
 def _layer_shapes(field: str, shapes: Iterable[Shape]) -> list[Shape]:
@@ -450,12 +450,11 @@ class SelfAttentiveCalibration(nn.Module):
         given = dict(mlp_sharing=mlp_sharing, sim_norm=sim_norm, sim_order=sim_order, attention=attention)
         _check_choices(given)
         for name, value in dict(batch_size=batch_size, hidden=hidden, embedding=embedding).items():
-            check(name, value, is_count(value) or (value is None and name != "batch_size"), "an integer >= 1")
+            if value is not None or name == "batch_size":
+                check_integer(name, value, 1)
         for name, value in dict(qk_norm=qk_norm, detach_sim=detach_sim).items():
             check(name, value, isinstance(value, bool), "True or False")
-        check(
-            "score_scale", score_scale, isinstance(score_scale, Real) and math.isfinite(score_scale), "a finite number"
-        )
+        check_number("score_scale", score_scale, None)
         hidden = max(1, batch_size // 2) if hidden is None else hidden
         # a quarter, but of length one a single number is 1 or -1 and learns nothing
         embedding = max(2 if qk_norm else 1, batch_size // 4) if embedding is None else embedding

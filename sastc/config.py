@@ -19,15 +19,14 @@ import yaml
 from sastc import methods
 from sastc.checks import ConfigError as ConfigError
 from sastc.checks import allowed_values as allowed_values
-from sastc.checks import check_value, close_matches, option, shown
+from sastc.checks import check_value, option, shown, suggestion
+from sastc.facts import DATASETS, EVENT_DATASETS, FACTS
 from sastc.methods import REGISTRY, Method
 
 MODELS = (
     "vgg11", "vgg13", "vggsnn", "resnet18", "resnet19", "resnet34", "resnet32x4",
     "wrn16_2", "wrn28_4", "wrn40_2", "pyramidnet20",
 )  # fmt: skip
-EVENT_DATASETS = ("digits_dvs", "nmnist", "dvs_gesture", "dvs_cifar10")
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
 SCALES = ("quick", "slim", "quarter", "paper")
 VARIANTS = ("paper", "released")
 
@@ -766,8 +765,7 @@ def _check_declarations(kind: type[Method]) -> None:
     by_method = [name for name, field in _fields().items() if field.metadata["scope"] == "methods"]
     for name in kind.fields if not kind.recorded else ():
         if name not in by_method:
-            close = close_matches(name, by_method)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"must be of {', '.join(by_method)}"
+            hint = suggestion(name, by_method, f"must be of {', '.join(by_method)}")
             raise ConfigError(f"method {kind.name}: fields: {shown(name)}: {hint}")
     for name in kind.options:
         if hasattr(RunConfig, name) or name in (*_fields(), "options", "method_class", "config", *vars(Method)):
@@ -786,8 +784,7 @@ def check_name(name: str, also: Collection[str] = ()) -> None:
     """Raise a :class:`ConfigError` that names close matches unless `name` is a field, or in `also`."""
     if name not in _fields() and name not in also:
         names = [*_fields(), *also]
-        close = close_matches(name, names)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"must be one of {', '.join(names)}"
+        hint = suggestion(name, names, f"must be one of {', '.join(names)}")
         raise ConfigError(f"unknown field {shown(name)}: {hint}")
 
 
@@ -897,8 +894,6 @@ _PUBLISHED = {
 _BETA = {"cifar10": 1300.0, "cifar100": 700.0, "imagenet": 50.0, "digits": 5.0}
 # Of the last third; most of learning rate times beta falls into the second, where the digits' is a tenth of this one's.
 _BETA |= {"digits_dvs": 50.0, "nmnist": 1.0, "dvs_gesture": 1.0, "dvs_cifar10": 1.0}
-_IMAGE_SIZE = {"digits": 12, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
-_IMAGE_SIZE |= {"digits_dvs": 8, "nmnist": 34, "dvs_gesture": 64, "dvs_cifar10": 48}
 _SIZE: dict[str, dict[str, Any]] = {
     # Schedules as short as they can be for the question "does it all work?"; they prove nothing about the paper.
     "quick": dict(epochs=10, batch_size=32, width=1 / 16, learning_rate=0.05, stm_batches=0),
@@ -920,6 +915,7 @@ _QUICK_EVENTS = dict(epochs=9, width=1 / 8, learning_rate=0.025, stm_batches=4)
 
 def _presets(config: RunConfig) -> dict[str, Any]:
     """Values of the fields that were left open."""
+    facts = FACTS[config.dataset]
     large = config.dataset in ("imagenet", "imagefolder")
     event = config.dataset in EVENT_DATASETS
     kind = "imagenet" if large else "event" if event else "teacher" if config.method == "teacher" else "cifar"
@@ -947,7 +943,7 @@ def _presets(config: RunConfig) -> dict[str, Any]:
         nesterov=values.get("nesterov", False),
         decay_norms=values.get("decay_norms", True),
         stm_batches=values.get("stm_batches", 8),
-        image_size=_IMAGE_SIZE.get(config.dataset),
+        image_size=facts.run_size or facts.image_size,
         mlp_dim=batch_size,
         # paper: 0.3  released: 1.0, and so in narrow networks, where spiking ResNets do not learn with 0.3
         gamma=1.0 if released or config.scale != "paper" else 0.3,

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sastc.checks import check, check_integer, check_one_of, is_count
 from sastc.fisher import batch_dim, evaluation_mode
-from sastc.models.layers import check, is_count
 from sastc.neurons import LIF
 
 # Appendix 1 after Rathi & Roy (2021): 45 nm CMOS, and special hardware, for which the paper gives no MAC.
@@ -130,16 +130,16 @@ def count_energy(
         none of the `neurons` in a model that
         is `spiking` or for which `timesteps` are given.
     """
-    check("encoding", encoding, encoding in ENCODINGS, f"one of {', '.join(ENCODINGS)}")
-    check("formula", formula, formula in FORMULAS, f"one of {', '.join(FORMULAS)}")
-    check("chunk", chunk, is_count(chunk), "an integer >= 1")
-    check("timesteps", timesteps, timesteps is None or is_count(timesteps), "an integer >= 1")
+    check_one_of("encoding", encoding, ENCODINGS)
+    check_one_of("formula", formula, FORMULAS)
+    chunk = check_integer("chunk", chunk, 1)
+    timesteps = None if timesteps is None else check_integer("timesteps", timesteps, 1)
     model = getattr(model, "_orig_mod", model)  # of a compiled one, which hooks do not see
     counter = _Counter(model, neurons, encoding, timesteps)
     run = getattr(model, "step_logits", model)  # the classifier runs at each step, not on the mean
     try:
         with evaluation_mode(model), torch.no_grad(), _every_step(model, counter.encoding):
-            for batch in x.split(int(chunk), batch_dim(x)) if isinstance(x, Tensor) else x:
+            for batch in x.split(chunk, batch_dim(x)) if isinstance(x, Tensor) else x:
                 counter.count(run, batch[0] if isinstance(batch, (tuple, list)) else batch)
     finally:
         counter.remove()

@@ -23,18 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from sastc import methods
+from sastc.checks import check_choice, shown
 from sastc.config import (
     SCALES,
     ConfigError,
     RunConfig,
     check_name,
-    close_matches,
     method_options,
     parse_arguments,
     read_yaml,
-    shown,
 )
-from sastc.records import user_path
+from sastc.files import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +60,6 @@ class Experiment:
     def teachers(self) -> tuple[RunConfig, ...]:
         """The teachers those runs need, each once."""
         return tuple({t.identity: t for r in self.runs if (t := r.teacher_config())}.values())
-
-
-def check_choice(what: str, name: Any, names: Collection[str], otherwise: str = "") -> None:
-    """Raise a :class:`ConfigError` with close matches, or `otherwise`, or all `names`, unless `name` is one of them."""
-    names = list(names)  # in which anything can be looked for
-    if name not in names:
-        close = close_matches(name, names)
-        hint = f"did you mean {' or '.join(close)}?" if close else otherwise
-        raise ConfigError(f"unknown {what} {shown(name)}: {hint or 'must be one of ' + ', '.join(sorted(names))}")
 
 
 def load_experiment(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from sastc.models.layers import check, is_count
+from sastc.checks import check, check_integer, check_one_of
 
 LABELS = ("true", "sampled", "expected")
 
@@ -97,8 +97,8 @@ def squared_gradients(
     ValueError
         Images, labels or a setting of another kind; or labels are to be sampled, and the logits are no distribution.
     """
-    check("labels", labels, labels in LABELS, f"one of {', '.join(LABELS)}")
-    check("chunk", chunk, is_count(chunk), "an integer >= 1")
+    check_one_of("labels", labels, LABELS)
+    chunk = check_integer("chunk", chunk, 1)
     able = callable(getattr(model, "logits_by_step", None))
     check("model", type(model).__name__, able, "a module with logits_by_step(x) -> (T, B, N)")
     dim = batch_dim(x)
@@ -107,20 +107,15 @@ def squared_gradients(
 
     with evaluation_mode(model):
         with torch.no_grad():
-            p = torch.cat([model.logits_by_step(part).softmax(-1) for part in x.split(int(chunk), dim)], 1)
+            p = torch.cat([model.logits_by_step(part).softmax(-1) for part in x.split(chunk, dim)], 1)
         steps, batch, classes = p.shape
         if labels == "true":
             check("y", y.dtype, not y.is_floating_point(), "integers")
             check("y", y.unique().tolist(), bool(((y >= 0) & (y < classes)).all()), f"in 0 ... {classes - 1}")
             choice = y.to(p.device).expand(steps, batch).unsqueeze(-1)
         elif labels == "sampled":
-            drawable = bool(p.isfinite().all())
-            check(
-                "labels",
-                labels,
-                drawable,
-                "true or expected where the model's logits are no distribution (NaN or +inf)",
-            )
+            allowed = "true or expected where the model's logits are no distribution (NaN or +inf)"
+            check("labels", labels, bool(p.isfinite().all()), allowed)
             generator = torch.Generator(p.device).manual_seed(seed)
             choice = torch.multinomial(p.flatten(0, 1), 1, generator=generator).unflatten(0, (steps, batch))
         else:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sastc.config import RunConfig
+from sastc.facts import FACTS
 from sastc.methods import REGISTRY
 from sastc.records import Run
 
@@ -10,9 +11,7 @@ LABELS = {
     **{name: method.label for name, method in REGISTRY.items()}, "teacher": "Teacher (ANN)",
     "vgg11": "VGG-11", "vgg13": "VGG-13", "resnet18": "ResNet-18", "resnet19": "ResNet-19", "resnet34": "ResNet-34",
     "resnet32x4": "ResNet-32x4", "wrn16_2": "WRN-16-2", "wrn28_4": "WRN-28-4", "wrn40_2": "WRN-40-2",
-    "pyramidnet20": "PyramidNet-20", "digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
-    "imagenet": "ImageNet", "imagefolder": "ImageFolder", "vggsnn": "VGGSNN", "digits_dvs": "Digits-DVS (simulated)",
-    "dvs_gesture": "DVS-Gesture", "dvs_cifar10": "DVS-CIFAR10", "nmnist": "N-MNIST",
+    "pyramidnet20": "PyramidNet-20", "vggsnn": "VGGSNN", **{name: facts.label for name, facts in FACTS.items()},
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sastc.models.layers import check
+from sastc.checks import check, check_one_of
 
 REDUCTIONS = ("mean", "sum")
 
@@ -71,7 +71,7 @@ def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") ->
 
     An infinite distance makes the loss infinite, or NaN if its weight is 0; NaN in either gives NaN.
     """
-    check("reduction", reduction, reduction in REDUCTIONS, f"one of {', '.join(REDUCTIONS)}")
+    check_one_of("reduction", reduction, REDUCTIONS)
     shape = tuple(attention.shape)
     check("attention", shape, len(shape) == 4, "(T, B, S, A)")
     check("distances", tuple(distances.shape), distances.shape == attention.shape, f"{shape} as attention")

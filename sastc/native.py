@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor, nn
+
+from sastc.files import user_cache
 
 SOURCE = Path(__file__).with_name("lif.cpp")
 # Neither contraction nor -ffast-math: each operation rounds once. Comparisons need not trap, or they stay scalar.
@@ -35,7 +36,7 @@ class _Options(ctypes.Structure):
 
 def folder() -> Path:
     """Where the built library is kept, beside decoded data: $SASTC_CACHE, else the user's cache folder; 50 kB."""
-    return Path(os.environ.get("SASTC_CACHE") or user_cache_path("sastc", appauthor=False)).expanduser()
+    return user_cache()
 
 
 @functools.cache

@@ -7,12 +7,12 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from sastc import native
+from sastc.checks import check, check_number, check_one_of
 from sastc.fused import fused
 
 RESETS = ("hard", "soft")
@@ -301,17 +301,12 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
-        if not (isinstance(decay, Real) and 0 < decay <= 1):
-            raise ValueError(f"decay={decay!r}: must be a number in (0, 1]")
-        for name, value in (("threshold", threshold), ("gamma", gamma)):
-            if not (isinstance(value, Real) and 0 < value < math.inf):
-                raise ValueError(f"{name}={value!r}: must be a positive and finite number")
-        if not isinstance(detach_reset, bool):
-            raise ValueError(f"detach_reset={detach_reset!r}: must be True or False")
-        for name, value, choices in (("surrogate", surrogate, SURROGATES), ("reset", reset, RESETS)):
-            if value not in choices:
-                raise ValueError(f"{name}={value!r}: must be one of {', '.join(choices)}")
-        self.decay, self.threshold, self.gamma = float(decay), float(threshold), float(gamma)
+        self.decay = check_number("decay", decay, 0, 1, open_low=True)
+        self.threshold = check_number("threshold", threshold, 0, open_low=True)
+        self.gamma = check_number("gamma", gamma, 0, open_low=True)
+        check("detach_reset", detach_reset, isinstance(detach_reset, bool), "True or False")
+        check_one_of("surrogate", surrogate, SURROGATES)
+        check_one_of("reset", reset, RESETS)
         self.surrogate, self.reset, self.detach_reset = surrogate, reset, detach_reset
 
     def forward(self, x: Tensor, u0: Tensor | float | None = None) -> Tensor:

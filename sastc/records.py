@@ -41,6 +41,7 @@ import pandas as pd
 
 from sastc import methods
 from sastc.config import ConfigError, RunConfig
+from sastc.files import sha256, user_path
 
 AGAIN = "again"  # folder in a recorded run's, where it is made again
 SUMS = "SHA256SUMS"
@@ -246,11 +247,6 @@ def _undamaged(path: Path) -> Iterator[Path]:
         raise RunError(f"{path} is damaged: {again} ({error})") from None
 
 
-def user_path(path: str | Path) -> Path:
-    """A path as a user gives it, ``~`` being their home."""
-    return Path(os.path.expanduser(path))
-
-
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write ``config.json``; a method that is not the library's is described there, to be read without its file."""
     kind = config.method_class
@@ -339,12 +335,6 @@ def seal(folder: Path, last: str = "", content: bytes = b"") -> None:
 def is_recorded(path: Path) -> bool:
     """Whether a path in a run's folder is one of the files whose hashes ``SHA256SUMS`` holds."""
     return path.is_file() and not path.name.startswith((".", SUMS)) and path.suffix != ".pt"
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sastc.checks import check, check_number
 from sastc.fisher import evaluation_mode
-from sastc.models.layers import check
 from sastc.models.network import Network
 
 
@@ -37,7 +37,7 @@ def spike_activation_map(model: nn.Module, x: Tensor, *, layer: str | None = Non
     ValueError
         A layer that does not exist or whose output is not a map of spikes, or a value out of range.
     """
-    check("gamma", gamma, 0 <= gamma < math.inf, "finite and not negative")
+    check_number("gamma", gamma, 0)
     check("model", _name(model), getattr(model, "spiking", True), "an SNN; class_activation_map is for ANNs")
     maps: list[Tensor] = []
     hook = _find(model, layer).register_forward_hook(lambda module, args, output: maps.append(output))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sastc import distributed
 from sastc.calibration import SelfAttentiveCalibration, layer_pairs
-from sastc.models.layers import check
+from sastc.checks import check, check_one_of
 
 DISTANCES = ("mse", "euclidean")
 LOG_BASES = {"e": math.e, "2": 2.0, "10": 10.0, "none": None}
@@ -29,8 +29,7 @@ def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distan
     Tensor
         ``(T, S, A)``; infinite or NaN where an entry is, and NaN where both have the same infinity.
     """
-    if distance not in DISTANCES:
-        raise ValueError(f"distance={distance!r}: must be one of {', '.join(DISTANCES)}")
+    check_one_of("distance", distance, DISTANCES)
     teacher = teacher_similarity.unsqueeze(-3).unbind(-4)  # A of (1, B, B), or (T, 1, B, B)
     squared = torch.stack([(student_similarity - a).square().mean((-2, -1)) for a in teacher], -1)
     return squared if distance == "mse" else squared.sqrt() * student_similarity.shape[-1]
@@ -48,8 +47,7 @@ def stm_from_mismatch(
     `weights` ``(T, S, A)`` of at least 0, for example the mean attention, weights the pairs; `log_base` is e, 2, 10 or
     none. Infinite mismatch gives an infinite score, or NaN with a weight of 0; NaN, or weights that are all 0, NaN.
     """
-    if str(log_base) not in LOG_BASES:
-        raise ValueError(f"log_base={log_base!r}: must be one of {', '.join(LOG_BASES)}")
+    check_one_of("log_base", str(log_base), LOG_BASES)
     s, a = zip(*layer_pairs(pairs, *mismatch.shape[1:]), strict=True)
     chosen = mismatch.double()[:, list(s), list(a)]
     if weights is None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from sastc.records import AGAIN, SUMS, Run, RunError, is_recorded, list_runs, seal, sha256
+from sastc.files import sha256
+from sastc.records import AGAIN, SUMS, Run, RunError, is_recorded, list_runs, seal
 
 # What every complete run holds; a run of the teacher may have no measures.
 ALWAYS = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json", "log.txt")

@@ -3,20 +3,20 @@
 `load_dataset` gives a `Dataset` with two splits; `epoch_batches` iterates over one of them.
 """
 
-import math
 import os
 from dataclasses import replace
-from numbers import Integral, Real
 from pathlib import Path
 
 import torch
 
+from sastc.checks import check_integer, check_number, check_one_of
 from sastc.data.batches import augment, epoch_batches, normalise, num_batches
 from sastc.data.dataset import Dataset, Split
 from sastc.data.events import BINNINGS, Events, event_rate, events_to_frames, simulate_events, to_events
 from sastc.data.files import check_name
 from sastc.data.lazy import LazyImages
 from sastc.data.subsets import add_label_noise, digest, hold_out, subset
+from sastc.facts import DATASETS, EVENT_DATASETS, FACTS
 
 __all__ = [
     "DATASETS",
@@ -35,11 +35,7 @@ __all__ = [
     "to_events",
 ]
 
-EVENT_DATASETS = ("digits_dvs", "nmnist", "dvs_gesture", "dvs_cifar10")
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder", *EVENT_DATASETS)
 EVENT_AUGMENT = ("none", "shift", "roll")
-IMAGE_SIZES = {"digits": 16, "cifar10": 32, "cifar100": 32, "imagenet": 224, "imagefolder": 224}
-IMAGE_SIZES |= {"digits_dvs": 16, "nmnist": 34, "dvs_gesture": 64, "dvs_cifar10": 48}
 ROOT = "data"
 
 
@@ -68,8 +64,7 @@ def load_dataset(
         Where the data are. Left at its default, the environment variable SASTC_DATA goes before it.
         data/README.md says what is looked for.
     image_size : int, optional
-        Height and width; when left out 16 for digits, 32 for CIFAR, 34 for N-MNIST, 64 for DVS-Gesture, 48 for
-        DVS-CIFAR10, else 224.
+        Height and width; when left out that of :data:`sastc.facts.FACTS`, such as 32 for CIFAR.
     train_subset : int, optional
         Keep this many training images, classes in proportion.
     train_fraction : float
@@ -105,22 +100,16 @@ def load_dataset(
     FileNotFoundError
         If the data are not there: where they were looked for and how to get them.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset={name!r}: must be one of {', '.join(DATASETS)}")
-    size = IMAGE_SIZES[name] if image_size is None else image_size
-    size = _integer("image_size", size, 8, 1024)
-    data_seed = _integer("data_seed", data_seed, 0)
-    train_subset = None if train_subset is None else _integer("train_subset", train_subset, 1)
-    train_fraction = _fraction("train_fraction", train_fraction, zero=False)
-    label_noise = _fraction("label_noise", label_noise, zero=True)
+    check_one_of("dataset", name, DATASETS)
+    size = check_integer("image_size", FACTS[name].image_size if image_size is None else image_size, 8, 1024)
+    data_seed = check_integer("data_seed", data_seed, 0)
+    train_subset = None if train_subset is None else check_integer("train_subset", train_subset, 1)
+    train_fraction = check_number("train_fraction", train_fraction, 0, 1, open_low=True)
+    label_noise = check_number("label_noise", label_noise, 0, 1)
     if name in EVENT_DATASETS:
-        timesteps = _integer("timesteps", timesteps, 1, 1024)
-        for field, value, choices in (
-            ("binning", binning, BINNINGS),
-            ("event_augment", event_augment, EVENT_AUGMENT),
-        ):
-            if value not in choices:
-                raise ValueError(f"{field}={value!r}: must be one of {', '.join(choices)}")
+        timesteps = check_integer("timesteps", timesteps, 1, 1024)
+        check_one_of("binning", binning, BINNINGS)
+        check_one_of("event_augment", event_augment, EVENT_AUGMENT)
 
     if str(root) == ROOT:
         root = os.environ.get("SASTC_DATA") or root
@@ -158,7 +147,7 @@ def load_dataset(
         dataset = replace(dataset, crop_padding=moved, flip=flip, wrap=event_augment == "roll")
 
     if validation:
-        validation = _fraction("validation", validation, zero=True)
+        validation = check_number("validation", validation, 0, 1)
         rest, held = hold_out(dataset.train, validation, data_seed)
         dataset = replace(dataset, train=rest, test=held)
     train = subset(dataset.train, dataset.classes, train_subset, train_fraction, data_seed)
@@ -177,18 +166,3 @@ def load_dataset(
         "noisy_rows_and_labels_sha256": digest(train.rows[noisy], train.labels[noisy]),
     }
     return replace(dataset, train=train, provenance={**dataset.provenance, **drawn})
-
-
-def _integer(field: str, value: int, low: int, high: int | None = None) -> int:
-    allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-    integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not integer or value < low or (high is not None and value > high):
-        raise ValueError(f"{field}={value!r}: must be {allowed}")
-    return int(value)
-
-
-def _fraction(field: str, value: float, *, zero: bool) -> float:
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (0 <= value <= 1) or (value == 0 and not zero):
-        raise ValueError(f"{field}={value!r}: must be a number in {'[0, 1]' if zero else '(0, 1]'}")
-    return float(value)

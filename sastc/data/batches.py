@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sastc.checks import check_integer, check_one_of
 from sastc.data.dataset import Dataset, Split
 from sastc.data.lazy import DRAWS, LazyImages
 from sastc.data.subsets import AUGMENT, ORDER, draw_words
@@ -142,8 +143,7 @@ def epoch_batches(
     """
     part = _split(dataset, split)
     for field, value, low in (("batch_size", batch_size, 1), ("seed", seed, 0), ("epoch", epoch, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ValueError(f"{field}={value!r}: must be an integer of at least {low}")
+        check_integer(field, value, low)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank={rank!r}: must be between 0 and world_size - 1 = {world_size - 1}")
     size = len(part)
@@ -173,8 +173,7 @@ def shuffled(size: int, seed: int, epoch: int) -> Tensor:
 
 
 def _split(dataset: Dataset, split: str) -> Split:
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split!r}: must be 'train' or 'test'")
+    check_one_of("split", split, ("train", "test"))
     return dataset.train if split == "train" else dataset.test
 
 

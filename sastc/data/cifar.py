@@ -17,13 +17,8 @@ from sastc.data.dataset import Dataset, Split
 from sastc.data.files import array_digest, cache_folder, cached, file_digests, missing, subfolders
 from sastc.data.images import LOSSLESS, decode
 from sastc.data.shards import first_shards, shard_columns, shard_rows
+from sastc.facts import FACTS
 
-# Mean and std of all training pixels. paper: not given  released: the same to three or four digits
-STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-COUNTS = (50_000, 10_000)
 # `content_sha256` of the complete originals, training and test images. Their pixels have the published mean and
 # deviation to eight digits.
 ORIGINAL = {
@@ -73,7 +68,7 @@ def load_cifar(name: str, root: Path, image_size: int, download: bool) -> Datase
 
 
 def _cifar_parquet(name: str, root: Path, train: list[Path], test: list[Path], image_size: int) -> Dataset:
-    num_classes = 10 if name == "cifar10" else 100
+    num_classes = FACTS[name].classes
     targets = ("label",) if name == "cifar10" else ("fine_label", "label")
     image, target, names = shard_columns(train + test, ("img", "image"), targets)
     classes = names or tuple(str(i) for i in range(num_classes))
@@ -174,24 +169,23 @@ def _cifar(
     name: str, classes: tuple[str, ...], arrays: list[Tensor], image_size: int, provenance: dict[str, Any], note: str
 ) -> Dataset:
     content = {"train": content_sha256(*arrays[:2]), "test": content_sha256(*arrays[2:])}
-    counts, notes = (len(arrays[1]), len(arrays[3])), []
+    facts, counts, notes = FACTS[name], (len(arrays[1]), len(arrays[3])), []
     if content != ORIGINAL[name]:
         notes += [note] if note else []
-        notes += [f"{counts[0]} + {counts[1]} images only"] if counts != COUNTS else []
+        notes += [f"{counts[0]} + {counts[1]} images only"] if counts != facts.counts else []
         notes = notes or ["not the original's pixels and labels"]
     if image_size != 32:
         arrays[::2] = (
             F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True) for images in arrays[::2]
         )
-    mean, std = STATISTICS[name]
     return Dataset(
         name=name,
-        label=name.upper().replace("CIFAR", "CIFAR-") + (f" ({', '.join(notes)})" if notes else ""),
+        label=facts.label + (f" ({', '.join(notes)})" if notes else ""),
         classes=classes,
         train=Split(arrays[0], arrays[1]),
         test=Split(arrays[2], arrays[3]),
-        mean=mean,
-        std=std,
+        mean=facts.mean,
+        std=facts.std,
         crop_padding=image_size // 8,  # the paper's 4 pixels at 32x32
         flip=True,
         provenance={**provenance, "content_sha256": content},

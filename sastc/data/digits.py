@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits as bundled_digits
 from sastc.data.dataset import Dataset, Split
 from sastc.data.events import to_events
 from sastc.data.subsets import DIGITS_SPLIT, digest, stratified_order
+from sastc.facts import FACTS
 
-TEST_IMAGES = 360
 DATA_SHA256 = "267f86e03ae0481efa68bbcf4dcd04133dbc88a3145b0551cb2221500a4881e0"
 SPLIT_SHA256 = "5f4a759bcb3702575115c79c258adfa8191cc20f2af4463b3d566cb88e2c515f"
 
@@ -57,8 +57,8 @@ def load_digits(image_size: int) -> Dataset:
 
 def digits_split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows (1437,) to train on and (360,) to test on, as listed in data/digits_split.json."""
-    order = stratified_order(labels, 0, DIGITS_SPLIT)
-    test, train = np.sort(order[:TEST_IMAGES]), np.sort(order[TEST_IMAGES:])
+    order, count = stratified_order(labels, 0, DIGITS_SPLIT), FACTS["digits"].test
+    test, train = np.sort(order[:count]), np.sort(order[count:])
     if digest(train, test) != SPLIT_SHA256:
         raise ValueError(f"digits: the split differs from the published one: SHA-256 {digest(train, test)}")
     return train, test
@@ -73,4 +73,4 @@ def digits_camera(image_size: int) -> dict[str, Any]:
 def load_digits_dvs(image_size: int, steps: int, binning: str) -> Dataset:
     """Load the digits as a simulated event camera sees them, in `steps` frames."""
     events = to_events(load_digits(image_size), steps, binning, **digits_camera(image_size))
-    return replace(events, label="Digits-DVS (simulated)")
+    return replace(events, label=FACTS["digits_dvs"].label)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sastc.data.dataset import Dataset, Split
 from sastc.data.events import LAST_TIME, Events, events_to_frames, frame_scale
 from sastc.data.files import cache_folder, cached, file_digests, missing, read_lines, subfolders
 from sastc.data.subsets import DVS_SPLIT, digest, draw_words
+from sastc.facts import FACTS
 
 SENSOR = 128  # AEDAT files come from the DVS128, 128 x 128 pixels
 AEDAT2, AEDAT3 = b"#!AER-DAT2.0", b"#!AER-DAT3.1"
@@ -40,21 +41,12 @@ OVERFLOW, OVERFLOW_TIME = 240, 1 << 13  # row of a mark that is no event, micros
 NMNIST_FOLDERS = ("nmnist", "N-MNIST", "NMNIST", "nmnist-small")
 
 
-class _Published(NamedTuple):
-    """What is known of a data set of recordings: its name, classes, published numbers of instances, file format."""
-
-    label: str
-    classes: tuple[str, ...]
-    counts: tuple[int, int]
-    flip: bool
-    source: str
-
-
+# Names of the classes; whether a mirrored instance keeps its class (a digit is another symbol then, a wave is made
+# with the other hand); the files' format.
 PUBLISHED = {
-    # flip: a mirrored digit is another symbol, a mirrored wave is made with the other hand
-    "nmnist": _Published("N-MNIST", tuple("0123456789"), (60_000, 10_000), False, "40-bit events"),
-    "dvs_gesture": _Published("DVS-Gesture", GESTURES, (1176, 288), False, "AEDAT 3.1"),
-    "dvs_cifar10": _Published("DVS-CIFAR10", OBJECTS, (9000, 1000), True, "AEDAT 2.0"),
+    "nmnist": (tuple("0123456789"), False, "40-bit events"),
+    "dvs_gesture": (GESTURES, False, "AEDAT 3.1"),
+    "dvs_cifar10": (OBJECTS, True, "AEDAT 2.0"),
 }
 
 
@@ -410,19 +402,19 @@ def _event_dataset(
         )
         for s in ("train", "test")
     )
-    published, counts = PUBLISHED[name], (len(train), len(test))
+    facts, (classes, flip, source_format), counts = FACTS[name], PUBLISHED[name], (len(train), len(test))
     return Dataset(
         name=name,
-        label=published.label + ("" if counts == published.counts else f" ({counts[0]} + {counts[1]} recordings only)"),
-        classes=published.classes,
+        label=facts.label + ("" if counts == facts.counts else f" ({counts[0]} + {counts[1]} recordings only)"),
+        classes=classes,
         train=train,
         test=test,
         mean=(0.0, 0.0),
         std=frame_scale(train.images),
         crop_padding=0,
-        flip=published.flip,
+        flip=flip,
         provenance={
-            "source": published.source,
+            "source": source_format,
             "folder": folder.resolve().name,
             "files": _checksums(source),
             "frames_sha256": {file: entry["sha256"] for file, entry in manifest["files"].items()},

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sastc.checks import check_integer, check_number, check_one_of
 from sastc.data.dataset import Dataset, Split
 from sastc.data.subsets import EVENTS, draw_words
 
@@ -59,7 +60,7 @@ class Events:
             For the first field that is not what the attributes say: names it, the event's index and its value.
         """
         for field, value in (("height", self.height), ("width", self.width)):
-            _count(field, value)
+            check_integer(field, value, 1)
         for field in ("offsets", "t", "x", "y", "p"):
             column = getattr(self, field)
             kind = (
@@ -160,19 +161,14 @@ def simulate_events(
     images = torch.as_tensor(images)
     if images.dim() != 4 or images.dtype != torch.uint8:
         raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}, must be uint8 (N, C, H, W)")
-    if path not in PATHS:
-        raise ValueError(f"path={path!r}: must be one of {', '.join(PATHS)}")
-    for field, value in (("duration", duration), ("samples", samples)):
-        _count(field, value)
-    if not 0 < threshold < np.inf:
-        raise ValueError(f"threshold={threshold!r}: must be greater than 0 and finite")
+    check_one_of("path", path, PATHS)
+    for field, value, low in (("duration", duration, 1), ("samples", samples, 1), ("seed", seed, 0)):
+        check_integer(field, value, low)
+    check_number("threshold", threshold, 0, open_low=True)
     for field, number in (("amplitude", amplitude), ("refractory", refractory), ("noise_rate", noise_rate)):
-        if not 0 <= number < np.inf:
-            raise ValueError(f"{field}={number!r}: must be at least 0 and finite")
-    if start is not None and not np.isfinite(start):
-        raise ValueError(f"start={start!r}: must be finite")
-    if seed < 0:
-        raise ValueError(f"seed={seed!r}: must be at least 0")
+        check_number(field, number, 0)
+    if start is not None:
+        check_number("start", start, None)
     count, _, height, width = images.shape
     indices = range(count) if indices is None else indices
     if len(indices) != count:
@@ -269,13 +265,6 @@ def _noise(words: NDArray[np.uint64], duration: int, pixels: int) -> tuple[NDArr
     return image, t.astype(np.int64), place.astype(np.int64), (bits >> np.uint64(63)).astype(np.int64)
 
 
-def _count(field: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"{field}={value!r}: must be an integer")
-    if value < 1:
-        raise ValueError(f"{field}={value!r}: must be at least 1")
-
-
 def events_to_frames(
     events: Events,
     steps: int,
@@ -312,11 +301,9 @@ def events_to_frames(
         For an argument out of range, and for events that are none of the sensor, see :meth:`Events.check`.
     """
     events.check()
-    if binning not in BINNINGS:
-        raise ValueError(f"binning={binning!r}: must be one of {', '.join(BINNINGS)}")
-    for field, value in (("steps", steps), ("size", size)):
-        if value is not None:
-            _count(field, value)
+    check_one_of("binning", binning, BINNINGS)
+    for field, value in (("steps", steps), ("size", steps if size is None else size)):
+        check_integer(field, value, 1)
     if span is not None:
         if len(span) != 2 or not all(isinstance(end, Integral) and abs(end) <= LAST_TIME for end in span):
             raise ValueError(f"span={span!r}: must be two whole microseconds, at most {LAST_TIME}")
@@ -362,7 +349,7 @@ def event_rate(events: Events, bins: int = 100) -> tuple[NDArray[np.float64], ND
         For events that are none of the sensor, see :meth:`Events.check`, and where there is none.
     """
     events.check()
-    _count("bins", bins)
+    check_integer("bins", bins, 1)
     if not len(events.t):
         raise ValueError("events: none, a rate needs at least one")
     edges = np.linspace(events.t.min(), events.t.max() + 1, bins + 1)

@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from tqdm.auto import tqdm
+
+from sastc.files import sha256, user_cache
 
 CACHE_FORMAT = 2  # since 2, images of 16 bits are scaled
 HASHED_UP_TO = 1 << 30  # bytes; larger cache files are checked by size alone when they are opened
@@ -68,12 +69,6 @@ def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> No
         f"{name}: no data found. Looked in: {looked}. Expected: {expected}. {remedy}. "
         "Another folder can be given as root=..., --data=... or in the environment variable SASTC_DATA."
     )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def array_digest(array: NDArray[Any]) -> str:
@@ -142,7 +137,7 @@ def cache_folder(name: str, data: Path) -> Path:
     name carries a hash of the data's folder, so that two copies of a data set do not replace each other.
     """
     try:
-        base = Path(os.environ.get(CACHE) or user_cache_path("sastc", appauthor=False)).expanduser()
+        base = user_cache()
     except RuntimeError as error:
         raise OSError(f"no cache folder: {error}; set {CACHE} to a folder with room that may be written") from error
     return base / f"{name}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:12]}"

@@ -18,14 +18,13 @@ from sastc.data.files import (
     file_digests,
     hidden,
     missing,
-    sha256,
     subfolders,
 )
 from sastc.data.lazy import Files, LazyImages, Packed
 from sastc.data.shards import first_shards, shard_columns, shard_rows
+from sastc.facts import FACTS
+from sastc.files import sha256
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training pixels, as everywhere
-COUNTS = (1_281_167, 50_000)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
 
@@ -180,15 +179,15 @@ def _lazy_dataset(
     label = f"ImageFolder ({provenance['folder']})"
     if name == "imagenet":
         counts = len(train), len(test)
-        label = "ImageNet" if counts == COUNTS else f"ImageNet ({counts[0]} + {counts[1]} images only)"
+        label = "ImageNet" if counts == FACTS[name].counts else f"ImageNet ({counts[0]} + {counts[1]} images only)"
     return Dataset(
         name=name,
         label=label,
         classes=classes,
         train=train,
         test=test,
-        mean=MEAN,
-        std=STD,
+        mean=FACTS[name].mean,
+        std=FACTS[name].std,
         crop_padding=0,  # the random resized crop takes its place: "without any padding operation"
         flip=True,
         provenance=provenance,

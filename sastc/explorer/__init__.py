@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sastc.explorer.packing import pack_page
+from sastc.files import user_path
 from sastc.labels import run_title
-from sastc.records import Run, RunError, list_runs, user_path
+from sastc.records import Run, RunError, list_runs
 
 __all__ = ["Explorer", "explore"]
 

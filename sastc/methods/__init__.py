@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import re
 import sys
@@ -19,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sastc.checks import ConfigError, check_value, close_matches, option, shown
+from sastc.checks import ConfigError, check_value, option, shown, suggestion
+from sastc.files import sha256, user_path
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -122,9 +122,8 @@ class Method:
     def __init__(self, **options: Any):
         for name, value in options.items():
             if name not in self.options:
-                close = close_matches(name, self.options)
                 allowed = ", ".join(self.options) or "none: it has no options"
-                hint = f"did you mean {' or '.join(close)}?" if close else f"must be one of {allowed}"
+                hint = suggestion(name, self.options, f"must be one of {allowed}")
                 raise ConfigError(f"unknown option {shown(name)} of method {self.name}: {hint}")
             setattr(self, name, check_value(self.options[name], value))
 
@@ -187,7 +186,7 @@ def find(method: Any) -> type[Method] | None:
 
 
 def _load(reference: str, file: str, name: str) -> type[Method]:
-    path = Path(os.path.expanduser(file))
+    path = user_path(file)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -200,8 +199,7 @@ def _load(reference: str, file: str, name: str) -> type[Method]:
     here = vars(module)
     if name not in here:
         classes = [n for n, c in here.items() if isinstance(c, type) and c.__module__ == module.__name__]
-        close = close_matches(name, classes)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(classes) or 'no class'}"
+        hint = suggestion(name, classes, f"it has {', '.join(classes) or 'no class'}")
         raise ConfigError(f"method={shown(reference)}: {file} has no {name}: {hint}")
     cls = _checked(here[name], f"method={shown(reference)}")
     cls.reference = reference
@@ -255,7 +253,7 @@ def facts(cls: type[Method] | None) -> dict[str, Any] | None:
     if cls is None or REGISTRY.get(cls.name) is cls:
         return None
     try:
-        digest = hashlib.sha256(Path(inspect.getsourcefile(cls) or "").read_bytes()).hexdigest()
+        digest = sha256(Path(inspect.getsourcefile(cls) or ""))
     except (TypeError, OSError):
         digest = None
     return {"name": cls.name, "class": cls.__qualname__, "reference": cls.reference, "sha256": digest}

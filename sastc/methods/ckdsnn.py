@@ -25,7 +25,7 @@ and the student's last LIF is a ReLU (F then is no spike map).
 
 from typing import TYPE_CHECKING
 
-from sastc.checks import ConfigError
+from sastc.checks import ConfigError, check
 from sastc.methods import Batch, Method, option
 from sastc.methods.kdsnn import last_map
 
@@ -92,7 +92,6 @@ def class_activation(target: "Tensor", weight: "Tensor", teacher_logits: "Tensor
         W is not of as many channels as G: the teacher does not end in an average and one linear layer.
     """
     from sastc.losses import exact
-    from sastc.models.layers import check
 
     shape, channels = tuple(weight.shape), target.shape[1]
     allowed = f"(N, {channels}), of one linear layer behind an average over the pixels of the last map"

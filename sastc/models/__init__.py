@@ -1,14 +1,13 @@
 """Networks of the paper, each written once and made ANN or SNN by the neuron it is given."""
 
 import inspect
-import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from torch import nn
 
-from sastc.models.layers import Recipe, check, is_count
+from sastc.checks import check, check_integer, check_number, check_one_of
+from sastc.models.layers import Recipe
 from sastc.models.network import Network
 from sastc.models.pyramidnet import pyramidnet
 from sastc.models.resnet import resnet18, resnet19, resnet32x4, resnet34
@@ -123,18 +122,12 @@ def create_model(
         *(("option", key, OPTIONS) for key in options),
         *((key, value, OPTIONS[key]) for key, value in options.items() if key in OPTIONS),
     ):
-        check(key, value, isinstance(value, str) and value in choices, f"one of {', '.join(choices)}")
-    for key, count in (
-        ("num_classes", num_classes),
-        ("in_channels", in_channels),
-        ("image_size", image_size),
-        ("timesteps", timesteps),
-    ):
-        check(key, count, is_count(count), "an integer >= 1")
-    for key, number in (("width", width), ("tdbn_alpha", tdbn_alpha)):
-        if key == "width" or number is not None:
-            real = isinstance(number, Real) and not isinstance(number, bool)
-            check(key, number, real and 0 < number < math.inf, "a positive finite number")
+        check_one_of(key, value, choices)
+    sizes = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    sizes = {key: check_integer(key, size, 1) for key, size in sizes.items()}
+    timesteps, width = check_integer("timesteps", timesteps, 1), check_number("width", width, 0, open_low=True)
+    if tdbn_alpha is not None:
+        tdbn_alpha = check_number("tdbn_alpha", tdbn_alpha, 0, open_low=True)
 
     make_neuron = _neuron_factory(neuron, neuron_options or {})
     example = make_neuron()
@@ -144,11 +137,9 @@ def create_model(
         name=name,
         make_neuron=make_neuron,
         spiking=spiking,
-        num_classes=int(num_classes),
-        in_channels=int(in_channels),
-        image_size=int(image_size),
-        width=float(width),
-        timesteps=int(timesteps) if spiking else None,
+        **sizes,
+        width=width,
+        timesteps=timesteps if spiking else None,
         taps=taps,
         tap=tap,
         output=output,

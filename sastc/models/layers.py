@@ -6,8 +6,6 @@ chain of *stages*, a stage a chain of *units*. The last unit of a stage is the p
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,17 +54,6 @@ class Recipe:
     def conv_norm(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> "PerStep":
         """Convolution that keeps the size (up to its stride), then batch norm."""
         return PerStep(Conv(inputs, outputs, kernel, stride, bias), self.norm(outputs))
-
-
-def check(field: str, value: Any, valid: bool, allowed: str) -> None:
-    """Raise the ValueError of a field that is not `valid`."""
-    if not valid:
-        raise ValueError(f"{field}={value!r}: must be {allowed}")
-
-
-def is_count(value: Any) -> bool:
-    """Whether `value` is an integer of at least 1."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 class Conv(nn.Conv2d):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sastc.models.layers import Recipe, Stage, check, is_count
+from sastc.checks import check, is_count
+from sastc.models.layers import Recipe, Stage
 
 
 class Network(nn.Module):

@@ -17,6 +17,7 @@ from sastc import distributed, methods, records
 from sastc.config import RunConfig
 from sastc.data import Dataset
 from sastc.data.identity import differences, facts
+from sastc.files import sha256
 from sastc.records import Run, RunError
 from sastc.train.step import Step
 
@@ -167,7 +168,7 @@ class Recorder:
             "inference_seconds": seconds["inference_seconds"],
             "test_seconds": seconds["test_seconds"],
             "peak_memory_bytes": peak,
-            "weights_sha256": records.sha256(self.folder / "weights.pt"),
+            "weights_sha256": sha256(self.folder / "weights.pt"),
             "finished": records.now(),
         }
         if "stm" in last:  # the paper averages the last ten epochs

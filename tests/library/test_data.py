@@ -9,8 +9,10 @@ import torch
 from sklearn.datasets import load_digits as bundled_digits
 
 import sastc.data.digits
+from sastc.config import RunConfig
 from sastc.data import Dataset, Split, load_dataset, normalise
 from sastc.data.subsets import add_label_noise, class_ranks, digest, draw_words, stratified_order, subset
+from sastc.facts import FACTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -231,19 +233,19 @@ def test_subset_that_empties_a_class(classes):
     ("options", "message"),
     [
         ({"name": "mnist"}, r"dataset='mnist': must be one of digits, cifar10"),
-        ({"name": "dvs_gesture"}, r"timesteps=None: must be an integer from 1 to 1024"),
-        ({"image_size": 7}, r"image_size=7: must be an integer from 8 to 1024"),
+        ({"name": "dvs_gesture"}, r"timesteps=None: must be an integer >= 1 and <= 1024"),
+        ({"image_size": 7}, r"image_size=7: must be an integer >= 8 and <= 1024"),
         ({"image_size": 16.0}, r"image_size=16.0"),
-        ({"train_subset": 0}, r"train_subset=0: must be an integer of at least 1"),
+        ({"train_subset": 0}, r"train_subset=0: must be an integer >= 1"),
         ({"train_subset": 1438}, r"train_subset=1438: must be between 1 and 1437"),
-        ({"train_fraction": 0}, r"train_fraction=0: must be a number in \(0, 1\]"),
-        ({"train_fraction": 1.01}, r"train_fraction=1.01: must be a number in \(0, 1\]"),
+        ({"train_fraction": 0}, r"train_fraction=0: must be a finite number > 0 and <= 1"),
+        ({"train_fraction": 1.01}, r"train_fraction=1.01: must be a finite number > 0 and <= 1"),
         ({"train_fraction": float("nan")}, r"train_fraction=nan"),
         ({"train_fraction": 0.001}, r"train_fraction=0.001: keeps no image of class '0'"),
-        ({"label_noise": -0.1}, r"label_noise=-0.1: must be a number in \[0, 1\]"),
+        ({"label_noise": -0.1}, r"label_noise=-0.1: must be a finite number >= 0 and <= 1"),
         ({"label_noise": "0.1"}, r"label_noise='0.1'"),
         ({"label_noise": True}, r"label_noise=True"),
-        ({"data_seed": -1}, r"data_seed=-1: must be an integer of at least 0"),
+        ({"data_seed": -1}, r"data_seed=-1: must be an integer >= 0"),
         ({"train_subset": 20, "train_fraction": 0.1}, r"train_fraction=0.1: keeps no image of class '0'"),
     ],
 )
@@ -258,3 +260,26 @@ def test_arguments_may_be_numbers_of_numpy(digits):
         load_dataset("digits", **options).provenance for options in (given, {n: v.item() for n, v in given.items()})
     )
     assert json.dumps(ours) == json.dumps(theirs)
+
+
+CARD = REPOSITORY / "data/README.md"
+
+
+@pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if facts.train])
+def test_the_data_card_has_the_facts(name):
+    facts = FACTS[name]
+    _, _, images, classes, size, *_ = next(
+        line.split("|") for line in CARD.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}`")
+    )
+    assert images.strip() == f"{facts.train:,} + {facts.test:,}"
+    assert classes.strip() == f"{facts.classes:,}"
+    assert f"{facts.image_size}×{facts.image_size}" in size
+    seen = RunConfig(dataset=name).image_size
+    assert seen == facts.image_size or f"{seen}×{seen}" in size.split("in runs")[1]
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_dvs"])
+def test_facts_are_those_of_the_loaded_data(name):
+    facts, data = FACTS[name], load_dataset(name, timesteps=2)
+    assert (len(data.train), len(data.test)) == facts.counts
+    assert (data.in_channels, data.num_classes, data.image_size) == (facts.channels, facts.classes, facts.image_size)

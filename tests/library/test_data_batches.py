@@ -176,12 +176,12 @@ def test_batches_have_the_asked_type():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, r"batch_size=0: must be an integer of at least 1"),
+        ({"size": 0}, r"batch_size=0: must be an integer >= 1"),
         ({"size": 2.5}, r"batch_size=2.5"),
         ({"size": True}, r"batch_size=True"),
-        ({"seed": -1}, r"seed=-1: must be an integer of at least 0"),
+        ({"seed": -1}, r"seed=-1: must be an integer >= 0"),
         ({"epoch": -1}, r"epoch=-1"),
-        ({"split": "val"}, r"split='val': must be 'train' or 'test'"),
+        ({"split": "val"}, r"split='val': must be one of train, test"),
         ({"size": 11, "drop_last": True}, r"batch_size=11: with drop_last it must be between 1 and 10"),
         ({"rank": 2, "world_size": 2}, r"rank=2: must be between 0 and"),
         ({"size": 3, "world_size": 2}, r"batch_size=3: leaves a batch of 1 images for world_size=2"),

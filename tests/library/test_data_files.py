@@ -19,7 +19,9 @@ from PIL import Image
 import sastc.data.cifar
 from sastc.data import load_dataset
 from sastc.data.cifar import content_sha256
-from sastc.data.files import cached, sha256
+from sastc.data.files import cached
+from sastc.facts import FACTS
+from sastc.files import sha256
 
 TRAIN_0, TRAIN_1, TEST = (f"{name}.parquet" for name in SHARDS)
 
@@ -71,7 +73,7 @@ def test_jpeg_shards_say_so(root):
 
 def pretend_complete(monkeypatch, data, **changes):
     """Have thirty images count as all of CIFAR-10, and those of `data` as the original."""
-    monkeypatch.setattr(sastc.data.cifar, "COUNTS", (20, 10))
+    monkeypatch.setitem(FACTS, "cifar10", FACTS["cifar10"]._replace(train=20, test=10))
     content = {part: content_sha256(split.images, split.labels) for part, split in data.items()}
     monkeypatch.setattr(sastc.data.cifar, "ORIGINAL", {"cifar10": content})
 

@@ -49,7 +49,7 @@ def with_value(field, k, value):
         (sound(offsets=np.array([0, 6, 5])), r"offsets=\[0, 6, 5\]: must ascend from 0 to 5"),
         (sound(offsets=np.array([], np.int64)), r"offsets=\[\]: must ascend from 0 to 5"),
         (sound(offsets=np.array([0, 5])), r"t\[3\]=2: must be at least t\[2\]=9"),
-        (sound(height=0), r"height=0: must be at least 1"),
+        (sound(height=0), r"height=0: must be an integer >= 1"),
         (sound(width=5.0), r"width=5.0: must be an integer"),
     ],
 )
@@ -108,10 +108,10 @@ def test_products_of_times_do_not_overflow():
     [
         ({"duration": 1e5}, "duration=100000.0: must be an integer"),
         ({"samples": 2.5}, "samples=2.5: must be an integer"),
-        ({"threshold": float("inf")}, "threshold=inf: must be greater than 0 and finite"),
-        ({"amplitude": float("inf")}, "amplitude=inf: must be at least 0 and finite"),
-        ({"start": float("nan")}, "start=nan: must be finite"),
-        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"threshold": float("inf")}, "threshold=inf: must be a finite number > 0"),
+        ({"amplitude": float("inf")}, "amplitude=inf: must be a finite number >= 0"),
+        ({"start": float("nan")}, "start=nan: must be a finite number"),
+        ({"seed": -1}, "seed=-1: must be an integer >= 0"),
     ],
 )
 def test_simulation_refuses_what_is_no_number(options, message):

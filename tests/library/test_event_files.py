@@ -29,6 +29,7 @@ from sastc.data import load_dataset
 from sastc.data.event_files import GESTURES, OBJECTS, dvs_cifar10_split, read_aedat2, read_aedat3, read_trials
 from sastc.data.events import events_to_frames
 from sastc.data.subsets import digest
+from sastc.facts import FACTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -387,8 +388,8 @@ def test_nmnist(tmp_path, place):
 
 
 def test_the_complete_nmnist_has_no_remark():
-    assert event_files.PUBLISHED["nmnist"].counts == (60_000, 10_000)
-    assert event_files.PUBLISHED["nmnist"].label == "N-MNIST"
+    assert FACTS["nmnist"].counts == (60_000, 10_000)
+    assert FACTS["nmnist"].label == "N-MNIST"
 
 
 def test_nmnist_record_stays_small_and_follows_its_files(tmp_path):

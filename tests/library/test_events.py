@@ -170,10 +170,10 @@ def test_a_bright_edge_that_moves_right_gives_on_events_before_it_and_off_events
     ("options", "message"),
     [
         ({"path": "line"}, r"path='line': must be one of saccade, circle"),
-        ({"threshold": 0.0}, r"threshold=0.0: must be greater than 0"),
-        ({"samples": 0}, r"samples=0: must be at least 1"),
-        ({"duration": 0}, r"duration=0: must be at least 1"),
-        ({"refractory": -1}, r"refractory=-1: must be at least 0"),
+        ({"threshold": 0.0}, r"threshold=0.0: must be a finite number > 0"),
+        ({"samples": 0}, r"samples=0: must be an integer >= 1"),
+        ({"duration": 0}, r"duration=0: must be an integer >= 1"),
+        ({"refractory": -1}, r"refractory=-1: must be a finite number >= 0"),
         ({"noise_rate": -1.0}, r"noise_rate=-1.0"),
         ({"amplitude": float("nan")}, r"amplitude=nan"),
         ({"indices": [0]}, r"indices: 1 of them, must be one for each of the 3 images"),
@@ -264,8 +264,8 @@ def test_counts_saturate_and_empty_streams_are_empty():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0,), r"steps=0: must be at least 1"),
-        ((2, 0), r"size=0: must be at least 1"),
+        ((0,), r"steps=0: must be an integer >= 1"),
+        ((2, 0), r"size=0: must be an integer >= 1"),
         ((2, 4, "even"), r"binning='even': must be one of time, count"),
     ],
 )
@@ -428,8 +428,8 @@ def test_timesteps_of_a_dataset():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timesteps": 0}, r"timesteps=0: must be an integer from 1 to 1024"),
-        ({"timesteps": None}, r"timesteps=None: must be an integer from 1 to 1024"),
+        ({"timesteps": 0}, r"timesteps=0: must be an integer >= 1 and <= 1024"),
+        ({"timesteps": None}, r"timesteps=None: must be an integer >= 1 and <= 1024"),
         ({"binning": "even"}, r"binning='even': must be one of time, count"),
         ({"event_augment": "spin"}, r"event_augment='spin': must be one of none, shift, roll"),
     ],

@@ -114,9 +114,9 @@ def test_a_nan_is_no_spike():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"decay": "0.5"}, r"decay='0.5': must be a number in \(0, 1\]"),
-        ({"threshold": "1"}, "threshold='1': must be a positive and finite number"),
-        ({"gamma": torch.tensor(0.3)}, "gamma=tensor.*: must be a positive and finite number"),
+        ({"decay": "0.5"}, r"decay='0.5': must be a finite number > 0 and <= 1"),
+        ({"threshold": "1"}, "threshold='1': must be a finite number > 0"),
+        ({"gamma": torch.tensor(0.3)}, "gamma=tensor.*: must be a finite number > 0"),
         ({"detach_reset": "yes"}, "detach_reset='yes': must be True or False"),
     ],
 )
