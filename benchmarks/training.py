@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -106,24 +105,16 @@ def check(made: Step, plain: PlainStep, x: Tensor, y: Tensor) -> dict[str, float
         module.register_forward_hook(lambda _, given, out, name=name: calls.append((name, given[0], out)))
         for name, module in watched
     ]
-    seen: dict[str, Any] = {}
-    handles.append(made.calibration.register_forward_hook(lambda _, given, out: seen.update(calibration=out)))
-
-    def watch(role: str, network: nn.Module):
-        features = network.features
-
-        def wrapped(images: Tensor):
-            seen[role] = features(images)
-            return seen[role]
-
-        return mock.patch.object(network, "features", wrapped)
-
-    made.model.train()
-    made.calibration.train()
-    with watch("student", made.model), watch("teacher", made.teacher), torch.no_grad():
+    outputs: list[tuple] = []
+    handles.append(made.trained.register_forward_hook(lambda _, given, out: outputs.append(out)))
+    made.begin(0)
+    with torch.no_grad():
         parts, _ = made.losses(x, y)
+        with made.autocast():
+            targets, soft = made.teacher.features(x)
     for handle in handles:
         handle.remove()
+    ((features, logits, _, calibrated),) = outputs
     errors = {"layers": 0.0}
     networks = dict(plain.student.train().named_modules())
     with torch.no_grad():
@@ -133,12 +124,11 @@ def check(made: Step, plain: PlainStep, x: Tensor, y: Tensor) -> dict[str, float
                     raise AssertionError(f"{name}: spikes differ for the same currents")
             else:
                 errors["layers"] = max(errors["layers"], measure.close(found, networks[name](given.float()), bound))
-        (features, logits), (targets, soft) = seen["student"], seen["teacher"]
         wanted, _ = plain.teacher.features(x.float())
         errors["teacher"] = max(measure.close(*pair, bound) for pair in zip(targets, wanted, strict=True))
         attention = distances = None
         if plain.calibration:
-            attention, distances = seen["calibration"][:2]
+            attention, distances = calibrated[:2]
             expected = plain.calibration([f.float() for f in features], [f.float() for f in targets])
             errors["attention"] = measure.close(attention, expected[0], 1e-4)
             errors["distances"] = measure.close(distances, expected[1], bound)

@@ -9,9 +9,8 @@ import contextlib
 import functools
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -128,8 +127,7 @@ def _method_flops(config: RunConfig, steps: int) -> int:
     models = {role: _model(_network_config(config, role, 1), role) for role in ("student", "teacher")}
     shapes, method, size = [model.feature_shapes() for model in models.values()], config.new_method(), config.batch_size
     ahead = ([steps] if _by_step(config) else []) + [size]
-    no_autocast = mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext())  # there is none on meta
-    with no_autocast, torch.device("meta"), _Operations() as counter:
+    with torch.device("meta"), _Operations() as counter:
         module = method.build(*shapes)
         features = [torch.zeros(steps, size, *shape, requires_grad=True) for shape in shapes[0]]
         targets = [torch.zeros(*ahead, *shape) for shape in shapes[1]]
@@ -183,8 +181,7 @@ def step_memory(config: RunConfig) -> Memory:
     All of the step is counted as a run does it: accumulation, checkpointing, precision. Operations are the CPU's; where
     a GPU's library keeps something of its own, it is not counted.
     """
-    stay = mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module)  # a stand-in cannot be moved
-    with stay, FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+    with _new_weights(), FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
         dataset = stand_in(config, config.batch_size)
         step = Step(config, *networks(config, dataset))
         how = dict(train=True, seed=0, epoch=0, drop_last=True, device=step.device)
@@ -192,6 +189,17 @@ def step_memory(config: RunConfig) -> Memory:
         if x.dim() == 4:
             x = x.contiguous(memory_format=step.layout)
         return _measure_step(step, x, y, live)
+
+
+@contextlib.contextmanager
+def _new_weights() -> Iterator[None]:
+    """Inside, a module that is moved is given new weights; those of a stand-in cannot be written in place."""
+    was = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(was)
 
 
 def _measure_step(step: Step, x: Tensor, y: Tensor, live: "_Live") -> Memory:

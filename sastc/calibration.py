@@ -21,6 +21,7 @@ from sastc import distributed
 from sastc.attention import attention_bounds
 from sastc.checks import check, check_integer, check_number, check_one_of, is_count
 from sastc.cka import linear_cka
+from sastc.losses import no_autocast
 from sastc.recompute import recomputed, wanted
 
 Shape = tuple[int, int, int]
@@ -47,7 +48,7 @@ def similarity(features: Tensor, instances: int | None = None) -> Tensor:
     rows = features.flatten(-3)
     columns = rows if instances is None else distributed.gather(rows, -2, instances)
     dtype = torch.promote_types(rows.dtype, torch.float32)
-    with torch.autocast(rows.device.type, enabled=False):
+    with no_autocast(rows):
         return rows.to(dtype) @ columns.to(dtype).mT
 
 
@@ -575,7 +576,7 @@ class SelfAttentiveCalibration(nn.Module):
             student_similarity = student_similarity.detach()
         queries = self._embed(self.query, student_similarity.transpose(0, 1))  # (S, T, B, E)
         keys = self._embed(self.key, teacher_similarity.movedim(-3, 0))  # (A, B, E) or (A, T, B, E)
-        with torch.autocast(queries.device.type, enabled=False):
+        with no_autocast(queries):
             scores = torch.einsum("stbe,abe->tbsa" if keys.dim() == 3 else "stbe,atbe->tbsa", queries, keys)
         return (self.score_scale * scores).softmax(-1)
 
@@ -590,7 +591,7 @@ class SelfAttentiveCalibration(nn.Module):
         rows = F.pad(rows, (0, self.batch_size - rows.shape[-1]))
         dtype = mlps[0][0].weight.dtype
         check("weights", dtype, dtype == rows.dtype, f"{rows.dtype} as the similarities; keep them, use torch.autocast")
-        with torch.autocast(rows.device.type, enabled=False):  # sums of many spikes overflow bf16's 8 bits
+        with no_autocast(rows):  # sums of many spikes overflow bf16's 8 bits
             embedded = torch.stack([mlp(row) for mlp, row in zip(mlps, rows, strict=True)])
         # paper: none  released: L2 norm, without an epsilon
         return F.normalize(embedded, dim=-1) if self.qk_norm else embedded

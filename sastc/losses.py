@@ -1,5 +1,6 @@
 """Losses of the paper (Eq. 6-8) and of the methods it is compared with."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -114,6 +115,13 @@ class Beside(nn.Module):
 def exact(x: Tensor) -> Tensor:
     """The tensor in at least float32: losses are not computed in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """Inside, operations on the tensor's device keep the types that they are given; without autocast they do anyway."""
+    kind = x.device.type
+    available = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if available else contextlib.nullcontext()
 
 
 def time_mean(features: Tensor) -> Tensor:
