@@ -31,7 +31,7 @@ def option(
 
     Fields of :class:`~sastc.config.RunConfig` are made of these, and the options of a
     :class:`~sastc.methods.Method`. A field `applies` to "all" runs, to those of "students", or to the "methods" that
-    list it; its `group` is a key of :data:`sastc.config.GROUPS`; with `teacher` the run of a student's teacher has the
+    list it; its `group` is a key of :data:`sastc.fields.GROUPS`; with `teacher` the run of a student's teacher has the
     same value.
 
     An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity. A field

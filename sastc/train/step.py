@@ -80,7 +80,7 @@ class Step:
         self.teacher = None if teacher is None else teacher.to(self.device).eval().requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.calibration = self._calibration().to(self.device)
+            self.calibration = _beside(config, self.method, self.model, self.teacher).to(self.device)
         self.layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
         for network in (self.model, self.teacher, self.calibration):
             if network is not None:
@@ -97,7 +97,7 @@ class Step:
         self._updates: int | None = None  # of the epoch, as the next two
         self._done, self._first = 0, True
         self.compiler: str | None = None
-        self._faster = self.trained
+        self._compiled = self.trained
 
     def compile(self, backend: str) -> None:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
@@ -108,17 +108,7 @@ class Step:
         replays = backend == "inductor" and self.device.type == "cuda" and alone
         options = {"mode": "reduce-overhead"} if replays else {}
         self.compiler = backend
-        self._faster = torch.compile(self.trained, backend=backend, dynamic=False, **options)
-
-    def _calibration(self) -> nn.Module:
-        """What the method trains besides the student."""
-        if self.teacher is None:
-            return nn.Identity()
-        shapes = self.model.feature_shapes(), self.teacher.feature_shapes()
-        for field in ("stm_pairs", "feature_pairs"):
-            if field == "stm_pairs" or field in self.method.fields:
-                _check_pairs(self.config, field, *map(len, shapes))
-        return self.method.build(*shapes) or nn.Identity()
+        self._compiled = torch.compile(self.trained, backend=backend, dynamic=False, **options)
 
     def begin(self, epoch: int, updates: int | None = None, compare: bool = True) -> None:
         """Begin a zero-based epoch of so many updates; networks go to training mode.
@@ -168,7 +158,9 @@ class Step:
         self._done += 1
         self.optimizer.zero_grad(set_to_none=True)
         for part in distributed.micro_batches(x, y, instances or len(y), self.micro):
-            with self._gradients_stay_here(until=part.last):
+            # gradients add up in this process until the last micro-batch; then they are averaged over all
+            alone = part.last or distributed.size() == 1
+            with contextlib.nullcontext() if alone else self.trained.no_sync():
                 # a step that is looked at is not replayed: its graph is needed more than once
                 compiled = not first and not look
                 losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, look, compiled)
@@ -186,10 +178,6 @@ class Step:
                 mismatch.add(student, teacher, part.instances)
         self.optimizer.step()
         return sums
-
-    def _gradients_stay_here(self, until: bool) -> contextlib.AbstractContextManager:
-        """Gradients add up in this process until the step's last micro-batch; then they are averaged over all."""
-        return contextlib.nullcontext() if until or distributed.size() == 1 else self.trained.no_sync()
 
     def losses(
         self,
@@ -214,7 +202,7 @@ class Step:
                 with torch.no_grad():
                     targets, soft = self.teacher.features(x)
             matched = targets if "teacher_features" in method.needs else None
-            features, logits, steps, beside = (self._faster if compiled else self.trained)(x, matched, instances)
+            features, logits, steps, beside = (self._compiled if compiled else self.trained)(x, matched, instances)
         cross_entropy = F.cross_entropy(exact(logits), y)
         batch = Batch(
             labels=y,
@@ -251,6 +239,17 @@ class Step:
     def is_finite(self) -> bool:
         """Whether all weights are. A neuron that is fed NaN stays silent, so the loss alone does not tell."""
         return bool(torch.stack([p.isfinite().all() for p in self.trained.parameters()]).all())
+
+
+def _beside(config: RunConfig, method: Method, model: nn.Module, teacher: nn.Module | None) -> nn.Module:
+    """What a method trains beside the student."""
+    if teacher is None:
+        return nn.Identity()
+    shapes = model.feature_shapes(), teacher.feature_shapes()
+    for field in ("stm_pairs", "feature_pairs"):
+        if field == "stm_pairs" or field in method.fields:
+            _check_pairs(config, field, *map(len, shapes))
+    return method.build(*shapes) or nn.Identity()
 
 
 def optimizer(config: RunConfig, weights: list[nn.Parameter]) -> torch.optim.SGD:
