@@ -265,7 +265,7 @@ class Fields:
     )
 
     teacher_seed: int = teaching(0, "seed of the teacher", low=0, high=2**64 - 1)
-    teacher_reshuffle: bool = teaching(
+    teacher_reshuffle: bool = teaching(  # exact of the student; as a part of the teacher's identity it is in the run's
         True, "the teacher draws a new order each epoch, as the released teacher script does", exact=True
     )
     teacher_epochs: int = teaching(0, "epochs of the teacher; 0: the preset's", low=0)
