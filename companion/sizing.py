@@ -29,7 +29,7 @@ from sastc.train import Step, networks
 
 # Training images, test images, channels, classes
 SIZES = {name: (f.train, f.test, f.channels, f.classes) for name, f in FACTS.items() if f.train}
-MORE = ("image_size", "student_tap", "output", "teacher_input")  # what also decides a network
+NETWORK = (*SHAPE, "image_size", "student_tap", "output", "teacher_input")  # fields that decide a network
 
 
 def stand_in(config: RunConfig, images: int) -> Dataset:
@@ -83,7 +83,7 @@ def _for_steps(flops: Callable[[int], int], steps: int) -> int:
 
 def _network_config(config: RunConfig, role: str, steps: int) -> RunConfig:
     """A config of everything that decides a network, and of nothing else."""
-    names = {"dataset", "scale", "variant", role, *SHAPE, *MORE}
+    names = {"dataset", "scale", "variant", role, *NETWORK}
     values = {name: getattr(config, name) for name in names}
     return RunConfig(method="teacher" if role == "teacher" else "baseline", timesteps=steps, **values)
 

@@ -33,31 +33,14 @@ if TYPE_CHECKING:
     from sastc.stm import stm_score as stm_score
     from sastc.train import run as run
 
-_HOME = {
-    "RunConfig": "config",
-    "ConfigError": "config",
-    "Run": "records",
-    "RunError": "records",
-    "find_run": "records",
-    "list_runs": "records",
-    "run": "train",
-    "load_model": "build",
-    "create_model": "models",
-    "load_dataset": "data",
-    "Method": "methods",
-    "option": "methods",
-    "LIF": "neurons",
-    "SelfAttentiveCalibration": "calibration",
-    "kd_loss": "losses",
-    "sastc_loss": "losses",
-    "stm_score": "stm",
-    "fisher_trace": "fisher",
-    "spike_activation_map": "sam",
-    "count_energy": "energy",
-    "linear_cka": "cka",
-    "explore": "explorer",
-    "load_experiment": "experiments",
-}
+_NAMES = {
+    "build": "load_model", "calibration": "SelfAttentiveCalibration", "cka": "linear_cka",
+    "config": "ConfigError RunConfig", "data": "load_dataset", "energy": "count_energy",
+    "experiments": "load_experiment", "explorer": "explore", "fisher": "fisher_trace", "losses": "kd_loss sastc_loss",
+    "methods": "Method option", "models": "create_model", "neurons": "LIF",
+    "records": "Run RunError find_run list_runs", "sam": "spike_activation_map", "stm": "stm_score", "train": "run",
+}  # fmt: skip
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
 
 

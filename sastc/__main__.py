@@ -67,8 +67,8 @@ def _train(options: argparse.Namespace) -> None:
 def _keep_memory() -> None:
     """Have glibc keep freed memory, as workflow/launch.py does by environment variables.
 
-    It gives tensors over 32 MB back to the kernel at every free and fetches them anew, which makes elementwise work on
-    them several times slower. Another C library is left alone.
+    By default it returns tensors over 32 MB to the kernel at every free and requests them again, so that elementwise
+    work on them is several times slower. Another C library is left alone.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt, (trim_threshold, mmap_max) = ctypes.CDLL(None).mallopt, (-1, -4)  # numbers of <malloc.h>

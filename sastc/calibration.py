@@ -9,7 +9,6 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -21,21 +20,11 @@ from sastc import distributed
 from sastc.attention import attention_bounds
 from sastc.checks import check, check_integer, check_number, check_one_of, is_count
 from sastc.cka import linear_cka
+from sastc.fields import choices
 from sastc.losses import no_autocast
 from sastc.recompute import recomputed, wanted
 
 Shape = tuple[int, int, int]
-
-CHOICES = {
-    "mlp_sharing": ("per_layer", "shared"),
-    "sim_norm": ("none", "row_l2"),
-    "sim_order": ("batch", "sorted"),
-    "resize_student": ("max", "avg"),
-    "small_student": ("pool_target", "upsample_student"),
-    "projector_bn": ("per_step", "folded", "none"),
-    "target_norm": ("none", "layer"),
-    "attention": ("learned", "untrained", "uniform", "random", "cka", "easiest", "hardest"),
-}
 
 
 def similarity(features: Tensor, instances: int | None = None) -> Tensor:
@@ -80,14 +69,11 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
         except (TypeError, ValueError):
             chosen = []
         valid = bool(chosen) and all(len(p) == 2 and 0 <= p[0] < students and 0 <= p[1] < teachers for p in chosen)
-        check(
-            "pairs",
-            pairs,
-            valid,
-            "all, one_to_one, last, or student-teacher pairs such as "
-            f"{'1-1,2-3' if named else '(0, 0), (1, 2)'} with student layers {first}..{students - 1 + first} "
-            f"and teacher layers {first}..{teachers - 1 + first}",
+        allowed = f"all, one_to_one, last, or student-teacher pairs such as {'1-1,2-3' if named else '(0, 0), (1, 2)'} "
+        allowed += (
+            f"with student layers {first}..{students - 1 + first} and teacher layers {first}..{teachers - 1 + first}"
         )
+        check("pairs", pairs, valid, allowed)
     return chosen
 
 
@@ -119,7 +105,7 @@ def check_features(
         raise ValueError(f"student_features, teacher_features: batches of {sorted(batches)} instances, must be equal")
 
 
-def _like(module: nn.Module, features: Iterable[Tensor]) -> list[Tensor]:
+def _in_type_of(module: nn.Module, features: Iterable[Tensor]) -> list[Tensor]:
     """The maps in the type of the module's weights, such as spikes that are booleans; under autocast as they are."""
     weight = next(module.parameters(), None)
 
@@ -316,13 +302,11 @@ class LayerDistances(nn.Module):
         self.student_shapes = _layer_shapes("student_shapes", student_shapes)
         self.teacher_shapes = _layer_shapes("teacher_shapes", teacher_shapes)
         self.target_scale = tuple(target_scale)
-        valid = not self.target_scale or (
-            len(self.target_scale) == len(self.teacher_shapes)
-            and all(isinstance(f, Real) and 0 < f < math.inf for f in self.target_scale)
-        )
-        check(
-            "target_scale", target_scale, valid, f"{len(self.teacher_shapes)} numbers > 0, one for each teacher layer"
-        )
+        count = len(self.teacher_shapes)
+        valid = len(self.target_scale) in (0, count)
+        check("target_scale", target_scale, valid, f"{count} numbers > 0, one for each teacher layer")
+        for factor in self.target_scale:
+            check_number("target_scale", factor, 0, open_low=True)
         self.pairs = layer_pairs(pairs, len(self.student_shapes), len(self.teacher_shapes))
         self.sizes = dict(resize_student=resize_student, small_student=small_student)
         self.projectors = nn.ModuleList(
@@ -336,7 +320,7 @@ class LayerDistances(nn.Module):
 
         With `instances`, the size of the batch over all processes, `target_norm` is over all of them.
         """
-        student_features, teacher_features = _like(self, student_features), _like(self, teacher_features)
+        student_features, teacher_features = _in_type_of(self, student_features), _in_type_of(self, teacher_features)
         check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
         targets = [f.detach() for f in teacher_features]
         if self.target_norm == "layer":
@@ -364,7 +348,7 @@ def _standardised(features: Tensor, over_all: bool) -> Tensor:
 
 def _check_choices(given: dict[str, str]) -> None:
     for name, value in given.items():
-        check_one_of(name, value, CHOICES[name])
+        check_one_of(name, value, choices(name))
 
 
 def _layer_shapes(field: str, shapes: Iterable[Shape]) -> list[Shape]:
@@ -457,7 +441,7 @@ class SelfAttentiveCalibration(nn.Module):
             check(name, value, isinstance(value, bool), "True or False")
         check_number("score_scale", score_scale, None)
         hidden = max(1, batch_size // 2) if hidden is None else hidden
-        # a quarter, but of length one a single number is 1 or -1 and learns nothing
+        # a quarter of the batch, but with qk_norm at least 2: a single number normalises to 1 or -1 and learns nothing
         embedding = max(2 if qk_norm else 1, batch_size // 4) if embedding is None else embedding
         check("embedding", embedding, embedding > 1 or not qk_norm, "at least 2 with qk_norm=True")
         self.student_shapes = _layer_shapes("student_shapes", student_shapes)
@@ -473,16 +457,9 @@ class SelfAttentiveCalibration(nn.Module):
             return nn.ModuleList([mlp()] * layers if mlp_sharing == "shared" else [mlp() for _ in range(layers)])
 
         self.query, self.key = mlps(len(self.student_shapes)), mlps(len(self.teacher_shapes))
-        self.distances = LayerDistances(
-            self.student_shapes,
-            self.teacher_shapes,
-            "all",
-            resize_student=resize_student,
-            small_student=small_student,
-            projector_bn=projector_bn,
-            target_norm=target_norm,
-            target_scale=target_scale,
-        )
+        options = dict(resize_student=resize_student, small_student=small_student, projector_bn=projector_bn)
+        options |= dict(target_norm=target_norm, target_scale=target_scale)
+        self.distances = LayerDistances(self.student_shapes, self.teacher_shapes, "all", **options)
         self.source = attention
         if attention == "random":
             scores = 2 * torch.rand(len(self.student_shapes), len(self.teacher_shapes)) - 1
@@ -514,7 +491,7 @@ class SelfAttentiveCalibration(nn.Module):
             map of one pixel where batch-norm trains on it alone, or weights of less than float32: a calibration is not
             cast, its networks may run under ``torch.autocast``.
         """
-        student_features, teacher_features = _like(self, student_features), _like(self, teacher_features)
+        student_features, teacher_features = _in_type_of(self, student_features), _in_type_of(self, teacher_features)
         self._check(student_features, teacher_features, instances)
         targets = [f.detach() for f in teacher_features]
         if wanted(self):

@@ -72,7 +72,7 @@ def processes(device: str | torch.device) -> Iterator[torch.device]:
 
 
 def _join(device: torch.device) -> torch.device:
-    """Join, once and for all: what torchrun provides does not survive leaving and joining again."""
+    """Join until the process ends: torchrun's rendezvous works only once."""
     if device.type == "cuda":
         local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if device.index is not None:

@@ -8,10 +8,10 @@
      - {student: vgg11, teacher: [resnet19, wrn28_4], method: [kd, sastc], timesteps: [2, 3]}
 
 Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
-adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of`` is
-of a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the quick
-book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which say
-nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among the changes,
+adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of``
+belongs to a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the
+quick book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which
+say nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among the changes,
 ``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
 """
 
@@ -24,15 +24,7 @@ from typing import Any
 
 from sastc import methods
 from sastc.checks import check_choice, shown
-from sastc.config import (
-    SCALES,
-    ConfigError,
-    RunConfig,
-    check_name,
-    method_options,
-    parse_arguments,
-    read_yaml,
-)
+from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, parse_arguments, read_yaml
 from sastc.files import user_path
 
 

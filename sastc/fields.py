@@ -69,7 +69,7 @@ class Fields:
     seed: int = run(0, "seed of initial weights, data order and augmentation", low=0, high=2**64 - 1)
 
     epochs: int | None = training(None, "training epochs", low=1)
-    batch_size: int | None = training(None, "instances a step", low=2)
+    batch_size: int | None = training(None, "instances per step", low=2)
     learning_rate: float | None = training(
         None, "learning rate of SGD: the first of schedule=steps, the highest of triangle", low=0, open_low=True
     )
@@ -92,7 +92,7 @@ class Fields:
     early_stop: int = training(0, "stop after so many epochs without a better test accuracy; 0: never", low=0)
     precision: str | None = training(
         None,
-        "arithmetic of the networks, losses are fp32; tf32 is fp32 but for convolutions on GPUs that have it",
+        "arithmetic of the networks (losses are fp32); tf32 differs from fp32 in convolutions on GPUs that have it",
         choices=("fp32", "tf32", "bf16"),
         teacher=True,
     )
@@ -113,8 +113,8 @@ class Fields:
     )
     checkpoint: str | None = training(
         None,
-        "keep of every block and projector its input alone and compute the rest again in the backward pass (blocks): "
-        "the same numbers in less memory and more time",
+        "blocks: keep only the inputs of blocks and projectors, and compute the rest again in the backward pass; the "
+        "same numbers in less memory and more time",
         choices=("none", "blocks"),
         exact=True,
     )
@@ -163,7 +163,9 @@ class Fields:
         "stages", "candidate layers: stage outputs, or the stem too", choices=("stages", "stem_and_stages")
     )
     student_tap: str = student_network(
-        "spikes", "what a student layer shows: spikes, or the potential before reset", choices=("spikes", "membrane")
+        "spikes",
+        "what of a student layer is compared: spikes, or the potential before the reset",
+        choices=("spikes", "membrane"),
     )
     output: str = student_network(
         "mean_current",
@@ -189,7 +191,7 @@ class Fields:
     beta: float | None = loss(None, "weight β of the feature loss in Eq. 7", low=0)
     beta_schedule: str = loss(
         "preset",
-        "β over the epochs: constant, or 0.01, 0.1 and 1 times β in the three thirds; by preset so with event data",
+        "β over the epochs: constant, or 0.01, 0.1 and 1 times β in its thirds; preset: thirds with event data alone",
         choices=("preset", "constant", "thirds"),
     )
     feature_pairs: str = loss(
@@ -308,6 +310,11 @@ def all_fields() -> dict[str, dataclasses.Field]:
         applies = {"all": EVERY, "students": STUDENT, "methods": listing}[scope]
         field.metadata = MappingProxyType({**field.metadata, "applies": applies, "scope": scope})
     return fields
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """What a field may be."""
+    return all_fields()[name].metadata["choices"]
 
 
 def method_options(method: Any) -> dict[str, dataclasses.Field]:

@@ -35,13 +35,7 @@ def batch_dim(x: Tensor) -> int:
 
 
 def fisher_trace(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor | None = None,
-    *,
-    labels: str = "true",
-    seed: int = 0,
-    chunk: int = 16,
+    model: nn.Module, x: Tensor, y: Tensor | None = None, *, labels: str = "true", seed: int = 0, chunk: int = 16
 ) -> Tensor:
     """Trace of the Fisher information after t = 1 ... T steps (Appendix 1, Eq. 1).
 
@@ -58,13 +52,7 @@ def fisher_trace(
 
 
 def squared_gradients(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor | None = None,
-    *,
-    labels: str = "true",
-    seed: int = 0,
-    chunk: int = 16,
+    model: nn.Module, x: Tensor, y: Tensor | None = None, *, labels: str = "true", seed: int = 0, chunk: int = 16
 ) -> Tensor:
     """``‖∇_w log P_w(y | x up to step t)‖²`` of every sample after every number of steps.
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 COMPILE_AFTER = 2**30  # elements that a kernel processes eagerly first: seconds on one core
 GPU_FACTOR = 2**6  # times as many on a GPU, which is so much faster (estimated, not measured)
-# On a GPU: a product and a sum round twice, quotients are rounded right, and the rows of a result are written by the
-# one kernel that makes them, also in bf16.
+# On a GPU: a product and a sum round twice, quotients are correctly rounded, and one kernel writes all rows of a
+# result, also in bf16.
 GPU_OPTIONS = {
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
@@ -67,7 +67,7 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
             with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024):
                 return compiled(device)(*bare)
         except Exception as error:
-            result = kernel(*arguments)  # a mistake of the caller's shows here
+            result = kernel(*arguments)  # raises again if the caller made a mistake
             _broken.append(error)
             warnings.warn(f"neurons run uncompiled, several times slower: {error}", RuntimeWarning, stacklevel=2)
             return result

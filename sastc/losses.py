@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sastc.checks import check, check_one_of
-
-REDUCTIONS = ("mean", "sum")
+from sastc.fields import choices
 
 
 def kd_loss(
@@ -72,7 +71,7 @@ def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") ->
 
     An infinite distance makes the loss infinite, or NaN if its weight is 0; NaN in either gives NaN.
     """
-    check_one_of("reduction", reduction, REDUCTIONS)
+    check_one_of("reduction", reduction, choices("reduction"))
     shape = tuple(attention.shape)
     check("attention", shape, len(shape) == 4, "(T, B, S, A)")
     check("distances", tuple(distances.shape), distances.shape == attention.shape, f"{shape} as attention")

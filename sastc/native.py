@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sastc.files import user_cache
 
 SOURCE = Path(__file__).with_name("lif.cpp")
-# Neither contraction nor -ffast-math: each operation rounds once. Comparisons need not trap, or they stay scalar.
+# Neither contraction nor -ffast-math: each operation rounds once. Without traps comparisons are vectorised.
 FLAGS = "-O3 -march=native -ffp-contract=off -fno-trapping-math -fno-math-errno -fopenmp -shared -fPIC -std=c++17"
 SURROGATES = {"triangle": 0, "rectangle": 1, "atan": 2}  # the last bit of a sigmoid is torch's own
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}

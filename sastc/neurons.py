@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from sastc import native
 from sastc.checks import check, check_number, check_one_of
+from sastc.fields import choices
 from sastc.fused import fused
-
-RESETS = ("hard", "soft")
 
 
 # Derivatives of the spike with respect to d = u - threshold. Each has unit area; gamma is its width.
@@ -202,7 +201,7 @@ class _LIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, u0 = ctx.saved_tensors
-        # a node of its own only for what differentiates or maps this one: a small layer feels its cost
+        # an autograd node of its own costs time in small layers: only where this one is differentiated or mapped
         watched = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
         found = (_LIFGrad.apply if watched else _LIFGrad.forward)(grad, x, u0, *ctx.options)
         return *((found, None) if u0 is None else found), *[None] * 6
@@ -222,7 +221,7 @@ class _LIFGrad(torch.autograd.Function):
         start = None if u0 is None else rows.step(u0)
         if native.can(x, surrogate) and grad.dtype == x.dtype:
             kernel = native.gradients
-        else:  # the last bit of a sigmoid is another in compiled code, and depends on an element's place in eager code
+        else:  # a sigmoid's last bit differs in compiled code, and depends on an element's place in eager code
             kernel = _gradients.eager if surrogate == "sigmoid" else _gradients
         options = (decay, threshold, gamma, surrogate, reset, detach_reset)
         grad_x, grad_v = kernel(rows.flat(grad), rows.flat(x), start, *options)
@@ -257,8 +256,11 @@ class _Node(torch.autograd.Function):
     backward = _LIF.backward
 
 
-for _function in (_LIF, _LIFGrad):  # torch would work it out anew at every call, a third of a small layer's time
+for _function in (_LIF, _LIFGrad):  # else torch inspects it at every call, a third of a small layer's time
     _function.forward.__signature__ = inspect.signature(_function.forward)
+
+
+PARAMETERS = ("decay", "threshold", "gamma", "surrogate", "reset", "detach_reset")
 
 
 class LIF(nn.Module):
@@ -306,7 +308,7 @@ class LIF(nn.Module):
         self.gamma = check_number("gamma", gamma, 0, open_low=True)
         check("detach_reset", detach_reset, isinstance(detach_reset, bool), "True or False")
         check_one_of("surrogate", surrogate, SURROGATES)
-        check_one_of("reset", reset, RESETS)
+        check_one_of("reset", reset, choices("reset"))
         self.surrogate, self.reset, self.detach_reset = surrogate, reset, detach_reset
 
     def forward(self, x: Tensor, u0: Tensor | float | None = None) -> Tensor:
@@ -324,18 +326,9 @@ class LIF(nn.Module):
         u0 = self._checked(x, u0)
         dtype = torch.promote_types(x.dtype, torch.float32)
         v = x.new_zeros(x.shape[1:], dtype=dtype) if u0 is None else u0.to(dtype)
-        potentials = []
+        potentials, options = [], {name: getattr(self, name) for name in PARAMETERS}
         for current in x:
-            _, v, u = lif_step(
-                current.to(dtype),
-                v,
-                decay=self.decay,
-                threshold=self.threshold,
-                gamma=self.gamma,
-                surrogate=self.surrogate,
-                reset=self.reset,
-                detach_reset=self.detach_reset,
-            )
+            _, v, u = lif_step(current.to(dtype), v, **options)
             potentials.append(u)
         return torch.stack(potentials)
 
@@ -354,7 +347,4 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         """Parameters in the printed module."""
-        return (
-            f"decay={self.decay}, threshold={self.threshold}, gamma={self.gamma}, surrogate={self.surrogate}, "
-            f"reset={self.reset}, detach_reset={self.detach_reset}"
-        )
+        return ", ".join(f"{name}={getattr(self, name)}" for name in PARAMETERS)

@@ -7,7 +7,7 @@
 ``measures.npz``      arrays by layer, time step and epoch (no pickle), see :data:`MEASURES`
 ``energy.csv``        multiplications, synaptic operations and firing rate of every layer
 ``indices.npz``       training images and noisy labels used, where the run has a subset or label noise
-``log.txt``           the same for human eyes
+``log.txt``           the history in words, with starts and interruptions
 ``SHA256SUMS``        hashes of all these and of the next, for every reader to compare, and for ``sha256sum -c``
 ``metrics.json``      final numbers; written last, so a run with this file is complete
 ``weights.pt``        weights after the last epoch (in git for teachers of the quarter scale alone)
@@ -164,7 +164,7 @@ class Run:
     def read(self, name: str) -> bytes:
         """Content of one of the run's files, compared with its recorded hash once the run is complete.
 
-        Runs that carry no hashes, which earlier versions have recorded, are believed.
+        A run without hashes, recorded by an earlier version, is read as it is.
 
         Raises
         ------
@@ -376,7 +376,7 @@ def remove_checkpoints(folder: Path) -> None:
 def take_over(folder: Path) -> None:
     """Put a run that was made again in the place of the recorded one, once it is complete.
 
-    Killed in the middle it leaves a run that is not complete, and the next call goes on. No mixture is ever complete.
+    Killed in the middle it leaves a folder without ``metrics.json``, which is not complete; the next call goes on.
     """
     again = folder / AGAIN
     if not (again / "metrics.json").exists():
@@ -390,8 +390,8 @@ def take_over(folder: Path) -> None:
 def code_version(package: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
     """Commit of the code that runs, and whether it is changed; None for what is not known.
 
-    A repository is believed only if it tracks the package's own files, whatever the environment says of git: around an
-    installed or unzipped package may lie anybody's. What pip has installed from git names its commit in its metadata.
+    A repository counts only if it tracks the package's own files, whatever git's environment variables say: an
+    installed or unzipped package may lie inside another repository. pip's metadata name the commit that it installed.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
@@ -455,7 +455,7 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
 
 
 def restart_peak_memory(device: Any) -> int:
-    """Count a GPU's peak memory from now on, freed of what nobody reaches; returns the bytes in use, 0 on the CPU."""
+    """Free unreachable tensors and count a GPU's peak memory anew; returns the bytes in use, 0 on the CPU."""
     if device.type != "cuda":
         return 0
     import torch

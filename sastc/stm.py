@@ -9,8 +9,8 @@ from torch import Tensor
 from sastc import distributed
 from sastc.calibration import SelfAttentiveCalibration, layer_pairs
 from sastc.checks import check, check_one_of
+from sastc.fields import choices
 
-DISTANCES = ("mse", "euclidean")
 LOG_BASES = {"e": math.e, "2": 2.0, "10": 10.0, "none": None}
 
 
@@ -29,7 +29,7 @@ def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distan
     Tensor
         ``(T, S, A)``; infinite or NaN where an entry is, and NaN where both have the same infinity.
     """
-    check_one_of("distance", distance, DISTANCES)
+    check_one_of("distance", distance, choices("stm_distance"))
     teacher = teacher_similarity.unsqueeze(-3).unbind(-4)  # A of (1, B, B), or (T, 1, B, B)
     squared = torch.stack([(student_similarity - a).square().mean((-2, -1)) for a in teacher], -1)
     return squared if distance == "mse" else squared.sqrt() * student_similarity.shape[-1]
@@ -78,7 +78,7 @@ class MeanMismatch:
         self._rows.append((rows / instances, columns))
 
     def means(self) -> dict[str, Tensor]:
-        """``(T, S, A)`` for each of DISTANCES."""
+        """``(T, S, A)`` for each distance."""
         squared = torch.stack(self._squared)
         share, columns = torch.tensor(self._rows, dtype=squared.dtype, device=squared.device).T.view(2, -1, 1, 1, 1)
         squared = distributed.total(share * squared)

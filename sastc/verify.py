@@ -19,7 +19,7 @@ def verify(results: str | Path = "results", *, sealing: bool = False, progress: 
     results : path
         Folder of the runs, or of one run.
     sealing : bool
-        Write ``SHA256SUMS`` of every complete run that has none and can be read: its files are believed as they are.
+        Write ``SHA256SUMS`` of every complete run that has none and can be read, from its files as they are.
     progress : bool
         Show a progress bar.
 
@@ -45,7 +45,7 @@ def verify(results: str | Path = "results", *, sealing: bool = False, progress: 
 
 
 def faults(run: Run) -> list[str]:
-    """What is wrong with a run: files that are damaged, gone or of nobody; a run that is not finished is sound."""
+    """What is wrong with a run: files that are damaged, gone or not listed. A run that is not finished is sound."""
     sums = run.sums
     if not run.complete:
         going_on = any(run.path.glob("checkpoint*.pt")) or (run.path / AGAIN).exists()

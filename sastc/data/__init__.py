@@ -12,11 +12,12 @@ import torch
 from sastc.checks import check_integer, check_number, check_one_of
 from sastc.data.batches import augment, epoch_batches, normalise, num_batches
 from sastc.data.dataset import Dataset, Split
-from sastc.data.events import BINNINGS, Events, event_rate, events_to_frames, simulate_events, to_events
+from sastc.data.events import Events, event_rate, events_to_frames, simulate_events, to_events
 from sastc.data.files import check_name
 from sastc.data.lazy import LazyImages
 from sastc.data.subsets import add_label_noise, digest, hold_out, subset
 from sastc.facts import DATASETS, EVENT_DATASETS, FACTS
+from sastc.fields import choices
 
 __all__ = [
     "DATASETS",
@@ -35,7 +36,6 @@ __all__ = [
     "to_events",
 ]
 
-EVENT_AUGMENT = ("none", "shift", "roll")
 ROOT = "data"
 
 
@@ -108,8 +108,8 @@ def load_dataset(
     label_noise = check_number("label_noise", label_noise, 0, 1)
     if name in EVENT_DATASETS:
         timesteps = check_integer("timesteps", timesteps, 1, 1024)
-        check_one_of("binning", binning, BINNINGS)
-        check_one_of("event_augment", event_augment, EVENT_AUGMENT)
+        check_one_of("binning", binning, choices("binning"))
+        check_one_of("event_augment", event_augment, choices("event_augment"))
 
     if str(root) == ROOT:
         root = os.environ.get("SASTC_DATA") or root

@@ -66,10 +66,7 @@ def _moved(images: Tensor, views: Tensor, padding: int, flip: bool, wrap: bool) 
 
 
 def normalise(
-    images: Tensor,
-    mean: Sequence[float] | Tensor,
-    std: Sequence[float] | Tensor,
-    dtype: torch.dtype = torch.float32,
+    images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Scale uint8 images (..., C, H, W) to [0, 1], subtract the channels' mean, divide by their std."""
     if images.dtype != torch.uint8:

@@ -1,4 +1,4 @@
-"""The embedded default: scikit-learn's bundled digits, which need no download, and their simulated event streams."""
+"""The default data: scikit-learn's bundled digits, which need no download, and simulated event streams of them."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -47,11 +47,7 @@ def load_digits(image_size: int) -> Dataset:
         std=(scaled.std(correction=0).item(),),
         crop_padding=image_size // 8,
         flip=False,  # a mirrored digit is another symbol
-        provenance={
-            "source": "sklearn.datasets.load_digits",
-            "data_sha256": DATA_SHA256,
-            "split_sha256": SPLIT_SHA256,
-        },
+        provenance={"source": "sklearn.datasets.load_digits", "data_sha256": DATA_SHA256, "split_sha256": SPLIT_SHA256},
     )
 
 

@@ -1,8 +1,9 @@
 """Recordings of event cameras: N-MNIST, DVS-Gesture and DVS-CIFAR10.
 
-Orchard et al. (2015), Amir et al. (2017), Li et al. (2017). The formats, 40-bit events and AEDAT, are read here. Tonic
-(GPL; brings librosa, h5py and more) downloads conversions of the last two and does not read the published files;
-SpikingJelly (a whole framework) reads those, but passes over the end of a truncated file or stops without naming it.
+Orchard et al. (2015), Amir et al. (2017), Li et al. (2017). The formats, 40-bit events and AEDAT, are read here;
+data/README.md says why no other library does it. Where the data are not there, the functions ``load_...`` raise
+FileNotFoundError; where a file is truncated or damaged, they and those that read one raise a ValueError that names
+file and byte.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from sastc.data.dataset import Dataset, Split
 from sastc.data.events import LAST_TIME, Events, events_to_frames, frame_scale
-from sastc.data.files import cache_folder, cached, file_digests, missing, read_lines, subfolders
+from sastc.data.files import cache_folder, cached, file_digests, find_folder, read_lines, subfolders
 from sastc.data.subsets import DVS_SPLIT, digest, draw_words
 from sastc.facts import FACTS
 
@@ -90,11 +91,6 @@ def read_aedat2(path: Path) -> Events:
 
     Address bits: 0 polarity, 1-7 x, 8-14 y, 15 external event (left out here), the rest zero. A time smaller than the
     one before it goes on from there, as in the script that DVS-CIFAR10's authors give. Coordinates are the raw ones.
-
-    Raises
-    ------
-    ValueError
-        If the file is truncated or damaged: names file and byte.
     """
     content = path.read_bytes()
     start = _header(path, content, AEDAT2)[-1][0]
@@ -119,11 +115,6 @@ def read_aedat3(path: Path) -> Events:
     polarity packets count. An event is an int32 (bits 0 valid, 1 polarity, 2-16 y, 17-31 x) and an int32 time, whose
     upper bits are the packet's overflow counter. Packets may overlap in time: the events are sorted by it, those of one
     time stay in their order.
-
-    Raises
-    ------
-    ValueError
-        If the file is truncated or damaged: names file and byte.
     """
     content = path.read_bytes()
     end, last = _header(path, content, AEDAT3)[-1]
@@ -174,11 +165,6 @@ def read_nmnist(path: Path) -> Events:
 
     A row of 240 is no event: from there on times are 2^13 us later, as in the reader that N-MNIST's authors give. None
     of the 1,100 recordings that were looked at has one.
-
-    Raises
-    ------
-    ValueError
-        If the file is truncated or damaged: names file and byte.
     """
     content = path.read_bytes()
     if rest := len(content) % NMNIST_EVENT:
@@ -226,22 +212,16 @@ def read_trials(path: Path) -> list[tuple[int, int, int]]:
 def load_nmnist(root: Path, size: int, steps: int, binning: str) -> Dataset:
     """Load N-MNIST or a part of it from its published files, ``Train/<digit>/*.bin`` and ``Test/<digit>/*.bin``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If they are not there.
-    ValueError
-        If a file is truncated or damaged, or a digit has no training recording.
+    A digit without a training recording is an error, too.
     """
     places = [place for own in NMNIST_FOLDERS for place in (root / own, *subfolders(root / own))] + [root]
-    folder = next((p for p in places if (p / "Train").is_dir() and (p / "Test").is_dir()), None)
-    if folder is None:
-        missing(
-            "nmnist",
-            places,
-            "folders Train/ and Test/ with folders 0/ to 9/ of files such as 00002.bin, as its archives unpack",
-            "N-MNIST must be fetched from its authors and unpacked; see data/README.md",
-        )
+    folder = find_folder(
+        "nmnist",
+        places,
+        lambda place: (place / "Train").is_dir() and (place / "Test").is_dir(),
+        "folders Train/ and Test/ with folders 0/ to 9/ of files such as 00002.bin, as its archives unpack",
+        "N-MNIST must be fetched from its authors and unpacked; see data/README.md",
+    )
     work: list[list[Callable]] = [[], []]
     files: dict[str, list[Path]] = {}
     for split, name in enumerate(("Train", "Test")):
@@ -269,24 +249,15 @@ def load_dvs_gesture(root: Path, size: int, steps: int, binning: str) -> Dataset
     """Load DVS-Gesture from its published files; ``trials_to_train.txt`` and ``trials_to_test.txt`` are the split.
 
     Every line of a ``_labels.csv`` is one instance, from its first to its last microsecond.
-
-    Raises
-    ------
-    FileNotFoundError
-        If they are not there.
-    ValueError
-        If a file is truncated or damaged.
     """
     own = [root / "dvs_gesture", root / "DvsGesture", root]
-    places = [place for folder in own for place in (folder, *subfolders(folder))]
-    folder = next((place for place in places if (place / "trials_to_train.txt").is_file()), None)
-    if folder is None:
-        missing(
-            "dvs_gesture",
-            own,
-            "trials_to_train.txt, trials_to_test.txt, *.aedat and *_labels.csv, as DvsGesture.tar.gz unpacks",
-            "DVS-Gesture must be fetched from its authors; see data/README.md",
-        )
+    folder = find_folder(
+        "dvs_gesture",
+        [place for folder in own for place in (folder, *subfolders(folder))],
+        lambda place: (place / "trials_to_train.txt").is_file(),
+        "trials_to_train.txt, trials_to_test.txt, *.aedat and *_labels.csv, as DvsGesture.tar.gz unpacks",
+        "DVS-Gesture must be fetched from its authors; see data/README.md",
+    )
     lists = [folder / f"trials_to_{split}.txt" for split in ("train", "test")]
     recordings = [[folder / name.strip() for name in read_lines(file) if name.strip()] for file in lists]
     labels = [[file.with_name(f"{file.stem}_labels.csv") for file in split] for split in recordings]
@@ -315,24 +286,16 @@ def load_dvs_cifar10(root: Path, size: int, steps: int, binning: str) -> Dataset
     """Load DVS-CIFAR10 from its published files, ``<class>/cifar10_<class>_<0 ... 999>.aedat``.
 
     900 recordings of each class to train, 100 to test, as listed in data/dvs_cifar10_split.json.
-
-    Raises
-    ------
-    FileNotFoundError
-        If they are not there.
-    ValueError
-        If a file is truncated or damaged, or the split differs from the published one.
     """
     places = [place for own in ("dvs_cifar10", "CIFAR10DVS") for place in (root / own, *subfolders(root / own))]
     places.append(root)
-    folder = next((place for place in places if all((place / name).is_dir() for name in OBJECTS)), None)
-    if folder is None:
-        missing(
-            "dvs_cifar10",
-            places,
-            f"folders {OBJECTS[0]}/ to {OBJECTS[-1]}/ of files such as cifar10_airplane_0.aedat",
-            "DVS-CIFAR10 must be fetched from its authors; see data/README.md",
-        )
+    folder = find_folder(
+        "dvs_cifar10",
+        places,
+        lambda place: all((place / name).is_dir() for name in OBJECTS),
+        f"folders {OBJECTS[0]}/ to {OBJECTS[-1]}/ of files such as cifar10_airplane_0.aedat",
+        "DVS-CIFAR10 must be fetched from its authors; see data/README.md",
+    )
     test = dvs_cifar10_split()
     work, groups = [[], []], []
     for label, name in enumerate(OBJECTS):

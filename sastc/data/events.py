@@ -17,12 +17,12 @@ from torch import Tensor
 from sastc.checks import check_integer, check_number, check_one_of
 from sastc.data.dataset import Dataset, Split
 from sastc.data.subsets import EVENTS, draw_words
+from sastc.fields import choices
 
 PATHS = ("saccade", "circle")
-BINNINGS = ("time", "count")
 CHUNK_PIXELS = 1 << 15  # pixels simulated at a time: their state stays in the processor's cache
-TIE = 1e-9  # a path ends where it began, steps exactly undone: rounding must not decide whether the last one is made
-LAST_TIME = 1 << 52  # microseconds, 142 years: more is no time, and its products would overflow
+TIE = 1e-9  # a path ends where it began and undoes every step: rounding must not decide on the last event
+LAST_TIME = 1 << 52  # microseconds, 142 years: products with later times would overflow
 FLOOR = 0.1  # intensity, of 1, added before the logarithm: a pixel's dark current
 
 
@@ -266,12 +266,7 @@ def _noise(words: NDArray[np.uint64], duration: int, pixels: int) -> tuple[NDArr
 
 
 def events_to_frames(
-    events: Events,
-    steps: int,
-    size: int | None = None,
-    binning: str = "time",
-    *,
-    span: tuple[int, int] | None = None,
+    events: Events, steps: int, size: int | None = None, binning: str = "time", *, span: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
     """Count the events of every stream in frames.
 
@@ -301,7 +296,7 @@ def events_to_frames(
         For an argument out of range, and for events that are none of the sensor, see :meth:`Events.check`.
     """
     events.check()
-    check_one_of("binning", binning, BINNINGS)
+    check_one_of("binning", binning, choices("binning"))
     for field, value in (("steps", steps), ("size", steps if size is None else size)):
         check_integer(field, value, 1)
     if span is not None:

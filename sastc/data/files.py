@@ -1,4 +1,4 @@
-"""Folders, checksums and the decoded copy of a data set that is kept on the disk."""
+"""Folders of data, their checksums, and the decoded copy that is kept on the disk."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is none of the data: its name begins with a dot, or macOS or Synology put it there."""
+    """Whether a file or folder does not belong to the data: a name with a dot in front, or one of macOS or Synology."""
     return name.startswith(".") or name in ("__MACOSX", "@eaDir")
 
 
@@ -60,6 +60,11 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
         raise ValueError(f"{path}: not UTF-8 text ({wrong}); save it as UTF-8") from error
+
+
+def find_folder(name: str, places: Sequence[Path], holds: Callable[[Path], bool], expected: str, remedy: str) -> Path:
+    """The first of `places` that `holds` the data, or the error of :func:`missing`."""
+    return next((p for p in places if holds(p)), None) or missing(name, places, expected, remedy)
 
 
 def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> NoReturn:

@@ -5,9 +5,9 @@ from typing import Any
 
 from sastc.data.dataset import Dataset
 
-# Of an earlier record some of these may be missing: what both sides have is compared.
+# An earlier record may lack some of these: what both sides have is compared.
 PIXELS = {"decoded_sha256", "frames_sha256", "data_sha256", "train_content_sha256", "test_content_sha256"}
-FILES = {"files", "files_md5", "train_listing_sha256", "test_listing_sha256"}  # tell less: names, containers
+FILES = {"files", "files_md5", "train_listing_sha256", "test_listing_sha256"}  # weaker: of names and containers
 NAMES = {"name", "source"}
 # How a part was drawn; `train_rows_sha256` and its like say which it was.
 DRAWING = {"data_seed", "train_subset", "train_fraction", "label_noise"}

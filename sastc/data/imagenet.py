@@ -16,6 +16,7 @@ from sastc.data.files import (
     cached,
     check_name,
     file_digests,
+    find_folder,
     hidden,
     missing,
     subfolders,
@@ -43,14 +44,13 @@ def load_imagenet(root: Path, image_size: int) -> Dataset:
     shards = first_shards(places, "validation", "val", "test")
     if shards is not None:
         return _imagenet_parquet(root, *shards, image_size)
-    folder = next((place for place in places if (place / "train").is_dir()), None)
-    if folder is None:
-        missing(
-            "imagenet",
-            places,
-            "train/<class>/* and val/<class>/*, or train-*.parquet and validation-*.parquet (columns image, label)",
-            "ImageNet must be requested from its authors; see data/README.md",
-        )
+    folder = find_folder(
+        "imagenet",
+        places,
+        _has_train,
+        "train/<class>/* and val/<class>/*, or train-*.parquet and validation-*.parquet (columns image, label)",
+        "ImageNet must be requested from its authors; see data/README.md",
+    )
     return _folder_dataset("imagenet", folder, image_size)
 
 
@@ -64,11 +64,13 @@ def load_imagefolder(root: Path, image_size: int) -> Dataset:
     ValueError
         If the splits have different classes, a class has no image, or a name is not UTF-8.
     """
-    places = [root, root / "imagefolder"]
-    folder = next((place for place in places if (place / "train").is_dir()), None)
-    if folder is None:
-        missing("imagefolder", places, "train/<class>/* and test/<class>/* or val/<class>/*", "put your images there")
+    expected = "train/<class>/* and test/<class>/* or val/<class>/*"
+    folder = find_folder("imagefolder", [root, root / "imagefolder"], _has_train, expected, "put your images there")
     return _folder_dataset("imagefolder", folder, image_size)
+
+
+def _has_train(folder: Path) -> bool:
+    return (folder / "train").is_dir()
 
 
 def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:

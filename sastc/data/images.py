@@ -57,7 +57,7 @@ class _RefusedError(Exception):
 
 
 def _check(image: Image.Image) -> None:
-    """Refuse an image whose pixels cannot be had exactly."""
+    """Refuse an image whose pixels cannot be decoded exactly."""
     if too_large(*image.size):
         allowed = f"{Image.MAX_IMAGE_PIXELS} (Image.MAX_IMAGE_PIXELS)"
         raise _RefusedError(f"{image.width}x{image.height} pixels: must be at most {allowed}")

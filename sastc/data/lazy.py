@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +16,6 @@ CROP_TRIES = 10
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 DRAWS = 4 * CROP_TRIES + 1  # uniform numbers one training view uses: tries x (area, ratio, top, left), flip
-
-
-class Encoded(Protocol):
-    """A store of encoded images."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, i: int) -> bytes:
-        """Return the bytes of image `i`."""
-
-    def where(self, i: int) -> str:
-        """Name image `i` for an error message."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class LazyImages:
 
     Parameters
     ----------
-    encoded : Encoded
+    encoded : Files or Packed
         Where the bytes are.
     image_size : int
         S.
@@ -83,7 +70,7 @@ class LazyImages:
         Which images, in which order; all of them when left out.
     """
 
-    def __init__(self, encoded: Encoded, image_size: int, rows: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, encoded: Files | Packed, image_size: int, rows: NDArray[np.int64] | None = None) -> None:
         self.encoded, self.image_size = encoded, image_size
         self.rows = np.arange(len(encoded)) if rows is None else rows
 

@@ -22,14 +22,8 @@ from sastc.records import Run, RunError, list_runs
 __all__ = ["Explorer", "explore"]
 
 Source = str | Path | Run
-SCRIPTS = (
-    "data.js",
-    "draw.js",
-    "texts.js",
-    "parts.js",
-    "panels.js",
-    "explorer.js",
-)  # joined in this order inside one function
+# joined in this order inside one function
+SCRIPTS = ("data.js", "draw.js", "texts.js", "parts.js", "panels.js", "explorer.js")
 BUDGET = 1_600_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
 
 
@@ -159,7 +153,7 @@ def _readable(runs: Sequence[Run], alone: bool) -> list[Run]:
 
 @cache
 def _assets() -> tuple[str, str, str]:
-    """Style of the inside, style that takes the page's theme in, and the script."""
+    """Style of the explorer, style that adopts the page's theme, and the script."""
     here = files("sastc.explorer")
     style, theme = (here.joinpath(name).read_text("utf-8") for name in ("explorer.css", "theme.css"))
     script = "\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS)

@@ -31,13 +31,7 @@ from sastc.records import Run, RunError
 THUMBNAIL = 48  # pixels at most
 MATRICES = 1 / 3  # of a run's bytes, for similarity matrices, at most
 MAIN = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")  # chosen by name
-LESS = (
-    "epochs",
-    "batch_size",
-    "mlp_dim",
-    "stm_batches",
-    "probe_batches",
-)  # of the other settings, these are named last
+LESS = ("epochs", "batch_size", "mlp_dim", "stm_batches", "probe_batches")  # of the other settings named last
 # Arrays by epoch that keep the same epochs, and the share that they may take of the room left before them.
 BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0.5), (("attention_class",), 1.0))
 

@@ -267,7 +267,7 @@ def described(cls: type[Method]) -> dict[str, Any]:
 
 
 def from_description(values: Mapping[str, Any]) -> type[Method]:
-    """A method without its code, as a record describes it: it can be read about, and not trained with."""
+    """A method without its code, as a record describes it: its settings can be read, but it cannot train."""
     options = {name: option(default, "") for name, default in values["options"].items()}
     texts = {name: values[name] for name in ("name", "label", "colour", "marker", "reference", "presets")}
     sequences = {name: tuple(values[name]) for name in ("needs", "fields")}

@@ -1,4 +1,4 @@
-"""BKDSNN: the teacher's last features restored from a blurred student, and KD that minds hard images more.
+"""BKDSNN: the teacher's last features restored from a blurred student, and KD that weighs hard images more.
 
 Source: Xu et al., "BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred
 Knowledge Distillation", ECCV 2024, arXiv 2407.09083. Released code read: Intelligent-Computing-Research-Group/BKDSNN

@@ -1,4 +1,4 @@
-"""CKDSNN: where the student fires against what the teacher's class looks at, and logits smoothed by noise.
+"""CKDSNN: the student's firing compared with the teacher's class activation map, and logits smoothed by noise.
 
 Saliency-scaled activation map distillation (SAMD) compares the summed spikes of the last stage with the teacher's
 class activation map; noise-smoothed logits distillation (NLD) teaches the logits with a little Gaussian noise on the

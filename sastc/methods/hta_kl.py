@@ -1,7 +1,7 @@
 """HTA-KL: forward and reverse divergence, weighed by where student and teacher differ.
 
-The forward KL divergence minds what the teacher thinks likely (the head of its distribution), the reverse one the
-tail. Each gets the share of the error that lies in its part.
+The forward KL divergence emphasises what the teacher thinks likely (the head of its distribution), the reverse one the
+tail. Each is weighed by the share of the error in its part.
 
 Source: Zhang, Zhu, Yu, Wang, "Head-Tail-Aware KL Divergence in Knowledge Distillation for Spiking Neural Networks",
 2025, arXiv 2504.20445; no code was released. The abstract was read, summaries second hand. What they leave open is as

@@ -1,4 +1,4 @@
-"""SeAl-KD: selective alignment, where steps err and by how much they are to be trusted.
+"""SeAl-KD: every step is aligned by its own errors, and by the confidence of the other steps.
 
 Error-aware logits alignment (ELA) teaches a step that classifies wrongly neither the right nor the wrong logit;
 similarity-aware temporal alignment (STA) teaches every step a mean of the others that weighs confident and similar

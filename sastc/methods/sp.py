@@ -1,4 +1,4 @@
-"""SP on time means: which images a layer finds alike.
+"""SP on time means: which images a layer represents alike.
 
 Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, as written in RepDistiller and SemCKD
 (the latter's code read): the last map, weight 3000, with KD.

@@ -1,4 +1,4 @@
-"""TET, a control arm: every step is taught the labels, nobody teaches but them.
+"""TET, a control arm: every step learns the labels, without a teacher.
 
 TWD, TSER and SeAl-KD take the cross-entropy of each step's logits instead of that of their mean. This arm shows what
 that alone is worth, so that it is not counted as a gain of their distillation.

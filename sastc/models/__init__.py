@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from sastc.checks import check, check_integer, check_number, check_one_of
+from sastc.fields import choices
 from sastc.models.layers import Recipe
 from sastc.models.network import Network
 from sastc.models.pyramidnet import pyramidnet
@@ -33,16 +34,11 @@ MODELS: dict[str, Callable[..., Network]] = {
 }
 
 # Architecture options and their allowed values, the default first.
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "resnet18_variant": ("released", "standard"),
-    "wrn16_2_variant": ("released", "wide_resnet"),
-    "vgg_downsample": ("stride", "pool"),
-    "vgg_head": ("stacked", "single"),
-    "resnet_head": ("hidden", "single"),
-    "hidden_init": ("balanced", "released"),
-    "pyramidnet_taps": ("released", "all"),
-    "vggsnn_init": ("pytorch", "he"),
-}
+OPTIONS = {
+    name: choices(name)
+    for name in ("resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "resnet_head", "hidden_init",
+                 "pyramidnet_taps", "vggsnn_init")
+}  # fmt: skip
 
 
 def create_model(
@@ -113,16 +109,16 @@ def create_model(
     ValueError
         A value that is not allowed; the message names the field, the value and the choices.
     """
-    for key, value, choices in (
+    for key, value, allowed in (
         ("name", name, MODELS),
-        ("taps", taps, ("stages", "stem_and_stages")),
-        ("tap", tap, ("spikes", "membrane")),
-        ("output", output, ("mean_current", "leaky_membrane")),
-        ("frames", frames, ("mean_frame", "per_step")),
+        ("taps", taps, choices("taps")),
+        ("tap", tap, choices("student_tap")),
+        ("output", output, choices("output")),
+        ("frames", frames, choices("teacher_input")),
         *(("option", key, OPTIONS) for key in options),
         *((key, value, OPTIONS[key]) for key, value in options.items() if key in OPTIONS),
     ):
-        check_one_of(key, value, choices)
+        check_one_of(key, value, allowed)
     sizes = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     sizes = {key: check_integer(key, size, 1) for key, size in sizes.items()}
     timesteps, width = check_integer("timesteps", timesteps, 1), check_number("width", width, 0, open_low=True)

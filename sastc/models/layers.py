@@ -1,6 +1,6 @@
 """Building blocks of every network.
 
-An ANN passes (B, C, H, W) through them, an SNN (T, B, C, H, W); only the neurons know what time is. A network is a
+An ANN passes (B, C, H, W) through them, an SNN (T, B, C, H, W); only neurons mix time steps. A network is a
 chain of *stages*, a stage a chain of *units*. The last unit of a stage is the place where the network is tapped.
 """
 
@@ -88,7 +88,7 @@ class Conv(nn.Conv2d):
 
 
 class PerStep(nn.Sequential):
-    """Layers that know no time: (T, B, C, H, W) goes through as (T·B, C, H, W), (B, C, H, W) as it is."""
+    """Layers that treat all time steps alike: (T, B, C, H, W) goes through as (T·B, C, H, W), (B, C, H, W) as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layers to every time step."""

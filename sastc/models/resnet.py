@@ -13,9 +13,7 @@ def basic(recipe: Recipe, inputs: int, planes: int, stride: int) -> tuple[nn.Seq
     """Residual branch of two 3x3 convolutions, and its number of output channels."""
     outputs = recipe.channels(planes)
     return nn.Sequential(
-        recipe.conv_norm(inputs, outputs, stride=stride),
-        recipe.make_neuron(),
-        recipe.conv_norm(outputs, outputs),
+        recipe.conv_norm(inputs, outputs, stride=stride), recipe.make_neuron(), recipe.conv_norm(outputs, outputs)
     ), outputs
 
 

@@ -14,9 +14,7 @@ class WideUnit(Unit):
         super().__init__()
         self.activation = nn.Sequential(PerStep(recipe.norm(inputs)), recipe.make_neuron())
         self.branch = nn.Sequential(
-            recipe.conv_norm(inputs, outputs, stride=stride),
-            recipe.make_neuron(),
-            PerStep(Conv(outputs, outputs)),
+            recipe.conv_norm(inputs, outputs, stride=stride), recipe.make_neuron(), PerStep(Conv(outputs, outputs))
         )
         changes = stride > 1 or inputs != outputs
         self.project = PerStep(Conv(inputs, outputs, 1, stride)) if changes else None

@@ -230,8 +230,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # A run that was refused leaves nothing. The file goes while it is locked: filelock takes none that has gone.
-        with contextlib.suppress(OSError):  # another process has just come
+        # A folder in which nothing was recorded is removed. The lock file must go while it is still held: another
+        # process may open it as soon as it is free, and filelock does not take a lock on a deleted file.
+        with contextlib.suppress(OSError):  # another process has just opened it
             if os.listdir(folder) == [".lock"]:
                 (folder / ".lock").unlink()
                 folder.rmdir()

@@ -58,9 +58,9 @@ class Step:
     optimizer : torch.optim.SGD
     method : Method
     gradients : dict of str to Tensor
-        What the two terms of the loss want of the student in the epoch's first batch.
+        Norms and cosine of the loss's two terms in the epoch's first batch, see :func:`compared`.
     looked : dict of str to Tensor
-        What the method shows of the last step that was looked at.
+        What :meth:`Method.look` gave in the last update with ``look=True``: means over the instances.
     micro : int
         Instances of a micro-batch, over all processes.
     """
@@ -103,7 +103,7 @@ class Step:
         """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
         if self.config.checkpoint != "none":
             raise RunError(f"compiler={backend!r}: must be left out with checkpoint={self.config.checkpoint}")
-        # a replayed graph writes its gradients where the last replay's are: there must be no need of those any more
+        # a replayed graph overwrites the gradients of the last replay, so nothing may still need those
         alone = self.config.accumulate == 1 and distributed.size() == 1
         replays = backend == "inductor" and self.device.type == "cuda" and alone
         options = {"mode": "reduce-overhead"} if replays else {}
@@ -144,7 +144,7 @@ class Step:
         mismatch : MeanMismatch, optional
             Is given the batch's similarity matrices.
         look : bool
-            Put what the method shows of single steps, and the gradients of the loss's two terms, into `looked`.
+            Put what :meth:`Method.look` gives, and the gradients of the loss's two terms, into `looked`.
 
         Returns
         -------
@@ -258,18 +258,12 @@ def optimizer(config: RunConfig, weights: list[nn.Parameter]) -> torch.optim.SGD
     if not config.decay_norms:
         groups = [{"params": [w for w in weights if w.dim() > 1]}]
         groups += [{"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        groups,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    options = dict(lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum)
+    return torch.optim.SGD(groups, **options, nesterov=config.nesterov, fused=True)
 
 
 def compared(terms: tuple[Tensor, Tensor], model: nn.Module, beside: nn.Module, share: float) -> dict[str, Tensor]:
-    """What two terms of a loss want of the student in one batch: norms of their gradients, and their cosine.
+    """Norms of the student's gradients of two terms of a loss in one batch, and the cosine between them.
 
     `gradient_projectors` is the norm of the second's gradient on what is trained `beside` the student. `share` is that
     of this process in the batch, or in the micro-batch.

@@ -44,7 +44,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, device: torch.device, progress: bool):
         self.config, self.dataset, self.device = config, dataset, device
-        self.bytes_before = records.restart_peak_memory(device)  # a student's, while its teacher is trained
+        self.bytes_before = records.restart_peak_memory(device)  # such as a student that waits for its teacher
         self.keep_last = config.partial_batch == "keep"
         self.batches = _check_sizes(config, dataset)
         self.step = Step(config, *networks(config, dataset), device=device)
@@ -153,7 +153,7 @@ class Trainer:
         return {"test_loss": loss / n, "test_accuracy": 100 * correct / n}
 
     def _measure(self, mismatch: MeanMismatch) -> dict[str, float]:
-        """Keep what a student's layers and its teacher's have in common; returns the mismatch score."""
+        """Keep CKA, attention, distances and mismatch of the epoch; returns the mismatch score."""
         config, step = self.config, self.step
         mean = {name: value.cpu() for name, value in mismatch.means().items()}
         if not self.recorder.writes:
@@ -180,7 +180,7 @@ class Trainer:
         for x, y, places in self.test_batches(self.test_share):
             with self.step.autocast():
                 predicted = model.logits_by_step(x).float().argmax(-1)  # (T, B)
-                # what the accuracy counts: in bf16 rounding may tell the two apart
+                # the logits that the accuracy is counted on: in bf16, rounding can make the two differ
                 predicted[-1] = model(x).argmax(-1)
             correct = correct + (predicted == y).sum(-1)
             confusion = confusion + torch.bincount(classes * y + predicted[-1], minlength=classes**2)
@@ -201,21 +201,9 @@ class Trainer:
     def train_batches(self, epoch: int) -> Batches:
         """An epoch's batches, of which every process sees its share."""
         config = self.config
-        return self._placed(
-            epoch_batches(
-                self.dataset,
-                "train",
-                config.batch_size,
-                train=True,
-                seed=config.seed,
-                epoch=epoch,
-                drop_last=not self.keep_last,
-                device=self.device,
-                reshuffle=config.reshuffle,
-                rank=distributed.rank(),
-                world_size=distributed.size(),
-            )
-        )
+        options = dict(train=True, seed=config.seed, epoch=epoch, drop_last=not self.keep_last, device=self.device)
+        options |= dict(reshuffle=config.reshuffle, rank=distributed.rank(), world_size=distributed.size())
+        return self._placed(epoch_batches(self.dataset, "train", config.batch_size, **options))
 
     def test_batches(self, dataset: Dataset | None = None) -> Batches:
         """The test split as it is, of another dataset if given."""
@@ -244,7 +232,7 @@ def _check_sizes(config: RunConfig, dataset: Dataset) -> int:
 
 
 def _way_out(config: RunConfig, images: int) -> str:
-    """What helps where the training split is smaller than a batch."""
+    """What a user can do where the training split is smaller than a batch."""
     if config.method != "teacher":
         return "or partial_batch=keep"
     ways = ["for a teacher of all images, subset_teacher=full"] if config.train_fraction < 1 else []
