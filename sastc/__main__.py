@@ -117,7 +117,7 @@ def _verify(options: argparse.Namespace) -> int:
     for wrong in found.values():
         print(*wrong, sep="\n")
     if sealed := [run for run in without if run.has(records.SUMS)]:
-        print(f"{len(sealed)} runs have {records.SUMS} now: their files are believed as they are")
+        print(f"{len(sealed)} runs have {records.SUMS} now: from their files as they are")
     elif without:
         print(f"python -m sastc verify {folder} --seal gives {records.SUMS} to runs of earlier versions as they are")
     print(f"{len(records.list_runs(folder))} runs, {len(found)} damaged")

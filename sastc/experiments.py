@@ -108,7 +108,7 @@ def load_experiment(
 
 @functools.lru_cache(maxsize=256)
 def _content(text: str) -> Any:
-    """What a file says, which nobody changes; a plan reads most files many times."""
+    """Content of a file, which callers must not change; a plan reads most files many times."""
     return read_yaml(text)
 
 

@@ -2,7 +2,7 @@
 
 Compiling takes seconds, so a kernel runs eagerly until it has processed about as much as could have been processed in
 that time (never more than twice as slow as the better choice made in advance). Small runs never compile. On the CPU
-:mod:`sastc.native` goes before this wherever there is a C++ compiler.
+:mod:`sastc.native` is used instead wherever there is a C++ compiler.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function of (T, N) and (N,) tensors and of options that is elementwise along N.
 
     The results are those of the undecorated function to the last bit, whenever it is compiled; on a GPU as far as this
-    version of torch has the options for it. Where compiling fails, for want of a compiler for example, a warning says
+    version of torch has the options for it. Where compiling fails, say for lack of a compiler, a warning says
     so once and the function stays as it is.
     """
     processed: Counter = Counter()

@@ -1,7 +1,7 @@
 """Leaky integrate-and-fire neurons and surrogate gradients (Eq. 9-11).
 
 :func:`lif_step` is the model, one time step at a time. :class:`LIF` runs the same arithmetic over a whole sequence
-``(T, B, ...)`` as one autograd node that keeps nothing but its input. Both are stateless: nobody has to call a reset.
+``(T, B, ...)`` as one autograd node that keeps nothing but its input. Both are stateless: no reset has to be called.
 """
 
 import inspect

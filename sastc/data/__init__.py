@@ -20,21 +20,9 @@ from sastc.facts import DATASETS, EVENT_DATASETS, FACTS
 from sastc.fields import choices
 
 __all__ = [
-    "DATASETS",
-    "Dataset",
-    "Events",
-    "LazyImages",
-    "Split",
-    "augment",
-    "epoch_batches",
-    "event_rate",
-    "events_to_frames",
-    "load_dataset",
-    "normalise",
-    "num_batches",
-    "simulate_events",
-    "to_events",
-]
+    "DATASETS", "Dataset", "Events", "LazyImages", "Split", "augment", "epoch_batches", "event_rate",
+    "events_to_frames", "load_dataset", "normalise", "num_batches", "simulate_events", "to_events",
+]  # fmt: skip
 
 ROOT = "data"
 
@@ -61,7 +49,7 @@ def load_dataset(
     name : str
         One of `DATASETS`.
     root : str or Path
-        Where the data are. Left at its default, the environment variable SASTC_DATA goes before it.
+        Where the data are. At its default, the environment variable SASTC_DATA is used if it is set.
         data/README.md says what is looked for.
     image_size : int, optional
         Height and width; when left out that of :data:`sastc.facts.FACTS`, such as 32 for CIFAR.

@@ -36,8 +36,8 @@ ORIGINAL = {
 def load_cifar(name: str, root: Path, image_size: int, download: bool) -> Dataset:
     """Load CIFAR-10 or CIFAR-100 from image-parquet shards, else from the original archive.
 
-    A folder called after the data set goes before the original archive, and that before a copy in a folder
-    such as cifar10-jpeg: what is called the data set is never a lossy copy by accident. The label is the plain name if
+    A folder named after the data set is preferred to the original archive, and that to a copy in a folder such as
+    cifar10-jpeg, so that a lossy copy is never taken for the original by accident. The label is the plain name if
     pixels and labels are those of the complete original, however they were stored (`content_sha256`); else it says how
     they differ.
 

@@ -74,7 +74,7 @@ class Dataset:
     Attributes
     ----------
     name, label : str
-        Key in `DATASETS`, and the name to print. The label says so where the files are no exact copy.
+        Key in `DATASETS`, and the name to print. The label says where the files differ from the original.
     classes : tuple of str
         Class names, in the order of the labels.
     train, test : Split

@@ -117,7 +117,7 @@ def _images(folder: Path) -> list[Path]:
 def _listing(folder: Path, files: Sequence[str]) -> str:
     """SHA-256 of the names and sizes, all that is known of a set whose 140 GB would take minutes at each start.
 
-    So an image that is replaced by one of as many bytes goes unnoticed there; data/README.md says so. Times of files
+    An image replaced by one of as many bytes goes unnoticed there, as data/README.md says. Times of files
     would tell, but differ between copies of the same images, whose records would then be refused.
     """
     lines = (f"{name} {(folder / name).stat().st_size}\n" for name in files)

@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-# What each kind of file may lose is said by its format; of WebP and TIFF by what is inside.
+# A format says whether pixels were lost; of WebP and TIFF, the coding inside the file does.
 LOSSLESS = frozenset({"PNG", "BMP", "TIFF", "PPM", "WEBP lossless"})
 SAMPLE_FORMAT, UNSIGNED, BITS, PHOTOMETRIC, BLACK_IS_ZERO = 339, 1, 258, 262, 1  # tags of TIFF
 
@@ -43,7 +43,7 @@ def decode(encoded: bytes, where: str) -> tuple[Image.Image, str]:
             return _rgb(image), _coding(image, encoded)
     except _RefusedError as reason:
         raise ValueError(f"{where}: {reason}") from None
-    except Exception as error:  # decoders of damaged files raise whatever comes: struct.error, IndexError, zlib.error
+    except Exception as error:  # decoders of damaged files raise anything: struct.error, IndexError, zlib.error
         raise ValueError(f"{where}: not a readable image ({error})") from error
 
 
@@ -53,7 +53,7 @@ def too_large(width: int, height: int) -> bool:
 
 
 class _RefusedError(Exception):
-    """A sound image of which nobody can say what it should look like."""
+    """A sound image whose pixel values have no clear meaning."""
 
 
 def _check(image: Image.Image) -> None:

@@ -183,6 +183,6 @@ def _accuracy(run: Run) -> list[float]:
     except KeyError:
         return []
     except RunError:
-        if run.complete and run.sums is not None:  # damaged, and not believed
+        if run.complete and run.sums is not None:  # a damaged record is an error
             raise
         return []

@@ -1,4 +1,4 @@
-"""Distillation methods, one file each: what a method may be told, what it trains, what it needs, and its loss.
+"""Distillation methods, one file each: its options, what it trains beside the student, what it needs, its loss.
 
 A file holds one class, a :class:`Method`, and is found by being here. A method of one's own is a class of the same
 shape: ``sastc.run(config, method=MyMethod)``, or ``method=my_file.py:MyMethod`` on the command line. Files import no
@@ -63,7 +63,7 @@ class Batch:
 
 
 class Method:
-    """How a student is trained: a subclass says what is its own, and the rest stays as it is here.
+    """How a student is trained: a subclass overrides what differs from this class.
 
     Options of its own are annotated attributes, ``alpha: float = option(1.0, "weight of ...", low=0)``, and are given
     as ``MyMethod(alpha=2.0)``, or as ``alpha=2.0`` beside the fields of the config; ``self.alpha`` has the value.

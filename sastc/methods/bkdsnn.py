@@ -7,7 +7,7 @@ Zhou et al., "Rethinking Soft Labels for Knowledge Distillation", ICLR 2021.
 
 Published: τ = 2 with weight 1; α = 2e-3 and λ = 0.15 (CIFAR configurations; the code's default α is 7e-5; the paper's
 best λ is said to be 0.6). As in the CIFAR code the last map is restored, then averaged, and the target is the
-teacher's averaged map. Which map gave the published numbers of convolutional networks cannot be told: the ImageNet
+teacher's averaged map. Which map gave the published numbers of convolutional networks is unknown: the ImageNet
 script lacks its loss file, both scripts for events hand over student and teacher in swapped order.
 """
 

@@ -4,7 +4,7 @@ Source: Xu et al., "Constructing Deep Spiking Neural Networks from Artificial Ne
 Distillation", CVPR 2023, arXiv 2304.05627; no code was released. Its abstract was read: a response-based and a
 feature-based variant, for students and teachers of different structure. Layers and weights are not known here.
 
-The feature distance is that of the re-implementation in BKDSNN's code (read at dd6bd53), which knows no logit term:
+The feature distance is that of the re-implementation in BKDSNN's code (read at dd6bd53), which has no logit term:
 ``CE + 7e-5 D``, in its event script ``CE + 2e-3 D``. The default adds KD's term, as the paper's other variant has one,
 and takes 2e-3. That variant, as remembered, is ``(1 - α) CE + α K``: method kd with kl_weight = α and ce_weight =
 1 - α. The paper's distance is said to be a partial one (no penalty where the student is below a target that is not
@@ -34,7 +34,7 @@ class KDSNN(KD):
     pooled: bool = option(True, "average the maps over their pixels first (φ), as in the re-implementation")
 
     def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
-        """r, which is shown F̄ or, as both are linear, its mean over the pixels."""
+        """r, applied to F̄ or, as both are linear, to its mean over the pixels."""
         from sastc.losses import Beside, time_mean
 
         def aligned(r: "nn.Module", students: "list[Tensor]", *_) -> "Tensor":

@@ -9,8 +9,8 @@ is second hand, from the re-implementation matteogianferrari/tser-kd at 3ae4478.
 
 Not settled, and therefore switches: the weights (the re-implementation's settings have α, γ, τ = 0.01, 0.001, 5 and
 0.7, 0.01, 5; the paper is said to be stable for τ from 2 to 6), and whether the cross-entropy is softened by τ too,
-as it is there. The defaults τ = 4, α = 0.5, γ = 0.1 are ours: of all methods here this one's weights are the least
-certain.
+as it is there. The defaults τ = 4, α = 0.5, γ = 0.1 are ours: this method's weights are the least certain of all
+methods here.
 """
 
 from typing import TYPE_CHECKING

@@ -80,7 +80,7 @@ class Network(nn.Module):
 
     @property
     def timesteps(self) -> int:
-        """Number of steps T for which a static image is shown; 1 in an ANN."""
+        """Number of steps T that a static image is repeated for; 1 in an ANN."""
         return self.stages["stem"][0].timesteps or 1
 
     @timesteps.setter
@@ -101,8 +101,7 @@ class Network(nn.Module):
         -------
         features : list of Tensor
             One for each of `tap_names`: (B, C, H, W) of an ANN, (T, B, C, H, W) of an SNN, or of an ANN that sees each
-            frame. Spikes or ReLU outputs,
-            membrane potentials if asked for, or the sums of a pre-activation network.
+            frame. Spikes or ReLU outputs, membrane potentials if asked for, or the sums of a pre-activation network.
         logits : Tensor
             (B, N).
 

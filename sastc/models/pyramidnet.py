@@ -15,7 +15,7 @@ def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, **head: str)
     depth : int
         ``6 n + 2`` for n blocks in each of the three stages.
     alpha : float
-        Channels of the last block less those of the stem (16), before the width factor.
+        Channels of the last block minus those of the stem (16), before the width factor.
     taps : {"released", "all"}
         Whether stage 2 is left out of the candidate layers. Taps are the pre-activation sums.
     **head : str

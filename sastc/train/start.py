@@ -57,7 +57,7 @@ def run(
     compiler : str, optional
         Compile the student's steps with this backend of ``torch.compile``; "inductor" replays them as CUDA graphs on a
         single GPU that accumulates no gradients. Their numbers differ by rounding, which flips spikes, and the
-        provenance says so. By default neurons alone are compiled, which changes nothing.
+        provenance says so. By default only neurons are compiled, which changes no number.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class _Datasets:
         return self.loaded[key]
 
     def check(self, recorded: Run, config: RunConfig) -> None:
-        """Raise a RunError if the data at hand are not those of the record; none at hand is no mistake."""
+        """Raise a RunError if the data at hand are not those of the record; no data at hand is no error."""
         try:
             now = self.of(config)
         except OSError:

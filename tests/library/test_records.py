@@ -383,7 +383,7 @@ def test_verify_in_the_terminal(recorded, tmp_path, capsys):
     assert not (folder / SUMS).exists()
     (folder / "history.csv").write_text(history)
     assert main(["verify", str(tmp_path), "--seal"]) == 0
-    assert "1 runs have SHA256SUMS now: their files are believed as they are" in capsys.readouterr().out
+    assert "1 runs have SHA256SUMS now: from their files as they are" in capsys.readouterr().out
     assert Run(folder).sums == recorded.sums
     (folder / "log.txt").write_text("")
     assert main(["verify", str(tmp_path)]) == 1
