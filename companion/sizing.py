@@ -5,11 +5,10 @@ machine. Operations are those of matrix products and convolutions, as torch coun
 addition are two. What they take in seconds depends on the device, see :mod:`companion.pages.cost`.
 """
 
-import contextlib
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -181,25 +180,14 @@ def step_memory(config: RunConfig) -> Memory:
     All of the step is counted as a run does it: accumulation, checkpointing, precision. Operations are the CPU's; where
     a GPU's library keeps something of its own, it is not counted.
     """
-    with _new_weights(), FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
         dataset = stand_in(config, config.batch_size)
-        step = Step(config, *networks(config, dataset))
+        step = Step(config, *networks(config, dataset), device=None)  # stand-ins cannot be moved
         how = dict(train=True, seed=0, epoch=0, drop_last=True, device=step.device)
         x, y, _ = next(iter(epoch_batches(dataset, "train", config.batch_size, **how)))
         if x.dim() == 4:
             x = x.contiguous(memory_format=step.layout)
         return _measure_step(step, x, y, live)
-
-
-@contextlib.contextmanager
-def _new_weights() -> Iterator[None]:
-    """Inside, a module that is moved is given new weights; those of a stand-in cannot be written in place."""
-    was = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        yield
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(was)
 
 
 def _measure_step(step: Step, x: Tensor, y: Tensor, live: "_Live") -> Memory:

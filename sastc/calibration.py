@@ -9,6 +9,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -303,10 +304,9 @@ class LayerDistances(nn.Module):
         self.teacher_shapes = _layer_shapes("teacher_shapes", teacher_shapes)
         self.target_scale = tuple(target_scale)
         count = len(self.teacher_shapes)
-        valid = len(self.target_scale) in (0, count)
+        positive = all(isinstance(f, Real) and 0 < f < math.inf for f in self.target_scale)
+        valid = positive and len(self.target_scale) in (0, count)
         check("target_scale", target_scale, valid, f"{count} numbers > 0, one for each teacher layer")
-        for factor in self.target_scale:
-            check_number("target_scale", factor, 0, open_low=True)
         self.pairs = layer_pairs(pairs, len(self.student_shapes), len(self.teacher_shapes))
         self.sizes = dict(resize_student=resize_student, small_student=small_student)
         self.projectors = nn.ModuleList(
@@ -457,8 +457,8 @@ class SelfAttentiveCalibration(nn.Module):
             return nn.ModuleList([mlp()] * layers if mlp_sharing == "shared" else [mlp() for _ in range(layers)])
 
         self.query, self.key = mlps(len(self.student_shapes)), mlps(len(self.teacher_shapes))
-        options = dict(resize_student=resize_student, small_student=small_student, projector_bn=projector_bn)
-        options |= dict(target_norm=target_norm, target_scale=target_scale)
+        options: dict[str, Any] = dict(resize_student=resize_student, small_student=small_student)
+        options |= dict(projector_bn=projector_bn, target_norm=target_norm, target_scale=target_scale)
         self.distances = LayerDistances(self.student_shapes, self.teacher_shapes, "all", **options)
         self.source = attention
         if attention == "random":

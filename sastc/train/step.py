@@ -47,8 +47,8 @@ class Step:
         The network to be trained, of :func:`sastc.create_model` or with the same functions.
     teacher : nn.Module, optional
         It is set to evaluation mode, and gets no gradient.
-    device : str or torch.device
-        Where the networks are moved.
+    device : str or torch.device, optional
+        Where the networks are moved, in the memory layout of the config; with None they stay where and as they are.
 
     Attributes
     ----------
@@ -71,20 +71,20 @@ class Step:
         model: nn.Module,
         teacher: nn.Module | None = None,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = "cpu",
     ):
-        self.config, self.device, self.method = config, torch.device(device), config.new_method()
+        self.config, self.method = config, config.new_method()
+        self.device = next(model.parameters()).device if device is None else torch.device(device)
         if self.method.needs_teacher and teacher is None:
             raise RunError(f"method {self.method.name} needs a teacher")
-        self.model = model.to(self.device)
-        self.teacher = None if teacher is None else teacher.to(self.device).eval().requires_grad_(False)
+        self.layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
+        self.model, self.teacher = model, None if teacher is None else teacher.eval().requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.calibration = _beside(config, self.method, self.model, self.teacher).to(self.device)
-        self.layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
-        for network in (self.model, self.teacher, self.calibration):
-            if network is not None:
-                network.to(memory_format=self.layout)
+            self.calibration = _beside(config, self.method, model, teacher)
+        for network in (model, teacher, self.calibration):
+            if network is not None and device is not None:
+                network.to(self.device, memory_format=self.layout)
         trained = distributed.Trained(self.model, self.calibration, by_step="step_logits" in self.method.needs)
         if distributed.size() > 1 and config.batch_norm == "global":
             distributed.synchronise(trained, self.device)

@@ -625,7 +625,7 @@ def test_lif_options_reach_every_neuron():
         ({"in_channels": 1.0}, ["in_channels=1.0"]),
         ({"image_size": (32, 32)}, ["image_size=(32, 32)"]),
         ({"timesteps": True}, ["timesteps=True"]),
-        ({"width": 0}, ["width=0", "positive"]),
+        ({"width": 0}, ["width=0", "> 0"]),
         ({"width": float("nan")}, ["width=nan"]),
         ({"width": None}, ["width=None"]),
         ({"tdbn_alpha": -1.0}, ["tdbn_alpha=-1.0"]),
