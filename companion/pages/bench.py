@@ -36,6 +36,7 @@ JUDGED = {
     TOO_FEW: f"fewer than {FEWEST} seeds",
     MISSING: "not run",
 }
+SAID = {name: JUDGED[name] for name in (HELPS, WORSE, NO_HELP, UNTOLD)}  # with the methods' names
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
@@ -184,9 +185,9 @@ def _as_long(row: Any, board: pd.DataFrame, by_arm: pd.DataFrame) -> dict[str, A
 
 
 def case(row: Any) -> str:
-    """What the rows of one comparison share: ``CIFAR-10, VGG-11 & ResNet-19, T = 2, slim scale``."""
+    """What the rows of one comparison share: ``CIFAR-10, VGG-11 & ResNet-19, T = 2, small-scale runs``."""
     pair = f"{LABELS[row.student]} & {LABELS[row.teacher]}"
-    return f"{row.data}, {pair}, T = {row.timesteps}, {row.scale} scale"
+    return f"{row.data}, {pair}, T = {row.timesteps}, {report.SCALE_WORDS[row.scale]}"
 
 
 def comparisons(board: pd.DataFrame) -> list[pd.DataFrame]:
@@ -196,7 +197,10 @@ def comparisons(board: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def answer(board: pd.DataFrame) -> list[str]:
-    """The verdict, by a fixed rule: for every comparison which methods help, which do not, which cannot be told."""
+    """The verdict, by a fixed rule: for every comparison which methods help, which do not, which cannot be told.
+
+    Methods without a verdict are counted; the table names them.
+    """
     found = comparisons(board)
     if not found:
         return [
@@ -207,11 +211,10 @@ def answer(board: pd.DataFrame) -> list[str]:
     for rows in found:
         rows = rows[rows.longer == 1]
         of = {name: list(rows.label[rows.verdict == name]) for name in JUDGED}
-        told = "; ".join(f"{words}: {', '.join(of[name])}" for name, words in JUDGED.items() if of[name])
-        size, lacking = int(rows.family.iloc[0]), len(of[MISSING]) + len(of[TOO_FEW])
-        part = f" (only {len(rows) - lacking} of {len(rows)} methods so far, which ranks no field)" if lacking else ""
-        corrected = f"corrected for {size} difference{'s' * (size != 1)}"
-        line = f"{case(rows.iloc[0])}{part}. {told[0].upper()}{told[1:]}. {corrected.capitalize()}. {_worth(rows)}"
+        told = [f"{words}: {', '.join(of[name])}" for name, words in SAID.items() if of[name]]
+        lacking = len(of[TOO_FEW]) + len(of[MISSING])
+        said = "; ".join(told + [f"no verdict yet: {lacking} of {len(rows)} methods"] * bool(lacking))
+        line = f"{said[0].upper()}{said[1:]} ({case(rows.iloc[0])}). {_worth(rows)}"
         out.append(line.strip())
     return [html.escape(line, quote=False) for line in out]
 
@@ -311,55 +314,55 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     """The leaderboard as HTML, largest scale first; a comparison of which nothing is run is left out."""
     board = pd.concat([rows for _, rows in board.groupby(GROUP, sort=False) if rows.n.any()] or [board])
     board = board.assign(
-        pair=[f"{LABELS[r.student]} & {LABELS[r.teacher]}, T={r.timesteps}" for r in board.itertuples()],
+        case=[case(row) for row in board.itertuples()],
         verdict=board.verdict.mask(board.arm == YARDSTICK, "compared with"),
     )
 
+    def method(row) -> str:
+        weights = f'<br><span class="seeds">{html.escape(row.weights)}</span>' if row.weights else ""
+        return f'<a href="#method-{row.method}">{html.escape(row.label)}</a>{weights}'
+
     def accuracy(row) -> str:
         deviation = f" ± {row.sd:.2f}" if row.n > 1 else ""
-        return f"{row.accuracy:.2f}{deviation}" if row.n else _missing(row)
+        return f"{row.accuracy:.2f}{deviation}<br>{links(row)}" if row.n else _missing(row)
 
     def interval(row) -> str:
         width = f" [{parts.signed(row.low)}, {parts.signed(row.high)}]" if row.half > 0 else ""
-        return f"{parts.signed(row.gain)}{width}"
+        corrected = "" if pd.isna(row.p_holm) else f'<br><span class="seeds">corrected p {_p(row.p_holm)}</span>'
+        return f"{parts.signed(row.gain)}{width}{corrected}"
 
     def cost(row) -> str:
-        several = f" ({row.cost_low:.2f}–{row.cost_high:.2f})" if row.n > 1 else ""
+        several = f'<br><span class="seeds">{row.cost_low:.2f}–{row.cost_high:.2f}</span>' if row.n > 1 else ""
         return f"{row.cost:.2f}{several}" if row.cost > 0 else "–"
 
     def as_long(row) -> str:
         width = report.bounds(row.gain_as_long, row.half_as_long)
-        return f"{parts.signed(row.gain_as_long)}{width} ({html.escape(row.rival)})" if row.pairs_as_long else "–"
+        return f"{parts.signed(row.gain_as_long)}{width}<br>({html.escape(row.rival)})" if row.pairs_as_long else "–"
 
     def links(row) -> str:
         return parts.run_links(runs[runs.complete & runs.run.isin(row.runs.split())])
 
     columns: dict[str, tuple[str | None, Callable[[Any], str]]] = {
-        "method": ("label", lambda r: f'<a href="#method-{r.method}">{html.escape(r.label)}</a>'),
+        "method": ("label", method),
         "accuracy (%)": ("accuracy", accuracy),
-        "n": ("n", lambda r: str(r.n)),
         "gain over KD (points)": ("gain", interval),
-        "p, corrected": ("p_holm", lambda r: "–" if pd.isna(r.p_holm) else _p(r.p_holm)),
         "verdict": ("verdict", lambda r: html.escape(r.verdict)),
         "cost over KD": ("cost", cost),
         "gain over KD of its cost": ("gain_as_long", as_long),
-        "data": ("data", lambda r: html.escape(r.data)),
-        "student & teacher": ("pair", lambda r: html.escape(r.pair)),
-        "scale": ("scale", lambda r: r.scale),
-        "weights": (None, lambda r: html.escape(r.weights) or "as published"),
-        "runs": (None, links),
+        "compared on": ("case", lambda r: html.escape(r.case)),
     }
     columns = {html.escape(name): column for name, column in columns.items()}
     caption = (
-        "Test accuracy after the last epoch, mean ± standard deviation over n seeds. Gain over KD: mean difference of "
-        "runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of the training over KD's on "
-        "the same machine, median (and range) over seeds. Gain over KD of its cost: over KD that is trained for at "
-        "least as long as the method takes. The method leads to its formula."
+        "Test accuracy after the last epoch, mean ± standard deviation over the seeds below it. Gain over KD: mean "
+        "difference of runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of the training "
+        "over KD's on the same machine, median (and range) over seeds. Gain over KD of its cost: over KD that is "
+        "trained for at least as long as the method takes. A method leads to its formula; settings below it are not "
+        "as published."
     )
-    filters = [html.escape(name) for name in ("verdict", "data", "student & teacher", "scale")]
+    filters = [html.escape(name) for name in ("verdict", "compared on")]
     if (board.longer == 1).all():  # nothing to compare with
         del columns["gain over KD of its cost"]
-    csv = board.drop(columns=["colour", "marker", "pair"])
+    csv = board.drop(columns=["colour", "marker", "case"])
     return sortable(board, caption, "bench", columns, filters, "rows", csv)
 
 
