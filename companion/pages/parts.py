@@ -98,6 +98,7 @@ def place(plan: Experiment, results: str | Path = "results") -> str:
 def opening(plan: Experiment, headline: str, results: str | Path = "results", runs: Sequence[Run] | None = None) -> str:
     """HTML at the head of a page of results: what the runs are of, in a few words, and the page's answer.
 
+    Where all of them are a smoke test, the answer is that there is none, and the headline follows as an observation.
     `runs` are the plan's by default.
     """
     done = [run for run in (report.runs_of(plan, results) if runs is None else runs) if run.complete]
@@ -105,7 +106,12 @@ def opening(plan: Experiment, headline: str, results: str | Path = "results", ru
     scales = list(dict.fromkeys(report.SCALE_WORDS[run.config.scale] for run in done))
     words = [*data, *scales, f"{len(done)} runs"] if done else ["not run"]
     chips = "".join(f"<span>{html.escape(word)}</span>" for word in words)
-    return f'<p class="edition">{chips}</p><p class="headline">{headline}</p>'
+    if {run.config.scale for run in done} == {"quick"}:
+        answer = "A smoke test: it shows that everything runs, and is no evidence for or against the paper."
+        headline = f'<p class="headline">{answer}</p><p>{headline}</p>'
+    else:
+        headline = f'<p class="headline">{headline}</p>'
+    return f'<p class="edition">{chips}</p>{headline}'
 
 
 def page_name(name: str, scale: str) -> str:

@@ -55,6 +55,21 @@ def test_footer_names_what_the_scale_changes(tmp_path):
     assert "Differences from the paper" not in report.footer([], "x")
 
 
+@pytest.mark.parametrize("scales", [("quick",), ("slim",), ("quick", "slim")])
+def test_a_smoke_test_gives_no_answer(tmp_path, scales):
+    configs = [RunConfig(dataset="cifar10", scale=scale, method="kd") for scale in scales]
+    for config in configs:
+        contents = dict(provenance={"data": {"name": "x"}}, metrics={}, config=config.to_dict())
+        for name, content in contents.items():
+            write_json(run_path(config, tmp_path) / f"{name}.json", content)
+    plan = Experiment("table7", "x", "table7", "quick", tuple(configs))
+    page = parts.opening(plan, "SASTC wins.", tmp_path)
+    answer = re.search(r'<p class="headline">(.*?)</p>', page)[1]
+    assert "SASTC wins." in page
+    assert ("no evidence" in answer) == (scales == ("quick",))
+    assert ("SASTC wins." in answer) == (scales != ("quick",))
+
+
 def test_closing_of_a_page_without_runs_has_nothing_to_train():
     plan = Experiment("forensics", "x", "forensics", "quick", (), needs_runs=False)
     page = report.closing(plan)
