@@ -1,6 +1,5 @@
 """The programs that the book shows run, and print what the book says of them."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -9,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from sastc.methods import REGISTRY
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "book" / "examples"
-NEEDS = {"spikingjelly_student": "spikingjelly", "snntorch_student": "snntorch"}
+STAND_INS = ROOT / "tests" / "helpers" / "stand_ins"  # of libraries that are not required here
 
 
 def run(name, *arguments, cwd=None):
     """What an example prints."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    paths = [str(ROOT), *sys.path, str(STAND_INS)]  # the library itself goes first, where it is installed
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
     done = subprocess.run(command, env=environment, cwd=cwd or ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -25,13 +27,26 @@ def run(name, *arguments, cwd=None):
 
 @pytest.mark.parametrize("name", ["torchvision_networks", "spikingjelly_student", "snntorch_student", "time_last"])
 def test_calibration_on_networks_of_other_libraries(name):
-    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        pytest.skip(f"{NEEDS[name]} is not installed")
     lines = run(name).splitlines()
     found = [re.fullmatch(r".*KD ([\d.]+), SASTC ([\d.]+), attention \(4, \d+, (\d+), (\d+)\)", line) for line in lines]
     assert len(lines) >= 2
     assert all(found), lines
     assert all(float(f[1]) > 0 and float(f[2]) > 0 for f in found)
+
+
+def test_the_first_program_is_complete_and_short():
+    assert re.fullmatch(r"loss [\d.]+, attention \(4, 64, 2, 2\)\n", run("first_step"))
+    code = (EXAMPLES / "first_step.py").read_text().partition('"""\n\n')[2]
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert lines[0] == "import torch", "imports first, nothing to be added"
+    assert len([line for line in lines if not line.strip().startswith('"""')]) <= 22
+
+
+def test_every_method_trains_a_network_of_ones_own():
+    lines = run("own_bench", "1", "1").splitlines()
+    found = dict(re.fullmatch(r"(.+?) +([\d.]+) %", line).groups() for line in lines)
+    assert set(found) == {"teacher", *(kind.label for kind in REGISTRY.values())}
+    assert max(float(value) for value in found.values()) > 20, "better than chance after an epoch"
 
 
 def test_own_network_learns_and_prints_its_attention():
