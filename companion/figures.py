@@ -44,6 +44,7 @@ def style() -> None:
             "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.25,
             "lines.linewidth": 1.6, "lines.markersize": 4.5,
             "svg.fonttype": "none", "svg.hashsalt": "sastc", "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],  # each text of a drawing names the whole list
         }
     )  # fmt: skip
     try:

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 import matplotlib.pyplot as plt
 import pytest
 import yaml
+from browsing import closed_context, served, violations
 
 import sastc
 from companion import figures
@@ -66,6 +68,19 @@ def test_wide_tables_keep_their_caption_in_sight_and_fit_on_paper(browser):
     page.emulate_media(media="print")
     assert box.evaluate("box => getComputedStyle(box).overflowX") == "visible"
     assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_dark_page_is_printed_light(browser):
+    page = browser.new_page()
+    page.set_content('<html data-theme="dark"><body>words</body></html>')
+    page.add_script_tag(path=ROOT / "book" / "_static" / "print.js")
+    theme = "document.documentElement.dataset.theme"
+    page.emulate_media(media="print")
+    page.wait_for_function(f"{theme} === 'light'")
+    page.emulate_media(media="screen")
+    page.wait_for_function(f"{theme} === 'dark'")
     page.close()
 
 
@@ -149,7 +164,21 @@ def test_the_repository_is_named_in_one_place():
     assert f"url     = {{{url}}}" in config.myst_substitutions["citation"]
     pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     pages += [*(ROOT / "sastc").rglob("*.py"), *(ROOT / "companion").rglob("*.py")]
-    assert not [page.name for page in pages if url in page.read_text()]
+    alone = ROOT / "notebooks" / house.ALONE  # it gets the project from there
+    assert [page.name for page in pages if url in page.read_text()] == [alone.name]
+    assert f'\\"{url}\\"' in alone.read_text()
+    owner = url.removeprefix("https://github.com/")
+    notebook = f"https://colab.research.google.com/github/{owner}/blob/main/notebooks/{house.ALONE}"
+    assert f"{{button-link}} {notebook}\n" in config.myst_substitutions["colab"]
+
+
+def test_only_the_notebook_that_installs_what_it_needs_has_a_button_for_colab():
+    for page, wanted in (("runs/combination/a", ["Binder", "Colab"]), ("runs/table2", ["Binder"])):
+        urls = {"Binder": "https://mybinder.org/x", "Colab": "https://colab.research.google.com/x"}
+        buttons = [{"text": name, "url": url} for name, url in urls.items()]
+        context = {"header_buttons": [{"type": "group", "label": "launch-buttons", "buttons": buttons}]}
+        house.finish(None, page, "page.html", context, None)
+        assert [button["text"] for button in context["header_buttons"][0]["buttons"]] == wanted
 
 
 def test_what_opens_has_a_name_and_signatures_are_no_lists():
@@ -182,6 +211,58 @@ def test_a_finished_page_holds_each_figure_once_and_saves_it_from_there(browser)
     assert "currentColor" not in text
 
 
+PYTHON = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+
+
+def notebook_page(folder, cells):
+    """The HTML of a page of results made from these cells, as papermill leaves them: source, tags, output."""
+    import nbformat
+
+    (folder / "runs").mkdir()
+    setup = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "book" / "_ext")!r}, {str(ROOT)!r}]
+from house import CodeBelow
+extensions = ["myst_nb"]
+nb_execution_mode = "off"
+root_doc = "runs/page"
+def setup(app):
+    app.add_post_transform(CodeBelow)
+"""
+    (folder / "conf.py").write_text(setup)
+    made = [nbformat.v4.new_markdown_cell("# Title")]
+    for source, tags, shown in cells:
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": tags})
+        cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": f"<p>{shown}</p>"})] if shown else []
+        made.append(cell)
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=PYTHON), folder / "runs" / "page.ipynb")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(folder), str(folder / "html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return (folder / "html" / "runs" / "page.html").read_text()
+
+
+def test_a_page_begins_with_its_answer_and_the_code_is_one_fold_below(tmp_path):
+    cells = [
+        ("parameter = 1", ["parameters"], ""),
+        ("parameter = 2", ["injected-parameters"], ""),
+        ("import setup", ["hide-input"], ""),
+        ("answer()", ["hide-input"], "The answer."),
+        ("figure()", ["hide-input"], "A figure."),
+        ("hidden()", ["remove-input"], "Without code."),
+        ("nothing()", ["hide-input"], ""),
+    ]
+    page = notebook_page(tmp_path, cells)
+    body = page[page.index("</h1>") :]
+    text = re.sub(r"<[^>]+>", "", body)
+    order = ["The answer.", "parameter = 1", "parameter = 2", "import setup", "answer()", "A figure.", "figure()"]
+    places = [text.index(words) for words in [*order, "Without code.", "nothing()"]]
+    assert places == sorted(places)
+    assert body.count("<details") == 3, "the code of four cells is one fold; nothing follows the last"
+    first = body[body.index("<details") : body.index("</details>")]
+    assert all(words in re.sub(r"<[^>]+>", "", first) for words in order[1:5])
+
+
 def test_pages_of_runs_are_not_copied_nor_listed_on_every_page():
     from bs4 import BeautifulSoup
 
@@ -199,15 +280,41 @@ def test_pages_of_runs_are_not_copied_nor_listed_on_every_page():
     assert context["sourcename"] == "runs/table2.ipynb"
 
 
-def test_one_build_of_mathjax_is_kept(tmp_path):
-    folder = tmp_path / "_static" / "mathjax"
-    for name in ("tex-chtml.js", "tex-svg.js", "node-main.js", "output/chtml/fonts/x.woff", "output/svg/x.js", "sre/x"):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    house.keep_one_mathjax(SimpleNamespace(outdir=tmp_path), None)
-    kept = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert kept == {"tex-chtml.js", "output/chtml/fonts/x.woff", "sre/x"}
+def test_drawings_lose_what_is_not_seen():
+    with plt.rc_context():
+        figures.style()
+        drawing, axis = plt.subplots(figsize=(5, 2))
+        axis.plot([0, 1], [0, 1], marker="o")
+        axis.text(0.3, 0.3, "0.12345")
+        match = house.IMAGE.search(figures.as_html(drawing, "lines", "words"))
+        plt.close(drawing)
+        plain = base64.b64decode(match[2]).decode()
+        page = house.drawing(match)
+    assert len(page) < 0.75 * len(plain)
+    assert re.findall(r"\d\.\d{3,}|<!--|>\s+<", page) == ["0.12345"], "words are left as they are"
+    texts = [re.findall(r"<text[^>]*>([^<]+)</text>", svg) for svg in (plain, page)]
+    assert texts[0] == texts[1]
+    assert plain.count("<path") == page.count("<path")
+    ids = {name.partition("-")[2] for name in re.findall(r' id="([^"]+)"', page)}
+    assert ids == set(re.findall(r'(?:href="#|url\(#)([^")]+)', plain))
+
+
+def test_files_that_no_page_loads_are_left_out(tmp_path):
+    folder = tmp_path / "_static"
+    kept = {
+        "mathjax/tex-chtml.js", "mathjax/output/chtml/fonts/x.woff", "mathjax/sre/mathmaps/en.json",
+        "mathjax/input/tex/extensions/color.js", "vendor/fontawesome/webfonts/x.woff2", "scripts/bootstrap.js",
+    }  # fmt: skip
+    others = {
+        "mathjax/tex-svg.js", "mathjax/node-main.js", "mathjax/output/svg/x.js", "mathjax/sre/mathmaps/hi.json",
+        "mathjax/input/mml/x.js", "mathjax/input/tex-full.js", "vendor/fontawesome/webfonts/x.ttf",
+        "scripts/bootstrap.js.map", "locales/de/x.mo",
+    }  # fmt: skip
+    for name in kept | others:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    house.leave_out_unused(SimpleNamespace(outdir=tmp_path), None)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == kept
 
 
 def imported(path):
@@ -323,12 +430,97 @@ def test_a_question_has_one_entry_and_its_editions_are_linked():
         assert house.family(alone, includes) == []
     link = "{}.html".format
     row = house.family_links("runs/table2", ["runs/table2_slim", "runs/table2"], {}, link)
-    assert '<a href="runs/table2_slim.html">CIFAR-10, small-scale runs</a>' in row
-    assert '<a href="runs/table2.html" aria-current="page">Digits, smoke test</a>' in row
+    assert '<a href="runs/table2_slim.html" data-edition="slim">CIFAR-10, small-scale runs</a>' in row
+    assert '<a href="runs/table2.html" aria-current="page" data-edition="quick">Digits, smoke test</a>' in row
+    assert "See also" not in row
     titles = {"runs/choices": "One & all", "runs/tuning_slim": "Tuning"}
     row = house.family_links("runs/variants_slim", ["runs/variants_slim", *titles], titles, link)
-    assert "Runs on" not in row, "one edition"
+    assert "edition-tabs" not in row, "one edition"
     assert '<a href="runs/choices.html">One &amp; all</a>' in row
+    pages = ["runs/beta_slim", "runs/beta", "runs/batchsize"]
+    titles = {"runs/batchsize": "Batch size", "runs/beta_slim": "Weight", "runs/beta": "Weight, on digits"}
+    row = house.family_links("runs/beta", pages, titles, link)
+    assert row.count("data-edition") == 2
+    assert 'See also</span><ul><li><a href="runs/batchsize.html">' in row
+    row = house.family_links("runs/batchsize", pages, titles, link)
+    assert "edition-tabs" not in row, "it is no edition of the page above it"
+    assert row.count("<li>") == 1, "one link a question"
+    assert '<a href="runs/beta_slim.html">' in row
+
+
+def test_the_strongest_evidence_is_the_first_tab():
+    pages = [f"runs/table2{scale}" for scale in ("_paper", "_quarter", "_slim", "")]
+    assert house.editions("runs/table2", [*pages[::-1], "runs/beta"]) == pages
+    assert house.editions("runs/variants_slim", ["runs/variants_slim", "runs/choices"]) == []
+    chapters = [
+        c for part in yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())["parts"] for c in part["chapters"]
+    ]
+    for chapter in chapters:
+        below = [section["file"] for section in chapter.get("sections", ()) if "file" in section]
+        family = [page for page in (chapter["file"], *below) if house.experiment_of(page)]
+        if family:
+            first = house.editions(family[0], family)[:1]
+            assert first in ([], [chapter["file"]]), "the contents lead to the first tab"
+
+
+def test_links_of_the_contents_know_the_editions():
+    includes = {"index": ["runs/table2_slim", "runs/table6"], "runs/table2_slim": ["runs/table2"]}
+    wanted = {"runs/table2_slim.html": {"slim": "runs/table2_slim.html", "quick": "runs/table2.html"}}
+    assert house.edition_links("index", includes, "{}.html".format) == wanted
+    assert house.edition_links("runs/table2", includes, "{}.html".format) == {}, "a page's own entry stays"
+
+
+TABS = [("table2_slim", "CIFAR-10", "slim"), ("table2", "Digits", "quick")]
+OTHERS = {"slim": "beta_slim.html", "quick": "beta.html"}
+OTHER = f"<a id='contents' href='beta_slim.html' data-editions='{json.dumps(OTHERS)}'>β</a>"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("script", [True, False])
+def test_editions_are_tabs_for_keys_and_remembered(browser, tmp_path, script):
+    shutil.copy(ROOT / "book/_static/editions.js", tmp_path)
+    shutil.copy(ROOT / "book/_static/custom.css", tmp_path)
+    for page, _, _ in TABS:
+        items = "".join(
+            f'<li><a href="{p}.html" data-edition="{scale}"{" aria-current=page" * (p == page)}>{words}</a></li>'
+            for p, words, scale in TABS
+        )
+        head = '<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,">'
+        head += f'<title>{page}</title><link rel="stylesheet" href="custom.css"><script src="editions.js"></script>'
+        row = f'<nav class="edition-tabs" aria-label="Data and scale"><ul>{items}</ul></nav>'
+        body = f'<nav aria-label="Contents">{OTHER}</nav><main><article class="bd-article" id="main">'
+        body += f"<h1>{page}</h1>{row}</article></main>"
+        (tmp_path / f"{page}.html").write_text(head + body)
+    faults = []
+    with served(tmp_path) as base:
+        page = closed_context(browser, (base,), faults, 390, java_script_enabled=script).new_page()
+        page.goto(f"{base}/table2_slim.html")
+        if not script:
+            page.get_by_role("link", name="Digits").click()
+            assert page.title() == "table2"
+            assert page.get_by_role("navigation", name="Data and scale").get_by_role("link").count() == 2
+            assert page.locator("#contents").get_attribute("href") == "beta_slim.html"
+            page.context.close()
+            return
+        tabs = page.get_by_role("tablist", name="Data and scale")
+        selected = tabs.get_by_role("tab", selected=True)
+        assert (tabs.get_by_role("tab").count(), selected.inner_text()) == (2, "CIFAR-10")
+        assert page.locator("#contents").get_attribute("href") == "beta_slim.html"
+        assert violations(page, "moderate", "serious", "critical") == []
+        selected.focus()
+        for key, at in (("ArrowRight", "Digits"), ("ArrowRight", "CIFAR-10"), ("End", "Digits"), ("Home", "CIFAR-10")):
+            page.keyboard.press(key)
+            assert page.evaluate("document.activeElement.textContent") == at
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/table2.html")
+        assert page.evaluate("document.activeElement.textContent") == "Digits", "keys go on from here"
+        assert selected.inner_text() == "Digits"
+        assert page.locator("#contents").get_attribute("href") == "beta.html", "the choice holds for other pages"
+        page.goto(f"{base}/table2_slim.html")
+        assert page.title() == "table2_slim", "an address is what it says"
+        page.context.close()
+    assert not faults
 
 
 def test_old_addresses_lead_on(tmp_path):

@@ -30,7 +30,9 @@ def shell(monkeypatch, tmp_path):
 
 def cells(path):
     """The cell of parameters, and the next one up to the line that starts the notebook."""
-    first, second = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][:2]
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    at = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
+    first, second = code[at].source, code[at + 1].source
     head, line, tail = second.partition("notebook.start(globals()")
     assert line, f"{path.name} does not check its parameters"
     return first, head + line + tail.partition("\n")[0]
