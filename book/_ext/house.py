@@ -169,7 +169,7 @@ def write_stubs(app, exception):
 
 def shorter(svg: str) -> str:
     """A drawing of matplotlib's without comments, indentation, ids that nothing refers to, and needless decimals."""
-    svg = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", svg, flags=re.S))
+    svg = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", svg, flags=re.S)).strip()
     names = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in names else "", svg)
     return re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # not in texts

@@ -563,9 +563,18 @@ def test_the_front_page_answers_first_on_every_width(site, browser, width):
         page.goto(f"{base}/runs/verdicts.html")
         page.wait_for_url("**/verdicts_slim.html")
         page.goto(f"{base}/runs/table2.html")
-        page.locator("nav.editions a", has_text="CIFAR-10").click()
-        assert page.url.endswith("runs/table2_slim.html")
-        assert page.locator("nav.editions a[aria-current]").inner_text().startswith("CIFAR-10")
+        page.locator(".edition-tabs a", has_text="CIFAR-10").click()
+        page.wait_for_url("**/runs/table2_slim.html")
+        assert page.get_by_role("tab", selected=True).inner_text().startswith("CIFAR-10")
+        answer, code = page.locator(".headline").first, page.locator("details.above-input").first
+        assert answer.bounding_box()["y"] < code.bounding_box()["y"]
+        assert page.locator("details.above-input").count() > 3
+        link = page.locator("a[data-editions]", has_text="noisy labels").first
+        assert link.get_attribute("href").endswith("table7_slim.html")
+        page.goto(f"{base}/runs/table2.html")
+        page.locator(".edition-tabs a", has_text="Digits").click()
+        page.reload()
+        assert link.get_attribute("href").endswith("table7.html"), "the choice holds for other pages"
         page.context.close()
     assert not faults
 
