@@ -360,7 +360,7 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         "as published."
     )
     filters = [html.escape(name) for name in ("verdict", "compared on")]
-    if (board.longer == 1).all():  # nothing to compare with
+    if not board.pairs_as_long.any():  # nothing to compare with
         del columns["gain over KD of its cost"]
     csv = board.drop(columns=["colour", "marker", "case"])
     return sortable(board, caption, "bench", columns, filters, "rows", csv)
