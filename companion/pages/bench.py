@@ -360,6 +360,8 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         "as published."
     )
     filters = [html.escape(name) for name in ("verdict", "compared on")]
+    if board.case.nunique() == 1:
+        caption += f" All rows: {columns.pop('compared on')[1](board.iloc[0])}."
     if not board.pairs_as_long.any():  # nothing to compare with
         del columns["gain over KD of its cost"]
     csv = board.drop(columns=["colour", "marker", "case"])

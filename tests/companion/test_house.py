@@ -72,6 +72,25 @@ def test_wide_tables_keep_their_caption_in_sight_and_fit_on_paper(browser):
 
 
 @pytest.mark.browser
+def test_on_a_phone_the_first_column_stays_and_can_be_read(browser):
+    css = (ROOT / "book" / "_static" / "custom.css").read_text()
+    rows = f'<tr><th scope="row">VGG-11 &amp; ResNet-19, T=2, CIFAR-10</th>{"<td>18.862 ± 0.003</td>" * 6}</tr>'
+    head = f'<thead><tr><th scope="col">student &amp; teacher</th>{"<th>Feature KD</th>" * 6}</tr></thead>'
+    table = f'<div class="table-box"><table class="results">{head}<tbody>{rows}</tbody></table></div>'
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_content(f'<style>{css} td {{white-space: nowrap}}</style><article class="bd-article">{table}</article>')
+    box = page.locator(".table-box")
+    box.evaluate("box => box.scrollLeft = 200")
+    for cell in page.locator("th:first-child").all():
+        place = cell.bounding_box()
+        assert place["x"] == pytest.approx(box.bounding_box()["x"], abs=1)
+        assert 80 < place["width"] < 140
+        assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth"), "its words are inside"
+        assert place["height"] < 150
+    page.close()
+
+
+@pytest.mark.browser
 def test_a_dark_page_is_printed_light(browser):
     page = browser.new_page()
     page.set_content('<html data-theme="dark"><body>words</body></html>')

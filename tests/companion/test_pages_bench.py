@@ -230,6 +230,10 @@ def test_a_comparison_of_which_nothing_is_run_is_not_in_the_table(runs):
     other = runs[runs.validation == 0].assign(dataset="cifar100", complete=False, data="CIFAR-100")
     both = pd.concat([runs, other], ignore_index=True)
     page = bench.table(bench.leaderboard(both), both)
+    assert "All rows: Digits, VGG-11 &amp; ResNet-19" in page
+    assert ">compared on<" not in page
+    ran = pd.concat([runs, other.assign(complete=True)], ignore_index=True)
+    assert ">compared on<" in bench.table(bench.leaderboard(ran), ran)
     assert "CIFAR-100" not in page
     assert page.count("<tr>") == 1 + len(bench.leaderboard(runs))
 
