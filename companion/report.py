@@ -1,6 +1,5 @@
 """From recorded runs to the book: the paper's numbers beside ours, tables, and footers that name the runs."""
 
-import base64
 import html
 import statistics
 from collections import Counter
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
 from companion.closing import closing as closing
 from companion.closing import data_names as data_names
@@ -22,6 +20,10 @@ from companion.closing import rerun_box as rerun_box
 from companion.closing import retired as retired
 from companion.closing import runs_of as runs_of
 from companion.closing import shown_of as shown_of
+from companion.html import download as download
+from companion.html import download_csv as download_csv
+from companion.html import interval, rows_table
+from companion.stats import NO_INTERVAL, difference, signed, spread
 from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -29,7 +31,6 @@ from sastc.labels import LABELS
 from sastc.records import Run
 
 ROOT = Path(__file__).parents[1]
-NO_INTERVAL = "cannot say from equal differences"
 PAIR = ("dataset", "student", "teacher", "timesteps")
 _NAMES = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD"}
 SCALE_WORDS = {  # for readers
@@ -231,53 +232,7 @@ def networks(experiment: Experiment) -> list[str]:
     return [f"Student &amp; teacher: {'; '.join(named)}."] if 0 < len(named) <= 3 else []
 
 
-# Statistics
-
-
-def spread(values: np.ndarray) -> float:
-    """Standard deviation (n − 1) along the first axis, averaged over the others; ``nan`` for a single value."""
-    return float(values.std(0, ddof=1).mean()) if len(values) > 1 else np.nan
-
-
-def paired_difference(runs: pd.DataFrame, method: str, other: str) -> tuple[float, float, int]:
-    """Mean difference of two methods over common seeds, half the width of its 95 % interval, and the number of seeds.
-
-    `runs` holds one student, teacher and T. The interval is Student's t on the differences of each seed; it is ``nan``
-    for fewer than two, and where they do not differ: three equal differences do not show that a fourth would be the
-    same. Equal is to single precision of the values, in which measures are recorded.
-
-    Raises
-    ------
-    ValueError
-        A method has more than one run of a seed: the runs differ in something else, which a mean would hide.
-    """
-    done = runs[runs.complete & runs.method.isin([method, other])]
-    twice = done[done.duplicated(["method", "seed"])]
-    if len(twice):
-        first = twice.iloc[0]
-        raise ValueError(f"method {first.method!r} has more than one run of seed {first.seed}: must be one a seed")
-    accuracy = done.pivot(index="seed", columns="method", values="accuracy")
-    if not {method, other} <= set(accuracy):
-        return np.nan, np.nan, 0
-    difference = (accuracy[method] - accuracy[other]).dropna()
-    n = len(difference)
-    if n == 0:
-        return np.nan, np.nan, 0
-    deviation = difference.std(ddof=1)
-    differ = deviation > 1e-6 * accuracy.loc[difference.index, [method, other]].abs().max(axis=None)
-    half = stdtrit(n - 1, 0.975) * deviation / np.sqrt(n) if differ else np.nan
-    return float(difference.mean()), float(half), n
-
-
-def judge(mean: float, half: float, n: int) -> str:
-    """What a paired difference allows to say: nothing where there is no interval, or one without width."""
-    if n == 0:
-        return "not run"
-    if n == 1:
-        return "cannot say from one seed"
-    if not (half > 0 and np.isfinite(mean)):
-        return NO_INTERVAL
-    return "not distinguishable" if abs(mean) <= half else "better" if mean > 0 else "worse"
+# Comparisons
 
 
 def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
@@ -288,26 +243,17 @@ def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, tim
 
 def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
-    others = [m for m in METHODS if m != "sastc"]
-    head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
-    body, frame = [], []
+    others, body, frame = [m for m in METHODS if m != "sastc"], [], []
     for dataset, student, teacher, timesteps in _pairs(runs):
-        rows, cells = _same_pair(runs, dataset, student, teacher, timesteps), []
-        for other in others:
-            mean, half, n = paired_difference(rows, "sastc", other)
-            row = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps, other=other)
-            frame.append(row | dict(mean=mean, half=half, n=n, judgement=judge(mean, half, n)))
-            value = "–" if n == 0 else _signed(mean)
-            said = f'<span class="seeds">n={n}: {judge(mean, half, n)}</span>'
-            interval = bounds(mean, half).replace(", ", ",\N{NO-BREAK SPACE}")
-            cells.append(f'<td><span class="ours">{value}</span>{interval} {said}</td>')
-        name = f'<th scope="row">{LABELS[student]} &amp; {LABELS[teacher]}</th><td>{timesteps}</td>'
-        body.append(f"<tr>{name}{''.join(cells)}</tr>")
-    caption = (
-        "Differences of test accuracy in percentage points: mean and 95 % interval over n seeds. "
-        f"Download: {download_csv(frame, 'differences')}"
-    )
-    return _table(caption, f'<th scope="col">student &amp; teacher</th><th scope="col">T</th>{head}', body)
+        rows = _same_pair(runs, dataset, student, teacher, timesteps)
+        found = {other: difference(rows, "sastc", other) for other in others}
+        key = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps)
+        frame += [key | dict(other=other, difference=d, judgement=d.judgement) for other, d in found.items()]
+        name = f"{LABELS[student]} &amp; {LABELS[teacher]}"
+        body.append([name, str(timesteps), *(interval(d, says=True) for d in found.values())])
+    heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{LABELS[m]}" for m in others)]
+    caption = "Differences of test accuracy in percentage points: mean and 95 % interval over n seeds."
+    return rows_table(caption, heads, body, "differences", frame)
 
 
 def _judged(runs: pd.DataFrame, first: RunConfig) -> list[tuple[str, str, int]]:
@@ -329,9 +275,8 @@ def held_up(runs: pd.DataFrame) -> str:
     }
     told = []
     for other, name in _NAMES.items():
-        mean, half, n = paired_difference(runs, "sastc", other)
-        difference = f" ({_signed(mean)}{bounds(mean, half)} points, n={n})" if n else ""
-        told.append(f"{phrases[judge(mean, half, n)]} {name}{difference}")
+        d = difference(runs, "sastc", other)
+        told.append(f"{phrases[d.judgement]} {name}" + f" ({d.words()} points, n={d.n})" * (d.n > 0))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
 
@@ -340,20 +285,20 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     first = experiment.runs[0]
     judged = {key: _same_pair(runs, first.dataset, *key) for key in _judged(runs, first)}
     shown = {key: of_pair for key, of_pair in judged.items() if key[-1] == first.timesteps}
-    heads = ['<th scope="col">method</th>']
+    heads = ["method"]
     for (student, teacher, _), of_pair in shown.items():
         seeds = " to ".join(sorted({str(n) for n in of_pair[of_pair.complete].groupby("method").seed.nunique()}))
         name = f"{LABELS[student]} &amp;<br>{LABELS[teacher]}"
-        heads.append(f'<th scope="col">{name} <span class="seeds">n={seeds or 0}</span></th>')
+        heads.append(f'{name} <span class="seeds">n={seeds or 0}</span>')
     rows = []
     for method in METHODS:
-        cells = [f'<th scope="row">{LABELS[method]}</th>']
+        cells = [LABELS[method]]
         for (student, teacher, _), of_pair in shown.items():
             printed = paper_accuracy(first.replace(student=student, teacher=teacher, method=method), "cifar10")
             paper = f'<span class="paper">paper {printed:.2f}</span>' if printed is not None else ""
             value = mean_sd(of_pair[of_pair.complete & (of_pair.method == method)].accuracy)
-            cells.append(f'<td><span class="ours">{value}</span>{paper}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+            cells.append(f'<span class="ours">{value}</span>{paper}')
+        rows.append(cells)
     data = " and ".join(data_names(runs_of(experiment, results))) or LABELS[first.dataset]
     caption = (
         f"Test accuracy (%) at T={first.timesteps}, mean ± standard deviation over n seeds: {data}, "
@@ -363,7 +308,7 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     return {
         "held_up": held_up_in(list(judged.values())),
         "size": ", ".join(size(experiment)) or "the paper's size",
-        "results_short": _table(caption, "".join(heads), rows),
+        "results_short": rows_table(caption, heads, rows),
     }
 
 
@@ -373,14 +318,14 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
         return held_up(pairs[0])
     told = []
     for other, name in _NAMES.items():
-        found = [f for rows in pairs if (f := paired_difference(rows, "sastc", other))[2] > 1]
+        found = [d for rows in pairs if (d := difference(rows, "sastc", other)).n > 1]
         if not found:
             continue
-        said = Counter(judge(*f) for f in found)
+        said = Counter(d.judgement for d in found)
         loses = f" and loses to it in {said['worse']}" * (said["worse"] > 0)
-        means = [mean for mean, _, _ in found]
+        means = [d.mean for d in found]
         of = f"{len(found)}{' combinations of networks and T' * (not told)}"
-        told.append(f"{name} in {said['better']} of {of}{loses} ({_signed(min(means))} to {_signed(max(means))})")
+        told.append(f"{name} in {said['better']} of {of}{loses} ({signed(min(means))} to {signed(max(means))})")
     if not told:
         return "SASTC is not compared with another method over several seeds."
     return (
@@ -455,40 +400,8 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
             np.nanstd(measures["attention_class"][-1], axis=0, ddof=1).mean(),
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
-        cells = "".join(f"<td>{v:.2g}</td>" if np.isfinite(v) else "<td>–</td>" for v in spreads)
-        body.append(f'<tr><th scope="row" class="whole">{pair}</th>{cells}</tr>')
+        cells = [f"{v:.2g}" if np.isfinite(v) else "–" for v in spreads]
+        body.append([f'<th scope="row" class="whole">{pair}</th>', *cells])
         frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
-    head = "".join(f'<th scope="col">{name.replace(" ", "<br>", 1)}</th>' for name in names)
-    link = download_csv(frame, "attention-spread")
-    return _table(f"Spread of the attention weights η after the last epoch. Download: {link}", head, body)
-
-
-# HTML
-
-
-def download(content: bytes, name: str, media: str, words: str) -> str:
-    """Link that holds a whole file."""
-    data = base64.b64encode(content).decode()
-    return f'<a class="download" download="{html.escape(name)}" href="data:{media};base64,{data}">{words}</a>'
-
-
-def download_csv(rows: Sequence[dict] | pd.DataFrame, name: str) -> str:
-    """The same for rows, as a CSV file."""
-    return download(pd.DataFrame(rows).to_csv(index=False).encode(), f"{name}.csv", "text/csv", "CSV")
-
-
-def _signed(value: float, digits: int = 2) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def bounds(mean: float, half: float, digits: int = 2) -> str:
-    """An interval behind its mean, `` [+0.10, +1.35]``; nothing where there is none."""
-    known = half > 0 and np.isfinite(half)
-    return f" [{_signed(mean - half, digits)}, {_signed(mean + half, digits)}]" if known else ""
-
-
-def _table(caption: str, head: str, rows: Iterable[str]) -> str:
-    return (
-        f'<div class="table-box"><table class="results"><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    caption = "Spread of the attention weights η after the last epoch."
+    return rows_table(caption, [name.replace(" ", "<br>", 1) for name in names], body, "attention-spread", frame)

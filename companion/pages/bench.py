@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from scipy.special import stdtr, stdtrit
 
 from companion import figures, report
+from companion.html import rows_table
 from companion.pages import parts, runtime
 from companion.sizing import SIZES
+from companion.stats import Difference, difference
 from sastc.config import SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -150,11 +152,11 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     for arm, own in rows.groupby("arm", sort=False):
         first, known = own.iloc[0], own[own.complete]
         data = " and ".join(dict.fromkeys((done if len(done) else rows).data))
-        gain, half, n = (np.nan, np.nan, 0) if arm == YARDSTICK else report.paired_difference(by_arm, arm, YARDSTICK)
+        d = Difference() if arm == YARDSTICK else difference(by_arm, arm, YARDSTICK)
         row = case | dict(data=data) | {k: first[k] for k in ("method", "arm", "label", "weights", "colour", "marker")}
-        row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=gain, half=half)
-        judged = n >= FEWEST and first.longer == 1
-        row |= dict(low=gain - half, high=gain + half, pairs=n, p=p_value(gain, half, n) if judged else np.nan)
+        row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=d.mean, half=d.half)
+        judged = d.n >= FEWEST and first.longer == 1
+        row |= dict(low=d.low, high=d.high, pairs=d.n, p=p_value(d.mean, d.half, d.n) if judged else np.nan)
         times = costs.get_group(arm) if arm in getattr(costs, "groups", ()) else pd.DataFrame()
         names = dict(cost="over_kd", cost_low="lowest", cost_high="highest")
         one = len(times) == 1  # of one device
@@ -177,8 +179,8 @@ def _as_long(row: Any, board: pd.DataFrame, by_arm: pd.DataFrame) -> dict[str, A
     rivals = board[(board.method == YARDSTICK) & (board.n > 0) & (board.cost >= 0.95 * row.cost)].nsmallest(1, "cost")
     if row.method == YARDSTICK or not len(rivals) or rivals.arm.iloc[0] == YARDSTICK:  # whose gain has a column
         return dict(rival="", gain_as_long=np.nan, half_as_long=np.nan, pairs_as_long=0)
-    gain, half, n = report.paired_difference(by_arm, row.arm, rivals.arm.iloc[0])
-    return dict(rival=rivals.label.iloc[0], gain_as_long=gain, half_as_long=half, pairs_as_long=n)
+    d = difference(by_arm, row.arm, rivals.arm.iloc[0])
+    return dict(rival=rivals.label.iloc[0], gain_as_long=d.mean, half_as_long=d.half, pairs_as_long=d.n)
 
 
 # Sentences
@@ -288,7 +290,7 @@ def sortable(
         What the downloads of the whole table hold, if not the frame.
     """
     whole = frame if csv is None else csv
-    heads = "".join(f'<th scope="col"{" data-filter" if c in filters else ""}>{c}</th>' for c in columns)
+    heads = [f'<th scope="col"{" data-filter" if c in filters else ""}>{c}</th>' for c in columns]
     body = []
     for row in frame.itertuples(index=False):
         cells = []
@@ -298,14 +300,14 @@ def sortable(
             data = f' data-value="{html.escape(known)}"' if column else ""
             start, end = ("<td", "</td>") if i else ('<th scope="row"', "</th>")
             cells.append(f"{start}{data}>{show(row)}{end}")
-        body.append(f"<tr>{''.join(cells)}</tr>")
+        body.append(cells)
     json = report.download(whole.to_json(orient="records", force_ascii=False).encode(), f"{name}.json",
                            "application/json", "JSON")  # fmt: skip
     caption = f"{caption} The whole table: {report.download_csv(whole, name)} {json}"
+    box = f' tabindex="0" role="region" aria-label="{name}"'
     return (
-        f'<div class="all-runs" data-name="{name}" data-of="{of}"><div class="table-box" tabindex="0" role="region" '
-        f'aria-label="{name}"><table class="results measured"><caption>{caption}</caption><thead><tr>{heads}</tr>'
-        f"</thead><tbody>{''.join(body)}</tbody></table></div></div>"
+        f'<div class="all-runs" data-name="{name}" data-of="{of}">'
+        f"{rows_table(caption, heads, body, kind='results measured', box=box)}</div>"
         '<script src="../_static/all-runs.js" defer></script>'
     )
 

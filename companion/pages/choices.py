@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.pages.parts import difference, interval, run_links, switch, table, text
+from companion.html import interval, table, text
+from companion.pages.parts import run_links, switch
+from companion.stats import difference, flat
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -18,20 +20,17 @@ OTHER_SCORE = ("taps", "student_tap", "stm_")
 
 
 def effects(runs: pd.DataFrame, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
-    """Every switch beside the first setting: mean difference, half the 95 % interval and n, for each value.
+    """Every switch beside the first setting: a row a switch, a column of differences for each value.
 
-    `runs` is :func:`companion.pages.parts.frame` of an experiment; columns ``<value>_mean``, ``_half`` and ``_n``.
+    `runs` is :func:`companion.pages.parts.frame` of an experiment.
     """
     named = runs.assign(switch=runs.switch.replace("", BASE))
-    rows = []
-    for name in [s for s in dict.fromkeys(named.switch) if s != BASE]:
-        row: dict[str, object] = {"switch": name}
-        for value in values:
-            found = difference(named, value, "switch", name, BASE)
-            row |= {f"{value}_{part}": v for part, v in zip(("mean", "half", "n"), found, strict=True)}
-        rows.append(row)
-    columns = ["switch", *(f"{v}_{part}" for v in values for part in ("mean", "half", "n"))]
-    return pd.DataFrame(rows, columns=columns)
+    rows = [
+        {"switch": name} | {value: difference(named, name, BASE, "switch", value) for value in values}
+        for name in dict.fromkeys(named.switch)
+        if name != BASE
+    ]
+    return pd.DataFrame(rows, columns=["switch", *values])
 
 
 def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
@@ -45,18 +44,14 @@ def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("
 
 
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
-    """SASTC less every other method with the same settings, a row a switch: ``<method>_mean``, ``_half``, ``_n``.
+    """SASTC less every other method with the same settings: a row a switch, a column of differences for each method.
 
     `runs` is :func:`companion.pages.parts.frame` of an experiment whose switches are run with every method.
     """
-    rows = []
-    for name, same in runs.groupby("switch", sort=False):
-        row: dict[str, object] = {"switch": name or BASE}
-        for other in (m for m in METHODS if m != "sastc"):
-            found = report.paired_difference(same, "sastc", other)
-            row |= {f"{other}_{part}": v for part, v in zip(("mean", "half", "n"), found, strict=True)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"switch": name or BASE} | {other: difference(same, "sastc", other) for other in METHODS if other != "sastc"}
+        for name, same in runs.groupby("switch", sort=False)
+    )
 
 
 def changed(plan: Experiment) -> list[str]:
@@ -89,9 +84,7 @@ def methods_table(runs: pd.DataFrame, field: str) -> str:
         name = f"{LABELS[row.method]}, {row.value}"
         if name not in found.index:
             return "–"
-        mean, half, n = (found.loc[name, f"{value}_{part}"] for part in ("mean", "half", "n"))
-        judged = f" ({report.judge(mean, half, int(n))})" if value == "accuracy" else ""
-        return interval(mean, half, int(n), 3 if value == "stm" else 2) + judged
+        return interval(found.loc[name, value], 3 if value == "stm" else 2, says=value == "accuracy")
 
     columns = {
         "method": lambda r: LABELS[r.method],
@@ -123,19 +116,13 @@ def effects_table(runs: pd.DataFrame) -> str:
             return "–"
         if value == "stm" and not comparable(row.switch):
             return '<span class="seeds">other layers or units</span>'
-        mean, half, n = (getattr(row, f"{value}_{part}") for part in ("mean", "half", "n"))
-        return interval(mean, half, int(n), 4 if value == "stm" else 2)
-
-    def verdict(row) -> str:
-        if row.switch == BASE:
-            return "–"
-        return report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
+        return interval(getattr(row, value), 4 if value == "stm" else 2)
 
     columns = {
         "setting": lambda r: text(r.switch),
         "accuracy<br>(%)": lambda r: report.mean_sd(done[done.switch == r.switch].accuracy),
         "change<br>(points)": lambda r: change(r, "accuracy"),
-        "which is": verdict,
+        "which is": lambda r: "–" if r.switch == BASE else r.accuracy.judgement,
         "change of<br>STM score": lambda r: change(r, "stm"),
         "runs": lambda r: run_links(done[done.switch == r.switch]),
     }
@@ -161,7 +148,8 @@ def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     drawing, axes = plt.subplots(1, len(titles), sharey=True, figsize=(7.0, 0.34 * len(found) + 1.0), squeeze=False)
     y = np.arange(len(found))
     for axis, (value, title) in zip(axes[0], titles.items(), strict=True):
-        mean, half = found[f"{value}_mean"].astype(float), found[f"{value}_half"].astype(float)
+        numbers = flat(found[[value]].rename(columns={value: "difference"}))
+        mean, half = numbers["mean"].astype(float), numbers.half.astype(float)
         if value == "stm":
             mean = mean.where(found.switch.map(comparable))
         look = dict(fmt="D", color=figures.COLOURS["sastc"], ecolor="black", elinewidth=1.1, capsize=2.5)
@@ -176,21 +164,20 @@ def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 def sentences(runs: pd.DataFrame) -> list[str]:
     """What came out, computed."""
     found = effects(runs)
-    known = found[found.accuracy_half > 0]
+    known = found[[d.judged for d in found.accuracy]]
     if known.empty:
         return ["No setting is recorded with seeds that differ."]
-    said = [report.judge(r.accuracy_mean, r.accuracy_half, r.accuracy_n) for r in known.itertuples()]
-    known = known.assign(said=said)
+    known = known.assign(said=[d.judgement for d in known.accuracy])
     out = []
     for word in ("better", "worse", "not distinguishable"):
         names = "; ".join(text(s) for s in known[known.said == word].switch)
         out.append(
             f"Accuracy {word}{' from' if word.startswith('not') else ' than'} the first row's: {names or 'none'}."
         )
-    widths = known.accuracy_half
+    widths = [d.half for d in known.accuracy]
     out.append(
-        f"An interval's half width is {widths.min():.1f} to {widths.max():.1f} points with "
-        f"{' or '.join(str(n) for n in sorted(set(known.accuracy_n)))} seeds: a smaller effect would not be seen. With "
-        f"{len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to exclude zero by chance."
+        f"An interval's half width is {min(widths):.1f} to {max(widths):.1f} points with "
+        f"{' or '.join(str(n) for n in sorted({d.n for d in known.accuracy}))} seeds: a smaller effect would not "
+        f"be seen. With {len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to exclude zero by chance."
     )
     return out

@@ -8,8 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
+from companion.html import interval, table, text
 from companion.pages.choices import effects
-from companion.pages.parts import interval, run_links, signed, table, text
+from companion.pages.parts import run_links
+from companion.stats import NO_INTERVAL, Difference, paired, signed, spread
 from sastc.attention import attention_bounds
 from sastc.records import Run
 
@@ -62,8 +64,8 @@ def facts(run: Run) -> dict[str, float]:
         "bound": float((eta.max(-1) >= high - 0.01 * (high - low)).mean()),
         "entropy": float(entropy.mean()),
         "distance": float(distance.mean()),
-        "between_steps": report.spread(eta),
-        "between_images": report.spread(instance),
+        "between_steps": spread(eta),
+        "between_images": spread(instance),
     }
 
 
@@ -99,14 +101,14 @@ def between_seeds(runs: pd.DataFrame) -> pd.Series:
     found = {}
     for control, rows in done.groupby("control", sort=False):
         stack = np.stack([Run(p).measures["attention"][-1] for p in rows.path])
-        found[control] = report.spread(stack)
+        found[control] = spread(stack)
     return pd.Series(found, dtype=float)
 
 
-def changes_of_accuracy(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy with every control less that with learned weights, see :func:`effects`; a row a control, by its name."""
+def changes_of_accuracy(runs: pd.DataFrame) -> dict[str, Difference]:
+    """Accuracy with every control less that with learned weights, see :func:`effects`, by the control's name."""
     changes = effects(runs, ("accuracy",))
-    return changes.set_index(names(changes))
+    return dict(zip(names(changes), changes.accuracy, strict=True))
 
 
 def controls_table(runs: pd.DataFrame) -> str:
@@ -119,16 +121,10 @@ def controls_table(runs: pd.DataFrame) -> str:
     def share(column: str):
         return lambda r: "–" if math.isnan(getattr(r, column)) else f"{100 * getattr(r, column):.0f} %"
 
-    def change(row) -> str:
-        if row.control not in changes.index:
-            return "–"
-        found = changes.loc[row.control]
-        return interval(found.accuracy_mean, found.accuracy_half, int(found.accuracy_n))
-
     columns = {
         "weights": lambda r: text(WORDS.get(r.control, r.control)),
         "accuracy (%)": lambda r: report.mean_sd(known[known.control == r.control].accuracy),
-        "change from learned<br>(points)": change,
+        "change from learned<br>(points)": lambda r: interval(changes[r.control]) if r.control in changes else "–",
         **{f"η of {c.removeprefix('weight_')}": c for c in layers},
         "entropy / ln A": "entropy",
         "at the bound": share("bound"),
@@ -176,19 +172,12 @@ def weights_figure(runs: pd.DataFrame) -> Figure:
     return drawing
 
 
-def beside_chance(values: pd.Series, chance: float) -> tuple[float, float, int]:
-    """A share over seeds less chance, half its 95 % interval (``nan`` where all seeds have the same share), and n."""
-    ones = pd.DataFrame({"seed": range(len(values)), "a": values.to_numpy(), "b": chance})
-    long = ones.melt("seed", var_name="method", value_name="accuracy").assign(complete=True)
-    return report.paired_difference(long, "a", "b")
-
-
 def _judged(values: pd.Series, chance: float) -> tuple[str, str]:
     """A share over seeds in words, and what can be said of it beside chance."""
-    share, (mean, half, n) = f"{100 * values.mean():.0f} %", beside_chance(values, chance)
-    if n > 1 and np.isnan(half):
+    share, found = f"{100 * values.mean():.0f} %", paired(values, chance)
+    if found.n > 1 and not found.judged:
         return share, "in every run, which gives no interval"
-    says = report.judge(mean, half, n)
+    says = found.judgement
     words = {"better": "more than chance", "worse": "less than chance"}
     return share, words.get(says, f"{says} from chance" if says == "not distinguishable" else says)
 
@@ -219,14 +208,11 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     if len(normed):
         word, says = _judged(normed.easiest, chance)
         out.append(f"With teacher layers of equal variance the learned weights are on the easiest in {word} ({says}).")
-    for row in changes_of_accuracy(runs).itertuples():
-        says = report.judge(row.accuracy_mean, row.accuracy_half, int(row.accuracy_n))
-        if row.Index in REPLACED and row.accuracy_n:
-            name = row.Index.replace("cka", "CKA").capitalize() if row.Index != "cka" else "CKA"
+    for control, change in changes_of_accuracy(runs).items():
+        if control in REPLACED and change.n:
+            name = "CKA" if control == "cka" else control.capitalize()
             out.append(
-                f"{name} minus learned weights: {signed(row.accuracy_mean)}"
-                f"{report.bounds(row.accuracy_mean, row.accuracy_half)} points of accuracy (n={int(row.accuracy_n)}: "
-                f"{says})."
+                f"{name} minus learned weights: {change.words()} points of accuracy (n={change.n}: {change.judgement})."
             )
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
@@ -250,15 +236,14 @@ def answer(runs: pd.DataFrame) -> str:
     settles = "always settles on" if always else f"in {easy} settles on"
     told: dict[str, list[str]] = {}
     seeds, once, missing = set(), [], []
-    for row in changes_of_accuracy(runs).reindex(REPLACED).fillna({"accuracy_n": 0}).itertuples():
-        gain, half, n = -row.accuracy_mean, row.accuracy_half, int(row.accuracy_n)
-        if n > 1:
-            told.setdefault(report.judge(gain, half, n), []).append(
-                f"{row.Index.replace('cka', 'CKA')} {signed(gain)}{report.bounds(gain, half)}"
-            )
-            seeds.add(n)
+    changes = changes_of_accuracy(runs)
+    for control in REPLACED:
+        gain = -changes.get(control, Difference())
+        if gain.n > 1:
+            told.setdefault(gain.judgement, []).append(f"{control.replace('cka', 'CKA')} {gain.words()}")
+            seeds.add(gain.n)
         else:
-            (once if n else missing).append(f"{row.Index} {signed(gain)}" if n else row.Index)
+            (once if gain.n else missing).append(f"{control} {signed(gain.mean)}" if gain.n else control)
     out = [
         f"Attention {settles} the teacher layer that is easiest to imitate; it is on the layer most similar by CKA in "
         f"{like}, where chance is {100 * chance:.0f} %."
@@ -268,7 +253,7 @@ def answer(runs: pd.DataFrame) -> str:
         "better": "more accurate than",
         "worse": "less accurate than",
         "not distinguishable": "not distinguishable from",
-        report.NO_INTERVAL: "not to be judged, for lack of an interval, beside",
+        NO_INTERVAL: "not to be judged, for lack of an interval, beside",
     }
     for says, which in told.items():
         out.append(f"Learned weights are {words[says]} {', '.join(which)} (learned minus it, points; {n}).")

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import figures, report
+from companion import figures
+from companion.html import interval, table, text
 from companion.pages.forensics_costs import energies, same_step_costs
-from companion.pages.parts import frame, interval, run_link, table, text
+from companion.pages.parts import frame, run_link
+from companion.stats import paired, signed
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -184,12 +186,9 @@ def differences(counted: pd.DataFrame) -> pd.DataFrame:
     ):
         wide = group.pivot_table(index="seed", columns="method", values="energy_uj")
         for other in [m for m in METHODS if m != "sastc" and {m, "sastc"} <= set(wide)]:
-            gain = 100 * (wide.sastc / wide[other] - 1)
-            both = pd.DataFrame({"seed": wide.index, "sastc": gain.to_numpy(), "other": 0.0})
-            long = both.melt("seed", var_name="method", value_name="accuracy").assign(complete=True)
-            mean, half, n = report.paired_difference(long, "sastc", "other")
-            rows.append(dict(student=student, timesteps=timesteps, other=other, mean=mean, half=half, n=n))
-    return pd.DataFrame(rows, columns=["student", "timesteps", "other", "mean", "half", "n"])
+            gain = paired(100 * (wide.sastc / wide[other] - 1), 0.0)
+            rows.append(dict(student=student, timesteps=timesteps, other=other, difference=gain))
+    return pd.DataFrame(rows, columns=["student", "timesteps", "other", "difference"])
 
 
 def differences_table(counted: pd.DataFrame, place: str) -> str:
@@ -198,7 +197,7 @@ def differences_table(counted: pd.DataFrame, place: str) -> str:
         "student": lambda r: LABELS[r.student],
         "T": "timesteps",
         "SASTC beside": lambda r: LABELS[r.other],
-        "difference (%)": lambda r: interval(r.mean, r.half, r.n, 1),
+        "difference (%)": lambda r: interval(r.difference, 1),
     }
     caption = (
         "Energy of SASTC's networks minus another method's, in percent of the other's; 95 % intervals over seeds. "
@@ -219,10 +218,13 @@ def sentences(counted: pd.DataFrame) -> Sequence[str]:
         out.append(f"Students take {share.min():.1f} % to {share.max():.1f} % of their teacher's energy.")
     kd = gains[gains.other == "kd"]
     if len(kd):
-        each = "; ".join(f"T={g.timesteps}: {g['mean']:+.1f} % ({g.n} seed{'s' * (g.n > 1)})" for _, g in kd.iterrows())
-        out.append(f"SASTC's energy relative to KD's at equal T, {each}.".replace("-", "−"))
-        known, paper = kd[kd.half > 0], same_step_costs().sastc_over_kd
-        more = int((known["mean"] - known.half > 0).sum())
+        each = "; ".join(
+            f"T={t}: {signed(d.mean, 1)} % ({d.n} seed{'s' * (d.n > 1)})"
+            for t, d in zip(kd.timesteps, kd.difference, strict=True)
+        )
+        out.append(f"SASTC's energy relative to KD's at equal T, {each}.")
+        known, paper = [d for d in kd.difference if d.judged], same_step_costs().sastc_over_kd
+        more = sum(d.low > 0 for d in known)
         judged = f"The interval over seeds lies above zero in {more} of {len(known)} cases" if len(known) else (
             "No case has seeds that differ"
         )  # fmt: skip

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import report
 from companion.figures import COLOURS, series
+from companion.html import interval, rows_table
 from companion.pages import grid, parts
+from companion.stats import difference
 from sastc.calibration import layer_pairs
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
@@ -73,10 +74,10 @@ def effects(panel: Panel) -> pd.DataFrame:
     for s, a in keys:
         method = "feature_kd" if s else "sastc"
         own = runs[(runs.method == method) & (runs.snn_layer == s) & (runs.ann_layer == a)]
-        mean, half, n = report.paired_difference(pd.concat([own, kd]), method, "kd")
-        row = dict(snn_layer=s, ann_layer=a, accuracy=own.accuracy.mean(), minus_kd=mean, half=half, n=n)
-        row |= dict(judgement=report.judge(mean, half, n), runs=" ".join(own[own.complete].run))
-        rows.append(row)
+        gap = difference(pd.concat([own, kd]), method, "kd")
+        row = dict(snn_layer=s, ann_layer=a, accuracy=own.accuracy.mean(), difference=gap)
+        row |= dict(minus_kd=gap.mean, n=gap.n, judgement=gap.judgement)
+        rows.append(row | dict(runs=" ".join(own[own.complete].run)))
     return pd.DataFrame(rows)
 
 
@@ -88,26 +89,19 @@ def table(panel: Panel) -> str:
         own = panel.runs[(panel.runs.method == method) & (panel.runs.snn_layer == s) & (panel.runs.ann_layer == a)]
         gap = ""
         if method != "kd" and data.n[s, a]:
-            row = data.loc[(s, a)]
-            gap = f"<br>{parts.interval(row.minus_kd, row.half, row.n)} <span class='seeds'>{row.judgement}</span>"
+            gap = f"<br>{interval(data.difference[s, a], says=True)}"
         return grid.cell(own) + gap
 
-    body = [
-        f'<tr><th scope="row">student layer {s}</th>'
-        + "".join(f"<td>{cell(s, a, 'feature_kd')}</td>" for a in range(1, panel.teachers + 1))
-        + "</tr>"
-        for s in range(1, panel.students + 1)
-    ]
-    lines = "".join(f"<td>{LABELS[m]}: {cell(0, 0, m)}</td>" for m in ("kd", "sastc"))
-    body.append(f'<tr><th scope="row">for comparison</th>{lines}</tr>')
-    head = '<th scope="col">feature KD with</th>'
-    head += "".join(f'<th scope="col">teacher layer {a}</th>' for a in range(1, panel.teachers + 1))
-    link = report.download_csv(data.reset_index(), f"figure2_{panel.letter}")
+    layers = range(1, panel.teachers + 1)
+    body = [[f"student layer {s}", *(cell(s, a, "feature_kd") for a in layers)] for s in range(1, panel.students + 1)]
+    body.append(["for comparison", *(f"{LABELS[m]}: {cell(0, 0, m)}" for m in ("kd", "sastc"))])
     caption = (
         f"{panel.title}. Test accuracy in percent; below it the difference from KD in percentage points "
-        f"with its 95 % interval over common seeds. Layer 1 is the stem. Download: {link}"
+        "with its 95 % interval over common seeds. Layer 1 is the stem."
     )
-    return report._table(caption, head, body)
+    heads = ["feature KD with", *(f"teacher layer {a}" for a in layers)]
+    csv = data.drop(columns=["minus_kd", "n"]).reset_index()
+    return rows_table(caption, heads, body, f"figure2_{panel.letter}", csv)
 
 
 def bars(panels: list[Panel]) -> Figure:
@@ -121,7 +115,7 @@ def bars(panels: list[Panel]) -> Figure:
             x = rows.snn_layer + (a - (panel.teachers + 1) / 2) * width
             hatch = ["", "//", "..", "xx", "--"][(a - 1) % 5]
             look = dict(color=series(a - 1)["color"], hatch=hatch, edgecolor="white", label=f"teacher layer {a}")
-            axis.bar(x, rows.minus_kd, 0.92 * width, yerr=rows.half, capsize=2, **look)
+            axis.bar(x, rows.minus_kd, 0.92 * width, yerr=[d.half for d in rows.difference], capsize=2, **look)
         axis.axhline(0, color=COLOURS["kd"], label="KD")
         sastc = data[data.snn_layer == 0].minus_kd.iloc[0]
         if np.isfinite(sastc):
@@ -140,7 +134,7 @@ def sentences(panel: Panel) -> list[str]:
     run = pairs[pairs.n > 0]
     if run.empty:
         return [f"{panel.title} is not run."]
-    known = run[run.half > 0]
+    known = run[[d.judged for d in run.difference]]
     hurt = known[known.judgement == "worse"]
     certain = f"the 95 % interval of {len(hurt)} of {len(known)} lies below zero" if len(known) else "no intervals"
     lines = [

@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.pages.parts import frame, run_links, table
+from companion.html import table
+from companion.pages.parts import frame, run_links
+from companion.stats import Difference, difference
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -82,13 +84,12 @@ def summary_table(values: pd.DataFrame, place: str) -> str:
     return table(summary(values), caption, "fisher", columns)
 
 
-def log_differences(values: pd.DataFrame, one: str = "sastc") -> pd.DataFrame:
-    """Log₁₀ of the last trace of one method less every other's, paired over seeds."""
+def log_differences(values: pd.DataFrame, one: str = "sastc") -> dict[str, Difference]:
+    """Log₁₀ of the last trace of one method less every other's, paired over seeds, by the other."""
     rows = summary(values)
     rows = rows.assign(accuracy=np.log10(rows["last"]), complete=True)
     others = [m for m in METHODS if m != one and m in set(rows.method)]
-    found = [(other, *report.paired_difference(rows, one, other)) for other in others]
-    return pd.DataFrame(found, columns=["other", "mean", "half", "n"])
+    return {other: difference(rows, one, other) for other in others}
 
 
 def sentences(values: pd.DataFrame) -> list[str]:
@@ -105,11 +106,11 @@ def sentences(values: pd.DataFrame) -> list[str]:
         below = [LABELS[m] for m in METHODS if m in means and means[m] < means["baseline"]]
         out.append(f"Below the baseline: {', '.join(below) or 'none'}; the paper says: all methods of distillation.")
     verdicts = {"better": "lower", "worse": "higher"}
-    for row in log_differences(values).itertuples():
-        says = report.judge(-row.mean, row.half, row.n)
-        width = f"{10 ** (row.mean - row.half):.2f} to {10 ** (row.mean + row.half):.2f}; " if row.half > 0 else ""
+    for other, d in log_differences(values).items():
+        says = (-d).judgement
+        width = f"{10**d.low:.2f} to {10**d.high:.2f}; " if d.judged else ""
         out.append(
-            f"SASTC's trace divided by {LABELS[row.other]}'s is {10**row.mean:.2f} ({width}n={row.n}: "
+            f"SASTC's trace divided by {LABELS[other]}'s is {10**d.mean:.2f} ({width}n={d.n}: "
             f"{verdicts.get(says, says)})."
         )
     courses = summary(values).groupby("method", sort=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from companion import report
 from companion.pages.parts import page_name
-from companion.pages.verdicts import Claim, Comparison, mark, names, sides, verdict
+from companion.pages.verdicts import Claim, mark, names, sides, verdict
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
@@ -22,17 +22,12 @@ def chosen(found: Sequence[Claim]) -> list[Claim]:
 
 def axis(claims: Sequence[Claim]) -> tuple[float, float, list[int]]:
     """Lowest and highest value of a common scale, with some room, and its ticks."""
-    ends = [
-        c.mean + sign * (c.half if c.half > 0 else 0) for claim in claims for c in _known(claim) for sign in (1, -1)
-    ]
+    known = [d for claim in claims for _, d in claim.known]
+    ends = [end for d in known for end in ((d.low, d.high) if d.judged else (d.mean,))]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.04 * (high - low) or 1.0
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 8)
     return low - room, high + room, [step * k for k in range(int(low // step) + 1, int(high // step) + 1)]
-
-
-def _known(claim: Claim) -> list[Comparison]:
-    return [c for c in claim.comparisons if c.n > 0]
 
 
 def plot(claim: Claim, low: float, high: float, ticks: Sequence[int]) -> str:
@@ -44,22 +39,18 @@ def plot(claim: Claim, low: float, high: float, ticks: Sequence[int]) -> str:
     def x(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    known = _known(claim)
+    known = claim.known
     height = ROW * len(known)
     parts = [f'<line class="tick" x1="{x(t)}" x2="{x(t)}" y1="0" y2="{height}"/>' for t in ticks if t]
     parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{height}"/>')
-    for i, c in enumerate(known):
+    for i, (_, d) in enumerate(known):
         y = ROW * i + ROW // 2
-        if c.half > 0:
-            parts.append(f'<line class="reach" x1="{x(c.mean - c.half)}" x2="{x(c.mean + c.half)}" y1="{y}" y2="{y}"/>')
-        outside = "outside" if c.half > 0 and abs(c.mean) > c.half else "inside"
-        parts.append(f'<circle class="{outside}" cx="{x(c.mean)}" cy="{y}" r="4.5"/>')
-    told = "; ".join(f"{name}: {_numbers(c)} points, n={c.n}" for name, c in zip(names(known), known, strict=True))
+        if d.judged:
+            parts.append(f'<line class="reach" x1="{x(d.low)}" x2="{x(d.high)}" y1="{y}" y2="{y}"/>')
+        outside = "outside" if d.judgement in ("better", "worse") else "inside"
+        parts.append(f'<circle class="{outside}" cx="{x(d.mean)}" cy="{y}" r="4.5"/>')
+    told = "; ".join(f"{name}: {d.words()} points, n={d.n}" for name, (_, d) in zip(names(known), known, strict=True))
     return f'<svg role="img" aria-label="{html.escape(told)}" width="100%" height="{height}">{"".join(parts)}</svg>'
-
-
-def _numbers(c: Comparison) -> str:
-    return report._signed(c.mean) + report.bounds(c.mean, c.half)
 
 
 def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:
@@ -75,10 +66,10 @@ def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:
 
 def seeds(claim: Claim) -> str:
     """How many seeds and comparisons a claim's intervals are from, and how many comparisons the paper has."""
-    known = _known(claim)
+    known = claim.known
     if not known:
         return "not run"
-    n, m = report._span({c.n for c in known}), len(known)
+    n, m = report._span({d.n for _, d in known}), len(known)
     return f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.printed or 'none'})"
 
 
@@ -95,11 +86,11 @@ def claims_list(found: Sequence[Claim], folder: str = "runs/") -> str:
     )
     rows = []
     for claim in claims:
-        known = _known(claim)
+        known = claim.known
         title = html.escape(claim.front)
         title = f'<a href="{folder}{claim.page}.html">{title}</a>' if claim.page else title
         labels = "".join(f"<li>{html.escape(name)}</li>" for name in (names(known) if known else []))
-        values = "".join(f"<li>{_numbers(c)} <small>n={c.n}</small></li>" for c in known)
+        values = "".join(f"<li>{d.words()} <small>n={d.n}</small></li>" for _, d in known)
         paper = claim.paper if len(claim.paper) < 60 else f"{claim.printed} cells"
         drawn = plot(claim, low, high, ticks) if known else ""
         rows.append(
@@ -188,7 +179,7 @@ def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
     if claim is None or not claim.judged:
         return f"{text}."
     (above, below), named = sides(claim.judged), names(claim.judged)
-    n = f"n={report._span({c.n for c in claim.judged})}"
+    n = f"n={report._span({d.n for _, d in claim.judged})}"
     better, worse = ([name for name, yes in zip(named, side, strict=True) if yes] for side in (above, below))
     same = [name for name in named if name not in (*better, *worse)]
     told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)

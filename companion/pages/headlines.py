@@ -5,20 +5,19 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from companion import report
-from companion.pages import choices, energy, figure2, fisher, forensics_costs, parts, runtime, sweeps, tuning
+from companion.pages import choices, energy, figure2, fisher, forensics_costs, runtime, sweeps, tuning
 from companion.pages.table6 import as_preset
+from companion.stats import Difference, difference, signed
 from sastc.config import METHODS
 from sastc.labels import LABELS
 
-Difference = tuple[float, float, int]  # mean, half its 95 % interval, seeds
 AGAINST = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD", "teacher": "its teacher"}
 
 
 def tally(found: Iterable[Difference], better: str = "more accurate", worse: str = "less accurate") -> str:
     """How differences fall by their intervals: ``more accurate in 2 of 3, not distinguishable in 1``; '' for none."""
-    known = [difference for difference in found if difference[2] > 0]
-    said = Counter(report.judge(*difference) for difference in known)
+    known = [d for d in found if d.n > 0]
+    said = Counter(d.judgement for d in known)
     words = {"better": better, "worse": worse, "not distinguishable": "not distinguishable"}
     told = [(words[says], said.pop(says)) for says in words if says in said]
     told += [("without an interval", said.total())] * bool(said)  # one seed, or seeds that do not differ
@@ -26,10 +25,10 @@ def tally(found: Iterable[Difference], better: str = "more accurate", worse: str
     return ", ".join(f"{word} in {n}{first if i == 0 else ''}" for i, (word, n) in enumerate(told))
 
 
-def beside(difference: Difference, better: str, worse: str) -> str:
+def beside(d: Difference, better: str, worse: str) -> str:
     """A single difference in words: ``higher than``, ``not distinguishable from``, or that it has no interval."""
     words = {"better": f"{better} than", "worse": f"{worse} than", "not distinguishable": "not distinguishable from"}
-    return words.get(report.judge(*difference), "without an interval beside")
+    return words.get(d.judgement, "without an interval beside")
 
 
 def by_method(found: dict[str, Iterable[Difference]], **words: str) -> str:
@@ -43,8 +42,7 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
     told = []
     for panel in panels:
         gaps = sweeps.differences(of, panel)
-        gaps = gaps[gaps.other == "kd"]
-        text = tally(zip(gaps["mean"], gaps.half, gaps.n, strict=True))
+        text = tally(gaps.difference[gaps.other == "kd"])
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
         told += [text + f" ({kind})" * bool(kind)] * bool(text)
     if not told:
@@ -67,7 +65,7 @@ def mismatch(runs: pd.DataFrame) -> str:
     keys = ["student", "teacher", "timesteps", "dataset", "resnet18_variant"]
     for _, rows in done.groupby(keys, sort=False):
         for other in found:
-            found[other].append(parts.difference(rows, "stm", "method", "sastc", other))
+            found[other].append(difference(rows, "sastc", other, value="stm"))
     told = by_method(found, better="higher", worse="lower")
     return f"SASTC's mismatch score is, by 95 % intervals over pairs of networks, {told}." if told else "Not run."
 
@@ -77,15 +75,14 @@ def traces(values: pd.DataFrame) -> str:
     if values.empty:
         return "No run with Fisher information is recorded."
     rows = fisher.log_differences(values)
-    if len(rows) and (rows.n == 1).all():
-        ratios = [f"{10**row.mean:.2f} times that of {AGAINST[row.other]}" for row in rows.itertuples()]
+    if rows and all(d.n == 1 for d in rows.values()):
+        ratios = [f"{10**d.mean:.2f} times that of {AGAINST[other]}" for other, d in rows.items()]
         return f"One seed each, so no interval: after the last epoch SASTC's trace is {', '.join(ratios)}."
     told = []
-    for row in rows[rows.n > 0].itertuples():
-        says = beside((row.mean, row.half, row.n), "higher", "lower")
-        low, high = (f"{10 ** (row.mean + sign * row.half):.2f}" for sign in (-1, 1))
-        ratio = f"ratio {10**row.mean:.2f}" + f" [{low}, {high}]" * bool(row.half > 0)
-        told.append(f"{says} that of {AGAINST[row.other]} ({ratio}, n={row.n})")
+    for other, d in rows.items():
+        if d.n:
+            ratio = f"ratio {10**d.mean:.2f}" + f" [{10**d.low:.2f}, {10**d.high:.2f}]" * d.judged
+            told.append(f"{beside(d, 'higher', 'lower')} that of {AGAINST[other]} ({ratio}, n={d.n})")
     if not told:
         return "SASTC's trace is not compared with another method's."
     return f"After the last epoch SASTC's trace of the Fisher information is {', '.join(told)}."
@@ -103,8 +100,8 @@ def energies(counted: pd.DataFrame) -> str:
         out.append(f"Spiking students take {share.min():.0f} to {share.max():.0f} % of their teacher's energy.")
     kd = gains[gains.other == "kd"]
     if len(kd):
-        told = tally(zip(kd["mean"], kd.half, kd.n, strict=True), "higher", "lower")
-        span = f"{parts.signed(kd['mean'].min(), 1)} to {parts.signed(kd['mean'].max(), 1)} %"
+        told, means = tally(kd.difference, "higher", "lower"), [d.mean for d in kd.difference]
+        span = f"{signed(min(means), 1)} to {signed(max(means), 1)} %"
         out.append(f"Against KD at equal T, SASTC's energy is {told} ({span}).")
     return " ".join(out) or "No student and teacher are recorded together."
 
@@ -113,10 +110,9 @@ def maps(values: pd.DataFrame) -> str:
     """Whether SASTC's maps are closer to the teacher's than other methods'."""
     told = []
     for other in [m for m in METHODS[:-1] if m in set(values.method)]:
-        mean, half, n = parts.difference(values, "correlation", "method", "sastc", other)
-        if n:
-            says = beside((mean, half, n), "higher", "lower")
-            told.append(f"{says} that of {AGAINST[other]} ({parts.signed(mean)}{report.bounds(mean, half)}, n={n})")
+        d = difference(values, "sastc", other, value="correlation")
+        if d.n:
+            told.append(f"{beside(d, 'higher', 'lower')} that of {AGAINST[other]} ({d.words()}, n={d.n})")
     if not told:
         return "SASTC's maps are not compared with another method's."
     return f"The correlation of SASTC's map with its teacher's is {', '.join(told)}."
@@ -130,12 +126,11 @@ def times(measured: pd.DataFrame) -> str:
 
 def one_setting(found: pd.DataFrame, what: str) -> str:
     """What a change of one setting does to the accuracy of every method; `found` is of :mod:`choices`."""
-    rows = [(r.accuracy_mean, r.accuracy_half, int(r.accuracy_n)) for r in found.itertuples()]
-    told = tally(rows, "higher", "lower")
-    known = [mean for mean, _, n in rows if n > 0]
+    told = tally(found.accuracy, "higher", "lower")
+    known = [d.mean for d in found.accuracy if d.n > 0]
     if not told:
         return f"{what} is not run."
-    span = f"{parts.signed(min(known))} to {parts.signed(max(known))} points"
+    span = f"{signed(min(known))} to {signed(max(known))} points"
     return (
         f"Over {len(known)} method{'s' * (len(known) != 1)}, the accuracy with {what} is {told} (mean change {span})."
     )
@@ -144,12 +139,7 @@ def one_setting(found: pd.DataFrame, what: str) -> str:
 def other_choices(gains: pd.DataFrame) -> str:
     """Whether SASTC still gains over each other method when every method has the other setting."""
     others = gains[gains.switch != choices.BASE]
-    told = by_method(
-        {
-            other: [(r[f"{other}_mean"], r[f"{other}_half"], int(r[f"{other}_n"])) for _, r in others.iterrows()]
-            for other in METHODS[:-1]
-        }
-    )
+    told = by_method({other: list(others[other]) for other in METHODS[:-1]})
     n = len(others)
     return (
         f"With {n} other choice{'s' * (n != 1)}, made for every method alike, SASTC is {told}." if told else "Not run."
@@ -179,7 +169,7 @@ def photographs(runs: pd.DataFrame) -> str:
     if done.empty:
         return "ImageNet is not run: nothing on this page tests the paper's Table 3."
     groups = [same for _, same in done.groupby("student")]
-    gaps = {other: [report.paired_difference(same, "sastc", other) for same in groups] for other in METHODS[:-1]}
+    gaps = {other: [difference(same, "sastc", other) for same in groups] for other in METHODS[:-1]}
     return f"On ImageNet SASTC is {by_method(gaps) or 'not compared with another method'}."
 
 
@@ -192,12 +182,10 @@ def event_data(shown: pd.DataFrame) -> str:
     rows = done[(done.student != "") & (done.teacher_input == "mean_frame")]
     told = []
     for other in METHODS[:-1]:
-        mean, half, n = report.paired_difference(rows, "sastc", other)
-        if n:
-            told.append(
-                f"{beside((mean, half, n), 'more accurate', 'less accurate')} {AGAINST[other]} "
-                f"({parts.signed(mean)}{report.bounds(mean, half)} points, n={n})"
-            )
+        d = difference(rows, "sastc", other)
+        if d.n:
+            says = beside(d, "more accurate", "less accurate")
+            told.append(f"{says} {AGAINST[other]} ({d.words()} points, n={d.n})")
     return f"On recorded events (N-MNIST) SASTC is {', '.join(told) or 'not compared'}."
 
 

@@ -1,7 +1,7 @@
-"""Pieces that pages share: tables and figures with their downloads, links to runs, differences between runs."""
+"""Pieces that pages share: figures, links to runs, what opens a page, and the frame of an experiment's runs."""
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.report import download_csv
+from companion.html import bullets as bullets
+from companion.html import interval as interval
+from companion.html import table as table
+from companion.html import text as text
+from companion.stats import signed as signed
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path
@@ -26,60 +30,6 @@ def paper(name: str) -> pd.DataFrame:
 
 
 # HTML
-
-
-def text(value: Any) -> str:
-    """A cell's value in words: two decimals, thousands apart, a dash for what is not known."""
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return html.escape(str(value))
-    return f"{value:.0e}" if 0 < abs(value) < 0.005 else f"{value:.2f}".replace("-", "−")
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A difference: ``+0.50``, ``−0.50``, or a dash."""
-    return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
-
-
-def interval(mean: float, half: float, n: int, digits: int = 2, unit: str = "") -> str:
-    """A mean difference, its 95 % interval and the number of seeds, as HTML: ``+0.72 [+0.09, +1.35] n=5``."""
-    if n == 0:
-        return '<span class="missing">–</span>'
-    bounds = report.bounds(mean, half, digits).replace(", ", ",\N{NO-BREAK SPACE}")
-    ours = f'<span class="ours">{signed(mean, digits)}</span>{bounds} {unit}'.rstrip()
-    return f'<span class="interval">{ours} <span class="seeds">n={n}</span></span>'
-
-
-def table(
-    frame: pd.DataFrame,
-    caption: str,
-    name: str,
-    columns: Mapping[str, str | Callable[[Any], str]] | None = None,
-    *,
-    csv: pd.DataFrame | None = None,
-) -> str:
-    """HTML table of a frame with a link to it as CSV; the first column heads its row.
-
-    Parameters
-    ----------
-    columns : mapping, optional
-        Heading to column, or to a function from a row (a named tuple) to HTML; the frame's own columns by default.
-    csv : pandas.DataFrame, optional
-        What the download holds, if not the frame.
-    """
-    columns = columns or {column.replace("_", " "): column for column in frame}
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in columns)
-    rows = []
-    for row in frame.itertuples(index=False):
-        cells = [c(row) if callable(c) else text(getattr(row, c)) for c in columns.values()]
-        rows.append(f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>')
-    link = download_csv(frame if csv is None else csv, name)
-    return report._table(f"{caption} Download: {link}", head, rows)
 
 
 def figure(drawing: Figure, name: str, alt: str, caption: str = "") -> str:
@@ -136,11 +86,6 @@ def run_links(rows: pd.DataFrame) -> str:
     return f'<span class="seeds">seed {links}</span>' if links else '<span class="missing">–</span>'
 
 
-def bullets(sentences: Sequence[str]) -> str:
-    """HTML list of sentences."""
-    return f"<ul>{''.join(f'<li>{sentence}</li>' for sentence in sentences)}</ul>"
-
-
 # Runs
 
 
@@ -166,8 +111,3 @@ def switch(config: RunConfig, base: RunConfig) -> str:
     ours, theirs = config.to_dict(relevant=True), base.to_dict(relevant=True)
     changed = {n: v for n, v in ours.items() if n != "seed" and v != theirs.get(n)}
     return ", ".join(f"{n} = {str(v).lower() if isinstance(v, bool) else v}" for n, v in changed.items())
-
-
-def difference(rows: pd.DataFrame, value: str, key: str, one: str, other: str) -> tuple[float, float, int]:
-    """Mean over common seeds of `value` where `key` is `one` less where it is `other`; half the 95 % interval; n."""
-    return report.paired_difference(rows.assign(method=rows[key], accuracy=rows[value]), one, other)

@@ -9,13 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.pages.parts import difference, frame, interval, table
+from companion.html import interval, table
+from companion.pages.parts import frame
+from companion.stats import difference
 from sastc.config import METHODS, ConfigError
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
 from sastc.records import Run, RunError
 
-COLUMNS = ("mean", "half", "n")
 Maps = dict[str, np.ndarray]  # method to (T, H, W); "teacher" to (H, W); "image" to (H, W, C)
 
 
@@ -194,16 +195,21 @@ def likeness_table(values: pd.DataFrame, place: str) -> str:
     means = values.groupby("method").correlation.agg(["mean", "size"])
     rows = pd.DataFrame(
         [
-            dict(method=m, correlation=means.loc[m, "mean"], seeds=int(means.loc[m, "size"]),
-                 **dict(zip(COLUMNS, difference(values, "correlation", "method", "sastc", m), strict=True)))
-            for m in METHODS if m in means.index
+            dict(
+                method=m,
+                correlation=means.loc[m, "mean"],
+                seeds=int(means.loc[m, "size"]),
+                difference=difference(values, "sastc", m, value="correlation"),
+            )
+            for m in METHODS
+            if m in means.index
         ]
-    )  # fmt: skip
+    )
     columns = {
         "method": lambda r: LABELS[r.method],
         "mean correlation": "correlation",
         "seeds": "seeds",
-        "SASTC minus this": lambda r: "–" if r.method == "sastc" else interval(r.mean, r.half, r.n),
+        "SASTC minus this": lambda r: "–" if r.method == "sastc" else interval(r.difference),
     }
     caption = "Correlation of the map summed over time with the teacher's class activation map, over recorded images. "
     caption += place
@@ -221,10 +227,7 @@ def sentences(values: pd.DataFrame) -> list[str]:
     images = int(values.images.max())
     out = [f"Correlation with the teacher's map, mean over {images} images: {names}.".replace("-", "−")]
     for other in [m for m in METHODS if m in means.index and m != "sastc"]:
-        mean, half, n = difference(values, "correlation", "method", "sastc", other)
-        if n:
-            out.append(
-                f"SASTC minus {LABELS[other]}: {mean:+.2f}{report.bounds(mean, half)} (n={n}: "
-                f"{report.judge(mean, half, n)}).".replace("-", "−")
-            )
+        d = difference(values, "sastc", other, value="correlation")
+        if d.n:
+            out.append(f"SASTC minus {LABELS[other]}: {d.words()} (n={d.n}: {d.judgement}).")
     return out

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.html import rows_table
 from companion.pages import grid, parts
+from companion.stats import difference
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -88,22 +89,21 @@ def table(runs: pd.DataFrame) -> str:
     theirs = printed().set_index(["student", "teacher", "timesteps", "method"]).stm_score
     body, frame = [], []
     for title, rows in pairs(runs):
-        cells = []
+        cells = [title.replace("&", "&amp;")]
         for method in METHODS:
             own = rows[rows.method == method]
             first = own.iloc[0] if len(own) else rows.iloc[0]
             paper = theirs.get((first.student, first.teacher, first.timesteps, method), np.nan)
-            cells.append(f"<td>{grid.cell(own.assign(accuracy=own.stm), paper, digits=DIGITS)}</td>")
+            cells.append(grid.cell(own.assign(accuracy=own.stm), paper, digits=DIGITS))
             done = own[own.complete]
             ours = dict(stm=done.stm.mean(), sd=done.stm.std(), n=len(done), runs=" ".join(done.run))
             frame.append(dict(pair=title, method=method) | ours | dict(paper=paper))
-        body.append(f'<tr><th scope="row">{title.replace("&", "&amp;")}</th>{"".join(cells)}</tr>')
-    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
+        body.append(cells)
     caption = (
         "STM score, mean of the last ten epochs (or of all, where there are fewer), mean ± sd over n seeds; lower is "
-        f"closer. The paper's values: CIFAR-100 and ImageNet. Download: {report.download_csv(frame, 'table5')}"
+        "closer. The paper's values: CIFAR-100 and ImageNet."
     )
-    return report._table(caption, f'<th scope="col">student &amp; teacher</th>{head}', body)
+    return rows_table(caption, ["student &amp; teacher", *(LABELS[m] for m in METHODS)], body, "table5", frame)
 
 
 def curves(runs: pd.DataFrame) -> Figure:
@@ -215,10 +215,9 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         lines.append(f"{title}: {order}. {told if changed else 'No other reading changes the order.'}")
         judged, several = [], ""
         for other in METHODS[:-1]:
-            mean, half, n = parts.difference(rows[rows.complete], "stm", "method", "sastc", other)
-            words = {"better": "higher", "worse": "lower"}.get(verdict := report.judge(mean, half, n), verdict)
-            width = report.bounds(mean, half, DIGITS + 1)
-            several = " (95 % intervals)" if width else several
-            judged.append(f"{LABELS[other]} {parts.signed(mean, DIGITS + 1)}{width} (n={n}, {words})")
+            d = difference(rows, "sastc", other, value="stm")
+            words = {"better": "higher", "worse": "lower"}.get(d.judgement, d.judgement)
+            several = " (95 % intervals)" if d.judged else several
+            judged.append(f"{LABELS[other]} {d.words(DIGITS + 1)} (n={d.n}, {words})")
         lines.append(f"SASTC's score minus that of another method{several}: {', '.join(judged)}.")
     return lines

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.html import interval, rows_table
 from companion.pages import grid, parts
+from companion.stats import NO_INTERVAL, Difference, difference
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -166,14 +167,13 @@ def table(sweep: Sweep, panel: Panel) -> str:
     frame = grid.means(panel.runs, ["method", "value"]).merge(
         panel.paper[["method", "value", "accuracy"]].rename(columns={"accuracy": "paper"}), "outer"
     )
-    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in sweep.methods)
     body = []
     for name, methods, value in _rows(sweep, panel):
         cells = [grid.cell(*_cell(panel, m, value), comparable) if m in methods else "" for m in sweep.methods]
-        body.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    link = report.download_csv(frame.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}")
-    caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(panel)} Download: {link}"
-    return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
+        body.append([name, *cells])
+    caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(panel)}"
+    heads, csv = [sweep.words, *(LABELS[m] for m in sweep.methods)], frame.rename(columns={"value": sweep.field})
+    return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}", csv)
 
 
 def _source(panel: Panel) -> str:
@@ -183,7 +183,7 @@ def _source(panel: Panel) -> str:
 
 
 def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
-    """SASTC less every other method at each value that is run: mean, half of the 95 % interval, n, the paper's."""
+    """SASTC less every other method at each value that is run: the difference, what it allows to say, the paper's."""
     rows = []
     for value in values(panel):
         ours, printed = _cell(panel, "sastc", value)
@@ -192,9 +192,9 @@ def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
                 continue
             theirs, theirs_printed = _cell(panel, other, value)
             both = pd.concat([ours, theirs])
-            mean, half, n = report.paired_difference(both, "sastc", other) if len(both) else (np.nan, np.nan, 0)
-            row = dict(value=value, other=other, mean=mean, half=half, n=n, paper=printed - theirs_printed)
-            rows.append(row | {"judgement": report.judge(mean, half, n)})
+            gap = difference(both, "sastc", other) if len(both) else Difference()
+            row = dict(value=value, other=other, difference=gap, paper=printed - theirs_printed)
+            rows.append(row | {"judgement": gap.judgement})
     return pd.DataFrame(rows)
 
 
@@ -203,26 +203,27 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
     gaps, body = differences(sweep, panel), []
     others = list(dict.fromkeys(gaps.other))
     for value, group in gaps.groupby("value"):
-        if not group.n.any():
+        if not any(d.n for d in group.difference):
             continue
-        cells = []
+        cells = [sweep.show(value)]
         for row in group.itertuples():
             paper = f'<span class="paper">paper {parts.signed(row.paper)}</span>' if np.isfinite(row.paper) else ""
-            verdict = f'<span class="seeds">{"" if row.n == 1 else row.judgement}</span>'
-            cells.append(f"<td>{parts.interval(row.mean, row.half, row.n)} {verdict}{paper}</td>")
-        body.append(f'<tr><th scope="row">{sweep.show(value)}</th>{"".join(cells)}</tr>')
-    head = "".join(f'<th scope="col">SASTC −<br>{LABELS[m]}</th>' for m in others)
-    link = report.download_csv(gaps.rename(columns={"value": sweep.field}), f"{sweep.table}_{panel.key}_differences")
+            cells.append(f"{interval(row.difference, says=True)}{paper}")
+        body.append(cells)
     caption = (
-        f"{panel.title}. Percentage points, mean and 95 % interval over common seeds; one seed (n=1) says nothing. "
-        f"Download: {link}"
+        f"{panel.title}. Percentage points, mean and 95 % interval over common seeds; one seed (n=1) says nothing."
     )
-    return report._table(caption, f'<th scope="col">{sweep.words}</th>{head}', body)
+    heads, csv = (
+        [sweep.words, *(f"SASTC −<br>{LABELS[m]}" for m in others)],
+        gaps.rename(columns={"value": sweep.field}),
+    )
+    return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}_differences", csv)
 
 
 def sentences(sweep: Sweep, panel: Panel) -> list[str]:
     """How often SASTC is ahead, here and in the paper, and of how many differences an interval excludes zero."""
     gaps, lines = differences(sweep, panel), []
+    gaps = gaps.assign(mean=[d.mean for d in gaps.difference], n=[d.n for d in gaps.difference])
     students = [m for m in sweep.methods if m not in ("teacher", "sastc")]
     for names, words in ((students, "the other students"), (["teacher"], "the teacher")):
         rows = gaps[gaps.other.isin(names)]
@@ -237,7 +238,7 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
     run = gaps[gaps.n > 0]
     if run.empty:
         return [f"{panel.title} is not run."]
-    open_ended, equal = int((run.n == 1).sum()), int((run.judgement == report.NO_INTERVAL).sum())
+    open_ended, equal = int((run.n == 1).sum()), int((run.judgement == NO_INTERVAL).sum())
     counts = run.judgement.value_counts()
     words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
     judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
@@ -267,8 +268,7 @@ def optimum(panel: Panel) -> str:
     best = mean.idxmax()
     open_values = []
     for value in mean.index.drop(best):
-        gap, half, n = parts.difference(rows, "accuracy", "value", best, value)
-        if not (n > 1 and gap > half):
+        if difference(rows, best, value, "value").judgement != "better":
             open_values.append(f"{value:g}")
     apart = f"not distinguishable from {', '.join(open_values)}" if open_values else "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"

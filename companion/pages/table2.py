@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
+from companion.html import rows_table
 from companion.pages import grid
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
@@ -94,10 +95,10 @@ def table(runs: pd.DataFrame) -> str:
     caption = (
         "Test accuracy in percent after the last epoch, mean ± sd over n seeds; the seeds link to their runs. Below it "
         "the paper's value, and at the paper's scale and on its dataset ours minus the paper's. A baseline has no "
-        "teacher: one run stands in every row of its student and T. "
-        f"Download: {report.download_csv(summary(runs), 'table2')}"
+        "teacher: one run stands in every row of its student and T."
     )
-    found = _table({key: row for key, row in grouped.items() if run[key]}, caption) if any(run.values()) else ""
+    shown = {key: row for key, row in grouped.items() if run[key]}
+    found = _table(shown, caption, summary(runs)) if shown else ""
     others = {key: row for key, row in grouped.items() if not run[key]}
     if not others:
         return found
@@ -105,22 +106,21 @@ def table(runs: pd.DataFrame) -> str:
     return f"{found}<details><summary>{len(others)} rows of the paper that are not run</summary>{rest}</details>"
 
 
-def _table(grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]], caption: str) -> str:
+def _table(
+    grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]], caption: str, csv: pd.DataFrame | None = None
+) -> str:
     body, last = [], None
     steps = Counter(key[:3] for key in grouped)
     for (dataset, student, teacher, timesteps), row in grouped.items():
         pair = (dataset, student, teacher)
         name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{LABELS[dataset]}</span>"
-        first = f'<th scope="rowgroup" rowspan="{steps[pair]}">{name}</th>' if pair != last else ""
-        columns = [
-            f"<td>{grid.cell(own, paper, grid.subtractable(own[own.complete], dataset))}</td>" for _, own, paper in row
-        ]
+        first = [f'<th scope="rowgroup" rowspan="{steps[pair]}">{name}</th>'] if pair != last else []
+        columns = [grid.cell(own, paper, grid.subtractable(own[own.complete], dataset)) for _, own, paper in row]
         taught = teachers(pd.concat([own for method, own, _ in row if method != "baseline"]))
-        body.append(f'<tr>{first}<th scope="row">{timesteps}</th><td>{taught}</td>{"".join(columns)}</tr>')
+        body.append([*first, f'<th scope="row">{timesteps}</th>', taught, *columns])
         last = pair
-    head = "".join(f'<th scope="col">{LABELS[m]}</th>' for m in METHODS)
-    start = '<th scope="col">student &amp; teacher</th><th scope="col">T</th><th scope="col">teacher</th>'
-    return report._table(caption, start + head, body)
+    heads = ["student &amp; teacher", "T", "teacher", *(LABELS[m] for m in METHODS)]
+    return rows_table(caption, heads, body, "table2", csv)
 
 
 def teachers(rows: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion import report
+from companion.html import download, rows_table
 from companion.pages import grid, parts
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
@@ -64,15 +64,12 @@ def _table(runs: pd.DataFrame, caption: str, file: str, printed: bool) -> str:
         steps = "–" if row.method == "teacher" else row.timesteps
         ours = grid.cell(own, row.accuracy if printed else None, same)
         ours = ours if len(own) else f'<span class="seeds">not run</span>{ours}'
-        cells = f"<td>{LABELS[row.method]}</td><td>{steps}</td><td>{ours}</td>"
-        body.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+        body.append([name, LABELS[row.method], str(steps), ours])
         done = own[own.complete]
         numbers = dict(accuracy=done.accuracy.mean(), n=len(done), runs=" ".join(done.run))
         keys = dict(student=row.student, teacher=row.teacher, method=row.method, timesteps=row.timesteps)
         frame.append(keys | numbers | (dict(paper=row.accuracy) if printed else {}))
-    caption = f"{caption} Download: {report.download_csv(frame, file)}"
-    head = "".join(f'<th scope="col">{h}</th>' for h in ("network", "method", "T", "accuracy (%)"))
-    return report._table(caption, head, body)
+    return rows_table(caption, ("network", "method", "T", "accuracy (%)"), body, file, frame)
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
@@ -179,20 +176,18 @@ def _cache(folder: Path) -> Iterator[None]:
 
 def proof_table(proof: Proof) -> str:
     """HTML table of the two runs; each one's settings and history as files, since no page of its own stands for it."""
-    head = "".join(f'<th scope="col">{h}</th>' for h in ("trained", "test accuracy (%)", "epochs", "files"))
     body = []
     for run in proof.runs:
         config, metrics = run.config, run.metrics
         name = LABELS[config.teacher] if config.method == "teacher" else f"{LABELS[config.student]}, SASTC"
         files = " ".join(
-            report.download(run.read(file), f"{run.name}-{file}", "text/plain", file)
+            download(run.read(file), f"{run.name}-{file}", "text/plain", file)
             for file in ("config.json", "provenance.json", "history.csv")
         )
-        cells = f"<td>{metrics['accuracy']:.2f}</td><td>{metrics['epochs']}</td><td>{files}</td>"
-        body.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+        body.append([name, f"{metrics['accuracy']:.2f}", str(metrics["epochs"]), files])
     caption = (
         f"{proof.images[0]} tiles to train, {proof.images[1]} to test, {len(PHOTOS)} classes (chance: "
         f"{100 / len(PHOTOS):.0f} %). "
         f"Shards and class folders gave the same batches: {parts.text(proof.same)}."
     )
-    return report._table(caption, head, body)
+    return rows_table(caption, ("trained", "test accuracy (%)", "epochs", "files"), body)

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from companion import report
 from companion.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, WIDTH, series
 from companion.pages import parts
+from companion.stats import difference, spread
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.data.events import Events, event_rate
 from sastc.experiments import Experiment
@@ -112,15 +113,15 @@ def first_weights(runs: pd.DataFrame) -> str:
     rows = runs[runs.complete & (runs.method == "baseline") & (runs.student == "vggsnn")] if len(runs) else runs
     if not len(rows):
         return ""
-    mean, half, n = parts.difference(rows, "accuracy", "vggsnn_init", "he", "pytorch")
-    if not n:
+    d = difference(rows, "he", "pytorch", "vggsnn_init")
+    if not d.n:
         return ""
-    width = f", 95 % interval {parts.signed(mean - half)} to {parts.signed(mean + half)}" if n > 1 else ""
+    width = f", 95 % interval {parts.signed(d.low)} to {parts.signed(d.high)}" if d.n > 1 else ""
     return (
         f"TET's VGGSNN starts from weights by He's method, √6 = 2.45 times as large as PyTorch's where inputs and "
         f"outputs are as many. Behind batch norms the first firing rates are the same. With them "
-        f"(<code>vggsnn_init=he</code>) the baseline changes by {parts.signed(mean)} points, {n} "
-        f"seed{'s' * (n > 1)}{width}: {report.judge(mean, half, n)}."
+        f"(<code>vggsnn_init=he</code>) the baseline changes by {parts.signed(d.mean)} points, {d.n} "
+        f"seed{'s' * (d.n > 1)}{width}: {d.judgement}."
     )
 
 
@@ -176,27 +177,18 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     found = []
     for student in students(runs):
         rows = runs[(runs.student == student) & runs.complete]
-        pairs = [
-            (
-                f"SASTC minus {LABELS[other]}",
-                *report.paired_difference(rows[rows.teacher_input == "mean_frame"], "sastc", other),
-            )
-            for other in METHODS[:-1]
-        ]
-        each = rows[rows.teacher_input == "per_step"]
-        pairs += [
-            (f"SASTC minus {LABELS[other]}, both with a teacher that sees each step's frame",
-             *report.paired_difference(each, "sastc", other))
-            for other in TAUGHT[:-1]
-        ]  # fmt: skip
+        mean, each = (rows[rows.teacher_input == sees] for sees in ("mean_frame", "per_step"))
+        pairs = {f"SASTC minus {LABELS[o]}": difference(mean, "sastc", o) for o in METHODS[:-1]}
+        pairs |= {
+            f"SASTC minus {LABELS[o]}, both with a teacher that sees each step's frame": difference(each, "sastc", o)
+            for o in TAUGHT[:-1]
+        }
         for method in TAUGHT:
-            sees = parts.difference(rows[rows.method == method], "accuracy", "teacher_input", "per_step", "mean_frame")
             what = f"{LABELS[method]} with a teacher that sees each step's frame minus one that sees the mean frame"
-            pairs.append((what, *sees))
-        for what, mean, half, n in pairs:
-            if n:
-                said = f"{parts.signed(mean)}{report.bounds(mean, half)} points (n={n}: {report.judge(mean, half, n)})"
-                found.append(f"{LABELS[student]}: {what} {said}.")
+            pairs[what] = difference(rows[rows.method == method], "per_step", "mean_frame", "teacher_input")
+        for what, d in pairs.items():
+            if d.n:
+                found.append(f"{LABELS[student]}: {what} {d.words()} points (n={d.n}: {d.judgement}).")
     return found
 
 
@@ -370,9 +362,9 @@ def attention_sentences(runs: Sequence[Run]) -> list[str]:
         return ["No SASTC run is recorded."]
     weights = np.stack([run.measures["attention"][-1] for run in runs])  # (R, T, S, A)
     spreads = {
-        "over time steps": np.mean([report.spread(w) for w in weights]),
-        "between images": np.mean([report.spread(run.measures["attention_instance"][-1]) for run in runs]),
-        "between seeds": report.spread(weights),
+        "over time steps": np.mean([spread(w) for w in weights]),
+        "between images": np.mean([spread(run.measures["attention_instance"][-1]) for run in runs]),
+        "between seeds": spread(weights),
     }
     told = ", ".join(f"{v:.4f} {name}" for name, v in spreads.items() if np.isfinite(v))
     uniform = np.abs(weights - 1 / weights.shape[-1]).mean()

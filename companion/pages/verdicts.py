@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
 from companion import report
+from companion.html import interval, table
 from companion.pages import controls, energy, fisher, forensics, forensics_costs, forensics_digits, sam
-from companion.pages.parts import difference, frame, interval, page_name, paper, table
+from companion.pages.parts import frame, page_name, paper
 from companion.pages.table6 import as_preset
+from companion.stats import Difference, difference, paired, widening
 from sastc.config import METHODS
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -40,12 +41,10 @@ ORDER = ("held", "did not hold", "undecided", "too few intervals", "other data",
 
 
 class Comparison(NamedTuple):
-    """A difference that favours the claim where it is positive: mean, half its 95 % interval, number of seeds."""
+    """A difference that favours the claim where it is positive, and what it is of."""
 
     what: str
-    mean: float
-    half: float
-    n: int
+    difference: Difference
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,21 @@ class Claim:
     rival: str = ""
 
     @property
+    def known(self) -> list[Comparison]:
+        """The comparisons that are run."""
+        return [c for c in self.comparisons if c.difference.n > 0]
+
+    @property
     def judged(self) -> list[Comparison]:
         """The comparisons that have an interval."""
-        return [c for c in self.comparisons if c.half > 0]
-
-
-def widening(n: int, m: int) -> float:
-    """How much wider one of `m` intervals is that together miss in 5 % (Bonferroni) than a 95 % one, over `n` seeds."""
-    return float(stdtrit(n - 1, 1 - 0.025 / m) / stdtrit(n - 1, 0.975))
+        return [c for c in self.comparisons if c.difference.judged]
 
 
 def sides(judged: Sequence[Comparison], widened: bool = False) -> tuple[list[bool], list[bool]]:
     """Which intervals are wholly on the claim's side, and which on the other; as they are, or widened together."""
-    halves = [c.half * (widening(c.n, len(judged)) if widened else 1.0) for c in judged]
-    above, below = ([sign * c.mean > half for c, half in zip(judged, halves, strict=True)] for sign in (1, -1))
+    found = [d for _, d in judged]
+    halves = [d.half * (widening(d.n, len(found)) if widened else 1.0) for d in found]
+    above, below = ([sign * d.mean > half for d, half in zip(found, halves, strict=True)] for sign in (1, -1))
     return above, below
 
 
@@ -96,8 +96,7 @@ def verdict(claim: Claim) -> tuple[str, str]:
     Where one interval decides, it is widened, as one of many misses zero by chance. Where all must agree they are not:
     chance would have to strike in every cell that speaks against the claim.
     """
-    known = [c for c in claim.comparisons if c.n > 0]
-    if not known:
+    if not claim.known:
         return "open", "not run"
     if not claim.papers_data:
         return "open", "other data"
@@ -139,19 +138,19 @@ def coverage(claim: Claim) -> list[str]:
 
 def ours(claim: Claim, source: bool = True) -> str:
     """Our evidence as HTML: every comparison if they are few, else how they fall; and what it is of, if `source`."""
-    known = [c for c in claim.comparisons if c.n > 0]
+    known = claim.known
     if not known:
         return "no run"
     of = f'<br><span class="seeds">{html.escape(claim.source)}</span>' if source and claim.source else ""
     if len(known) <= 4:
         common, own = in_common([c.what for c in known])
-        lines = [interval(c.mean, c.half, c.n, claim.digits, claim.unit) for c in known]
+        lines = [interval(d, claim.digits, claim.unit) for _, d in known]
         short = [re.sub(r" & [^,:]+", "", what) for what in own]
         own = short if len(set(short)) == len(own) else own
         own = [html.escape(f"{what}:").replace(" ", "\N{NO-BREAK SPACE}") + " " if what else "" for what in own]
         lines = [what + line for what, line in zip(own, lines, strict=True)]
         return "<br>".join(filter(None, (html.escape(common), *lines))) + of
-    means, seeds = [c.mean for c in known], [c.n for c in known]
+    means, seeds = [d.mean for _, d in known], [d.n for _, d in known]
     n = f"n={min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = (
         f"{sum(m > 0 for m in means)} of {len(known)} differences above zero, "
@@ -201,10 +200,10 @@ def pairs(runs: pd.DataFrame, one: str, other: str, value: str = "accuracy", sig
         same = np.logical_and.reduce([runs[k] == v for k, v in at.items() if k not in TEACHERS])
         taught = np.logical_and.reduce([runs[k] == at[k] for k in TEACHERS if k in at])
         rows = runs[same & (taught | (runs.method == "baseline"))]
-        mean, half, n = difference(rows, value, "method", one, other)
+        found_difference = difference(rows, one, other, value=value).times(sign)
         name = f"{LABELS[at['student']]} & {LABELS[at['teacher']]}, T={at['timesteps']}"
         extra = "".join(f", {k} {at[k]}".replace("_", " ") for k in by)
-        found.append(Comparison(f"{LABELS[one]} − {LABELS[other]}, {name}{extra}", sign * mean, half, n))
+        found.append(Comparison(f"{LABELS[one]} − {LABELS[other]}, {name}{extra}", found_difference))
     return found
 
 
@@ -228,10 +227,10 @@ def across_steps(
             at = dict(zip(keys, key, strict=True))
             same = [theirs[k] == v for k, v in at.items() if k != "teacher" or other != "baseline"]
             both = pd.concat([mine, theirs[np.logical_and.reduce(same)]]).assign(complete=True)
-            mean, half, n = difference(both, value, "side", "a", "b")
+            gap = difference(both, "a", "b", "side", value).times(sign)
             pair = f"{LABELS[at['student']]} & {LABELS[at['teacher']]}"
             sides = (f"SASTC at T={few}", f"{LABELS[other]} at T={many}")[::sign]  # as the difference is taken
-            found.append(Comparison(f"{' − '.join(sides)}, {pair}", sign * mean, half, n))
+            found.append(Comparison(f"{' − '.join(sides)}, {pair}", gap))
     return found
 
 
@@ -244,24 +243,21 @@ def single_pairs(runs: pd.DataFrame) -> list[Comparison]:
         same = runs[(runs.student == student) & (runs.teacher == teacher)]
         rows = same[(same.method == "kd") | ((same.method == "feature_kd") & (same.feature_pairs == layers))]
         what = f"KD − layers {layers}, {LABELS[student]} & {LABELS[teacher]}"
-        found.append(Comparison(what, *difference(rows, "accuracy", "method", "kd", "feature_kd")))
+        found.append(Comparison(what, difference(rows, "kd", "feature_kd")))
     return found
 
 
 def attention_controls(runs: pd.DataFrame) -> list[Comparison]:
     """Accuracy with learned weights less that with every replacement."""
     named = runs.assign(control=controls.names(runs))
-    return [
-        Comparison(f"learned − {c}", *difference(named, "accuracy", "control", controls.LEARNED, c))
-        for c in controls.REPLACED
-    ]
+    return [Comparison(f"learned − {c}", difference(named, controls.LEARNED, c, "control")) for c in controls.REPLACED]
 
 
 def most_alike(runs: pd.DataFrame) -> list[Comparison]:
     """In how many cells the largest weight is on the layer most similar by CKA, minus what chance would give."""
     known = controls.table_of_facts(runs[controls.names(runs) == controls.LEARNED])
-    mean, half, n = controls.beside_chance(known.likest, known.chance.mean()) if len(known) else (np.nan, np.nan, 0)
-    return [Comparison("share of cells, less chance", 100 * mean, 100 * half, n)]
+    found = paired(known.likest, known.chance.mean()) if len(known) else Difference()
+    return [Comparison("share of cells, less chance", found.times(100))]
 
 
 # Claims
@@ -286,7 +282,7 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
         in_book = plan.scale == "quick" or plan.scale in plans[page].of_record
         more |= dict(
             page=page_name(page, "quick" if in_book and plans[page].one_page else plan.scale)
-            if in_book and any(c.n for c in comparisons)
+            if in_book and any(d.n for _, d in comparisons)
             else "",
             comparisons=comparisons,
         )
@@ -448,21 +444,19 @@ def _betas(runs: pd.DataFrame) -> list[Comparison]:
     for (dataset, beta), mine in runs[runs.method == "sastc"].groupby(["dataset", "beta"]):
         rows = pd.concat([mine, runs[(runs.method == "kd") & (runs.dataset == dataset)]])
         what = f"SASTC − KD, {LABELS[dataset]}, β={beta:g}"
-        found.append(Comparison(what, *difference(rows, "accuracy", "method", "sastc", "kd")))
+        found.append(Comparison(what, difference(rows, "sastc", "kd")))
     return found
 
 
 def _likeness(runs: pd.DataFrame) -> list[Comparison]:
     values = sam.likeness_of(runs)
     others = [m for m in METHODS[:3] if m in set(values.method)]
-    return [
-        Comparison(f"SASTC − {LABELS[o]}", *difference(values, "correlation", "method", "sastc", o)) for o in others
-    ]
+    return [Comparison(f"SASTC − {LABELS[o]}", difference(values, "sastc", o, value="correlation")) for o in others]
 
 
 def _fisher(runs: pd.DataFrame) -> list[Comparison]:
     rows = fisher.log_differences(fisher.traces_of(runs))
-    return [Comparison(f"{LABELS[r.other]} − SASTC", -r.mean, r.half, r.n) for r in rows.itertuples()]
+    return [Comparison(f"{LABELS[other]} − SASTC", -d) for other, d in rows.items()]
 
 
 def verdicts_table(found: Sequence[Claim]) -> str:
@@ -482,11 +476,12 @@ def verdicts_table(found: Sequence[Claim]) -> str:
             verdict=verdict(c)[0],
             rule=verdict(c)[1],
             unit=c.unit,
-            **one._asdict(),
-            half_widened=one.half * widening(one.n, len(c.judged)) if one in c.judged else np.nan,
+            what=what,
+            difference=d,
+            half_widened=d.half * widening(d.n, len(c.judged)) if d.judged else np.nan,
         )
         for c in found
-        for one in (c.comparisons or [Comparison("not run", np.nan, np.nan, 0)])
+        for what, d in (c.comparisons or [Comparison("not run", Difference())])
     ]
     caption = "Claims of the paper, its evidence below each. A positive difference favours the claim. Brackets hold "
     caption += "95 % intervals over n seeds."

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from companion import report
 from companion.pages import front, headlines
 from companion.pages.verdicts import Claim, Comparison
+from companion.stats import Difference
 
-UP, DOWN, OPEN = (Comparison("", mean, 1.0, 3) for mean in (2.0, -9.0, 0.5))
+UP, DOWN, OPEN = (Difference(mean, 1.0, 3) for mean in (2.0, -9.0, 0.5))
 
 
 def claim(rival, *comparisons, **more):
     """A claim of the front page; its comparisons are named by number of steps."""
-    named = [c._replace(what=f"SASTC − X, VGG-11 & ResNet-19, T={t}") for t, c in enumerate(comparisons, 2)]
+    named = [Comparison(f"SASTC − X, VGG-11 & ResNet-19, T={t}", d) for t, d in enumerate(comparisons, 2)]
     return Claim(
         "words", "39 of 39 cells", "table2_slim", named, True, front=f"SASTC beats {rival}", rival=rival, **more
     )
@@ -34,7 +34,7 @@ def attention_run(easiest: int, cells: int = 4):
 def controls(*comparisons):
     """The claim about replaced weights."""
     names = ("uniform", "random", "untrained", "cka")
-    named = [c._replace(what=f"learned − {name}") for name, c in zip(names, comparisons, strict=False)]
+    named = [Comparison(f"learned − {name}", d) for name, d in zip(names, comparisons, strict=False)]
     return Claim("words", "no control", "controls_slim", named, True, front="Learned attention beats its replacements")
 
 
@@ -51,7 +51,7 @@ def controls(*comparisons):
             "Here, SASTC beats A in all 2 comparisons and B in 1 of 2, but not C (1 of 2) or D (0 of 2), "
             "and is not shown to beat E.",
         ),
-        ([claim("A", UP._replace(half=math.nan, n=1))], "No verdict is possible yet: too little is run."),
+        ([claim("A", Difference(2.0, math.nan, 1))], "No verdict is possible yet: too little is run."),
         ([dataclasses.replace(claim("A", UP), papers_data=False)], "No verdict is possible yet: too little is run."),
         ([], "No verdict is possible yet: too little is run."),
     ],
@@ -88,14 +88,14 @@ def test_the_second_sentence_follows_the_controls(comparisons, words):
 
 def test_names_leave_out_what_is_common():
     cells = [f"SASTC − KD, {pair}" for pair in ("VGG-11 & R-19, T=2", "VGG-11 & R-19, T=3", "R-18 & W-28, T=2")]
-    assert front.names([UP._replace(what=w) for w in cells]) == ["VGG-11, T=2", "VGG-11, T=3", "R-18, T=2"]
+    assert front.names([Comparison(w, UP) for w in cells]) == ["VGG-11, T=2", "VGG-11, T=3", "R-18, T=2"]
     teachers = [f"SASTC − KD, VGG-11 & {teacher}, T=2" for teacher in ("R-19", "W-28")]
-    assert front.names([UP._replace(what=w) for w in teachers]) == ["VGG-11 & R-19", "VGG-11 & W-28"]
+    assert front.names([Comparison(w, UP) for w in teachers]) == ["VGG-11 & R-19", "VGG-11 & W-28"]
     assert front.names(controls(UP, UP, UP, UP).comparisons) == ["uniform", "random", "untrained", "CKA"]
 
 
 def test_plots_are_to_scale_and_say_what_they_show():
-    one = claim("A", UP, OPEN, UP._replace(half=math.nan, n=1))
+    one = claim("A", UP, OPEN, Difference(2.0, math.nan, 1))
     low, high, ticks = front.axis([one])
     assert low < -0.5
     assert high > 3.0
@@ -117,7 +117,12 @@ def test_plots_are_to_scale_and_say_what_they_show():
 
 
 def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
-    found = [claim("A", UP, UP._replace(n=5), printed=39), claim("B", DOWN), claim("C", OPEN, UP), controls(OPEN)]
+    found = [
+        claim("A", UP, dataclasses.replace(UP, n=5), printed=39),
+        claim("B", DOWN),
+        claim("C", OPEN, UP),
+        controls(OPEN),
+    ]
     page = front.claims_list([*found, dataclasses.replace(claim("D"), page="")])
     rows = page.split('<li class="claim">')[1:]
     assert [re.search(r'class="verdict (\w+)"', row)[1] for row in rows] == ["held", "failed", "open", "open", "open"]
@@ -142,17 +147,11 @@ def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
     ],
 )
 def test_differences_are_tallied_by_their_intervals(found, text):
-    assert headlines.tally(found) == text
+    assert headlines.tally(Difference(*numbers) for numbers in found) == text
 
 
 def test_a_single_difference_in_words():
-    assert headlines.beside((2.0, 1.0, 3), "higher", "lower") == "higher than"
-    assert headlines.beside((-2.0, 1.0, 3), "higher", "lower") == "lower than"
-    assert headlines.beside((0.5, 1.0, 3), "higher", "lower") == "not distinguishable from"
-    assert headlines.beside((0.5, math.nan, 1), "higher", "lower") == "without an interval beside"
-
-
-def test_intervals_stand_in_brackets():
-    assert report.bounds(0.72, 0.63) == " [+0.09, +1.35]"
-    assert report.bounds(-0.88, 0.35) == " [−1.23, −0.53]"
-    assert report.bounds(1.0, math.nan) == report.bounds(1.0, 0.0) == ""
+    assert headlines.beside(UP, "higher", "lower") == "higher than"
+    assert headlines.beside(DOWN, "higher", "lower") == "lower than"
+    assert headlines.beside(OPEN, "higher", "lower") == "not distinguishable from"
+    assert headlines.beside(Difference(0.5, math.nan, 1), "higher", "lower") == "without an interval beside"

@@ -125,11 +125,11 @@ def test_differences_pair_seeds_and_stand_beside_the_papers(plan, record):
     results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * scatter.get(c.seed, 0.0))
     gaps = sweeps.differences(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[0])
     row = gaps[(gaps.value == 0.5) & (gaps.other == "kd")].iloc[0]
-    assert row["mean"] == pytest.approx(21.0)  # 20 + mean of 0, 1, 2
-    assert row.half == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
-    assert (row.n, row.judgement) == (3, "better")
+    assert row.difference.mean == pytest.approx(21.0)  # 20 + mean of 0, 1, 2
+    assert row.difference.half == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    assert (row.difference.n, row.judgement) == (3, "better")
     assert row.paper == pytest.approx(73.87 - 70.80)
-    assert (gaps[gaps.value == 0.1].n == 0).all(), "not run"
+    assert not any(d.n for d in gaps.difference[gaps.value == 0.1]), "not run"
     gaps = sweeps.differences(sweeps.TABLE7, sweeps.collect(sweeps.TABLE7, noise, results)[1])
     assert gaps[(gaps.value == 0.1) & (gaps.other == "teacher")].paper.iloc[0] == pytest.approx(75.49 - 76.51)
 

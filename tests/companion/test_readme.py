@@ -8,8 +8,8 @@ import pytest
 
 from companion import report
 from companion.pages import choices, controls
-from companion.pages.parts import difference, frame
-from companion.pages.verdicts import widening
+from companion.pages.parts import frame
+from companion.stats import difference, widening
 from sastc.attention import attention_bounds
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
@@ -46,14 +46,14 @@ def test_table(text, runs, method):
 
 @pytest.mark.parametrize("other", ["baseline", "kd", "feature_kd"])
 def test_differences(text, runs, other):
-    found = [report.paired_difference(of_pair, "sastc", other) for of_pair in runs]
-    words = "; ".join(f"{mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f}" for mean, half, _ in found)
+    found = [difference(of_pair, "sastc", other) for of_pair in runs]
+    words = "; ".join(f"{d.mean:+.2f}, {d.low:+.2f} to {d.high:+.2f}" for d in found)
     assert words in text.replace("95 % interval ", "").replace("VGG-11 +", "+").replace("ResNet-18 +", "+")
     if other == "feature_kd":
-        (mean, half, n), (other_mean, other_half, _) = found
-        assert mean < -half * widening(n, 6)
+        vgg, resnet = found
+        assert vgg.mean < -vgg.half * widening(vgg.n, 6)
         assert "it is worse for VGG-11" in text
-        assert other_half < other_mean < other_half * widening(n, 6)
+        assert resnet.half < resnet.mean < resnet.half * widening(resnet.n, 6)
         assert "the interval alone would say better, but widened for these six comparisons it includes zero" in text
 
 
@@ -80,23 +80,22 @@ def test_controls(text):
     found = found.assign(control=controls.names(found))
     assert "cannot be told from that with uniform, untrained or random weights or weights from CKA (3 seeds)" in text
     for other in controls.REPLACED:
-        mean, half, n = difference(found, "accuracy", "control", "learned", other)
-        assert (n, abs(mean) < half) == (3, True)
+        d = difference(found, "learned", other, "control")
+        assert (d.n, d.judgement) == (3, "not distinguishable")
 
 
 def test_other_choices(text):
     found = frame(load_experiment(ROOT / "experiments/variants.yaml", "slim"), ROOT / "results")
     assert "every method loses about ten points, and SASTC still gains over baseline and KD" in text
     narrow = choices.gains(found).set_index("switch").loc["gamma = 0.3"]
-    assert narrow.baseline_mean > narrow.baseline_half
-    assert narrow.kd_mean > narrow.kd_half
-    lost = choices.in_every_method(found[found.variant == "paper"], "gamma").accuracy_mean
-    assert lost.between(-12, -9).all()
+    assert {narrow.baseline.judgement, narrow.kd.judgement} == {"better"}
+    lost = choices.in_every_method(found[found.variant == "paper"], "gamma").accuracy
+    assert all(-12 <= d.mean <= -9 for d in lost)
 
 
 def test_precision(text):
     found = frame(load_experiment(ROOT / "experiments/precision.yaml", "slim"), ROOT / "results")
     found = found[found.precision == "fp32"]
-    differences = [report.paired_difference(found, "sastc", other) for other in ("baseline", "kd")]
-    words = [f"({mean:+.2f}, {mean - half:+.2f} to {mean + half:+.2f})" for mean, half, _ in differences]
+    differences = [difference(found, "sastc", other) for other in ("baseline", "kd")]
+    words = [f"({d.mean:+.2f}, {d.low:+.2f} to {d.high:+.2f})" for d in differences]
     assert f"in fp32 VGG-11 gains over the baseline {words[0]} and KD {words[1]} too" in text

@@ -9,6 +9,7 @@ import pytest
 
 from companion import figures, report
 from companion.pages import verdicts
+from companion.stats import NO_INTERVAL, difference
 from sastc.config import EVERY, METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.records import Run, run_path, write_json
@@ -26,31 +27,6 @@ def table(**accuracies):
     return pd.DataFrame(rows)
 
 
-def test_paired_difference_by_hand():
-    # Differences 1, 2, 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653, so half = 4.302653 / sqrt(3).
-    runs = table(sastc=[91.0, 93.0, 95.0, math.nan], kd=[90.0, 91.0, 92.0, 50.0])
-    mean, half, n = report.paired_difference(runs, "sastc", "kd")
-    assert (mean, n) == (2.0, 3)
-    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-
-
-def test_paired_difference_without_common_seeds():
-    mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[math.nan]), "sastc", "kd")
-    assert n == 0
-    assert np.isnan([mean, half]).all()
-    mean, half, n = report.paired_difference(table(sastc=[90.0], kd=[89.0]), "sastc", "kd")
-    assert (mean, n) == (1.0, 1)
-    assert np.isnan(half)
-
-
-def test_paired_difference_needs_one_run_for_each_seed():
-    runs = table(sastc=[91.0, 93.0], kd=[90.0, 91.0])
-    with pytest.raises(ValueError, match="method 'kd' has more than one run of seed 1"):
-        report.paired_difference(pd.concat([runs, runs[(runs.method == "kd") & (runs.seed == 1)]]), "sastc", "kd")
-    other = pd.concat([runs, table(baseline=[80.0]), table(baseline=[70.0])])
-    assert report.paired_difference(other, "sastc", "kd")[2] == 2, "methods that are not asked for may be anything"
-
-
 def test_baselines_of_two_datasets_are_kept_apart():
     runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.6])
     other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.6]).assign(dataset="cifar100")
@@ -58,25 +34,6 @@ def test_baselines_of_two_datasets_are_kept_apart():
     page = report.differences_table(pd.concat([runs, other]))
     assert ">+15.05</span> [+14.41,\N{NO-BREAK SPACE}+15.69]" in page  # t(0.975, 1) = 12.7062 times 0.05
     assert ">+5.05</span> [+4.41,\N{NO-BREAK SPACE}+5.69]" in page
-
-
-@pytest.mark.parametrize(
-    ("numbers", "words"),
-    [
-        ((2.0, 1.0, 3), "better"),
-        ((-2.0, 1.0, 3), "worse"),
-        ((0.5, 1.0, 3), "not distinguishable"),
-        ((1.0, 1.0, 3), "not distinguishable"),
-        ((9.0, math.nan, 1), "cannot say from one seed"),
-        ((math.nan, math.nan, 0), "not run"),
-        ((0.28, 0.0, 2), "cannot say from equal differences"),
-        ((0.28, math.nan, 2), "cannot say from equal differences"),
-        ((0.0, 0.0, 3), "cannot say from equal differences"),
-        ((math.nan, 1.0, 3), "cannot say from equal differences"),
-    ],
-)
-def test_judge_says_no_more_than_the_interval_allows(numbers, words):
-    assert report.judge(*numbers) == words
 
 
 @pytest.mark.parametrize(
@@ -89,18 +46,13 @@ def test_judge_says_no_more_than_the_interval_allows(numbers, words):
 )
 def test_equal_differences_have_no_interval(kd, sastc, gap):
     runs = table(kd=kd, sastc=sastc)
-    mean, half, n = report.paired_difference(runs, "sastc", "kd")
-    assert (round(mean, 4), n) == (float(gap), len(kd))
-    assert math.isnan(half)
+    d = difference(runs, "sastc", "kd")
+    assert (round(d.mean, 4), d.n) == (float(gap), len(kd))
+    assert math.isnan(d.half)
     claim = verdicts.Claim("", "", "", verdicts.pairs(runs, "sastc", "kd"), papers_data=True)
     assert verdicts.verdict(claim) == ("open", "too few intervals")
-    assert f'{gap}</span> <span class="seeds">n={n}: {report.NO_INTERVAL}' in report.differences_table(runs)
-    assert f"from seeds that do not differ against KD ({gap} points, n={n})" in report.held_up(runs)
-
-
-def test_small_differences_that_differ_have_an_interval():
-    runs = table(kd=[70.0, 71.0], sastc=[70.01, 71.02])  # one image of 10,000 apart
-    assert report.paired_difference(runs, "sastc", "kd")[1] == pytest.approx(12.7062 * 0.005, rel=1e-4)
+    assert f'{gap}</span> <span class="seeds">n={d.n}: {NO_INTERVAL}' in report.differences_table(runs)
+    assert f"from seeds that do not differ against KD ({gap} points, n={d.n})" in report.held_up(runs)
 
 
 def test_mean_and_deviation():
@@ -262,11 +214,6 @@ def test_a_runs_page_names_the_papers_value_for_the_papers_settings_alone(tmp_pa
     page = report.run_summary(Run(folder))
     assert told in page if told else "Table 2" not in page
     assert report.ease_or_meaning([]) == "No SASTC run is recorded."
-
-
-def test_spread_by_hand():
-    assert report.spread(np.array([[1.0, 5.0], [3.0, 5.0]])) == pytest.approx(math.sqrt(2) / 2)  # √2 and 0
-    assert math.isnan(report.spread(np.ones((1, 2)))), "a single value has none"
 
 
 def test_held_up_says_what_intervals_allow():

@@ -13,9 +13,11 @@ from scipy.special import stdtrit
 from companion import report
 from companion.pages import verdicts
 from companion.pages.verdicts import Claim, Comparison
+from companion.stats import Difference, difference, widening
 
-UP, DOWN, OPEN = Comparison("a", 2.0, 1.0, 3), Comparison("b", -2.0, 1.0, 3), Comparison("c", 0.5, 1.0, 3)
-ONE, NONE = Comparison("d", 9.0, math.nan, 1), Comparison("e", math.nan, math.nan, 0)
+NUMBERS = [(2.0, 1.0, 3), (-2.0, 1.0, 3), (0.5, 1.0, 3), (9.0, math.nan, 1), (), (4.7, 1.0, 3), (-4.7, 1.0, 3)]
+UP, DOWN, OPEN, ONE, NONE, FAR_UP, FAR_DOWN = (Comparison(str(i), Difference(*d)) for i, d in enumerate(NUMBERS))
+EDGE, SAME = Comparison("edge", Difference(1.0, 1.0, 3)), Comparison("same", Difference(2.0, math.nan, 3))
 
 
 @pytest.mark.parametrize(
@@ -25,19 +27,19 @@ ONE, NONE = Comparison("d", 9.0, math.nan, 1), Comparison("e", math.nan, math.na
         ([NONE], True, False, ("open", "not run")),
         ([UP, UP], False, False, ("open", "other data")),
         ([ONE], True, False, ("open", "too few intervals")),
-        ([Comparison("the same in all seeds", 2.0, math.nan, 3)], True, False, ("open", "too few intervals")),
+        ([SAME], True, False, ("open", "too few intervals")),
         ([UP, UP, ONE, NONE], True, False, ("held", "held")),
         ([UP, OPEN], True, False, ("open", "undecided")),
         ([UP, OPEN, DOWN], True, False, ("did not hold", "did not hold")),
         ([UP, DOWN], True, True, ("held", "held")),
         ([OPEN, DOWN], True, True, ("open", "undecided")),
         ([DOWN, DOWN], True, True, ("did not hold", "did not hold")),
-        ([Comparison("edge", 1.0, 1.0, 3)], True, False, ("open", "undecided")),
+        ([EDGE], True, False, ("open", "undecided")),
         # one interval among 20 has to be 4.6 times as far from zero (see below); where all agree, none has to be
         ([UP, *[OPEN] * 19], True, True, ("open", "undecided")),
         ([DOWN, *[UP] * 19], True, False, ("open", "undecided")),
-        ([UP._replace(mean=4.7), *[OPEN] * 19], True, True, ("held", "held")),
-        ([DOWN._replace(mean=-4.7), *[UP] * 19], True, False, ("did not hold", "did not hold")),
+        ([FAR_UP, *[OPEN] * 19], True, True, ("held", "held")),
+        ([FAR_DOWN, *[UP] * 19], True, False, ("did not hold", "did not hold")),
         ([UP] * 20, True, False, ("held", "held")),
         ([DOWN] * 20, True, True, ("did not hold", "did not hold")),
     ],
@@ -68,8 +70,8 @@ def test_intervals_are_widened_by_the_quantiles_ratio(m):
         3: lambda q: (2 * q - 1) / math.sqrt(2 * q * (1 - q)),
     }  # closed forms
     for n, quantile in t.items():
-        assert verdicts.widening(n, m) == pytest.approx(quantile(p) / quantile(0.975), rel=1e-6)
-    assert verdicts.widening(3, 20) == pytest.approx(19.9625 / 4.302653, rel=1e-5)
+        assert widening(n, m) == pytest.approx(quantile(p) / quantile(0.975), rel=1e-6)
+    assert widening(3, 20) == pytest.approx(19.9625 / 4.302653, rel=1e-5)
 
 
 @pytest.mark.parametrize(("some", "cells", "wrong"), [(True, 20, "held"), (False, 39, "did not hold")])
@@ -77,7 +79,9 @@ def test_chance_gives_a_verdict_no_more_often_than_the_page_says(some, cells, wr
     draws = np.random.default_rng(0).normal(size=(2000, cells, 3))  # no true effect, three seeds
     halves = stdtrit(2, 0.975) * draws.std(-1, ddof=1) / math.sqrt(3)
     said = [
-        verdicts.verdict(Claim("", "", "", [Comparison("", *c, 3) for c in zip(m, h, strict=True)], True, some))[0]
+        verdicts.verdict(
+            Claim("", "", "", [Comparison("", Difference(*c, 3)) for c in zip(m, h, strict=True)], True, some)
+        )[0]
         for m, h in zip(draws.mean(-1), halves, strict=True)
     ]
     assert said.count(wrong) + said.count("open") == len(said)
@@ -106,7 +110,7 @@ def test_what_was_judged_stands_beside_the_papers_number():
     )
     (link,) = re.findall(r'base64,([^"]+)"', verdicts.verdicts_table([several]))
     widened = pd.read_csv(io.BytesIO(base64.b64decode(link))).half_widened
-    assert list(widened) == pytest.approx([verdicts.widening(3, 2)] * 2)
+    assert list(widened) == pytest.approx([widening(3, 2)] * 2)
     assert verdicts.summary([dataclasses.replace(one, comparisons=[NONE]), one, several, one]) == (
         "Of 4 claims of the paper, 2 held, 2 open (1 with intervals that include zero or disagree, 1 not run)."
     )
@@ -132,7 +136,7 @@ def test_what_all_comparisons_share_is_said_once():
     one, other = (Claim("", "", "", [UP], source=s) for s in ("digits, quick", "events, quick"))
     for claims, times in (([one, one], 1), ([one, other, one], 2)):
         assert verdicts.verdicts_table(claims).count("digits, quick") == times, "in the caption if it is one for all"
-    shown = verdicts.ours(Claim("", "", "", [UP._replace(what=name) for name in names]))
+    shown = verdicts.ours(Claim("", "", "", [Comparison(name, UP.difference) for name in names]))
     assert shown.count("SASTC − KD") == 1
     assert "T=2<br>label\N{NO-BREAK SPACE}noise\N{NO-BREAK SPACE}0.2: " in shown
 
@@ -154,20 +158,19 @@ def test_pairs_are_paired_differences_of_each_pair():
     table = rows(sastc=[90.0, 92.0, 95.0], kd=[89.0, 90.0, 91.0], baseline=[80.0, 81.0, 82.0])
     found = verdicts.pairs(table, "sastc", "kd")
     assert [c.what for c in found] == ["SASTC − KD, VGG-11 & ResNet-19, T=2", "SASTC − KD, VGG-11 & WRN-28-4, T=2"]
-    mean, half, n = report.paired_difference(table[table.teacher == "resnet19"], "sastc", "kd")
-    assert found[0][1:] == (mean, half, n) == (pytest.approx(7 / 3), half, 3)
+    d = difference(table[table.teacher == "resnet19"], "sastc", "kd")
+    assert (found[0].difference, d.mean, d.n) == (d, pytest.approx(7 / 3), 3)
     against = verdicts.pairs(table, "sastc", "kd", sign=-1)
-    assert against[0].mean == -mean
-    assert against[0].half == half
+    assert against[0].difference == -d
     base = verdicts.pairs(table, "sastc", "baseline")
-    assert [c.n for c in base] == [3, 3]  # one baseline stands beside both teachers
-    assert base[1].mean == pytest.approx(np.mean([10, 12, 15]))
+    assert [d.n for _, d in base] == [3, 3]  # one baseline stands beside both teachers
+    assert base[1].difference.mean == pytest.approx(np.mean([10, 12, 15]))
 
 
 def test_pairs_keep_settings_apart():
     quiet, loud = (rows(sastc=[90.0, 91.0], kd=[80.0, v]).assign(label_noise=p) for p, v in ((0.2, 80.0), (0.5, 95.0)))
     found = verdicts.pairs(pd.concat([quiet, loud]), "sastc", "kd", by=("label_noise",))
-    assert [round(c.mean, 6) for c in found] == [10.5, 10.5, 3.0, 3.0]
+    assert [round(d.mean, 6) for _, d in found] == [10.5, 10.5, 3.0, 3.0]
     assert "label noise 0.5" in found[-1].what
 
 
@@ -183,10 +186,10 @@ def test_few_images_are_fewer_than_all_and_teachers_stand_apart():
         for seed in (0, 1)
     ]  # fmt: skip
     found = verdicts._few_images(pd.DataFrame(students))
-    assert [(c.mean, c.n) for c in found] == [(1.0, 2), (7.0, 2)]
+    assert [(d.mean, d.n) for _, d in found] == [(1.0, 2), (7.0, 2)]
     assert found[1].what.endswith("train fraction 0.25, subset teacher full")
     base = verdicts.pairs(pd.DataFrame(students), "sastc", "baseline", by=("train_fraction", "subset_teacher"))
-    assert [(c.mean, c.n) for c in base][:2] == [(11.0, 2), (27.0, 2)], "a baseline has no teacher"
+    assert [(d.mean, d.n) for _, d in base][:2] == [(11.0, 2), (27.0, 2)], "a baseline has no teacher"
 
 
 def test_betas_of_two_datasets_are_kept_apart():
@@ -198,7 +201,7 @@ def test_betas_of_two_datasets_are_kept_apart():
         )
         for seed in (0, 1)
     ]  # fmt: skip
-    assert [(c.mean, c.n) for c in verdicts._betas(pd.DataFrame(students))] == [(2.0, 2), (1.0, 2)]
+    assert [(d.mean, d.n) for _, d in verdicts._betas(pd.DataFrame(students))] == [(2.0, 2), (1.0, 2)]
 
 
 def test_few_steps_against_many():
@@ -206,15 +209,15 @@ def test_few_steps_against_many():
     many = pd.DataFrame(dict(method="kd", timesteps=7, student="vgg11", seed=[0, 1], energy_uj=[5.0, 8.0]))
     both = pd.concat([few, many]).assign(teacher="resnet19")
     (found,) = verdicts.across_steps(both, "energy_uj", -1, ["kd"])
-    assert (found.mean, found.n) == (5.0, 2)
+    assert (found.difference.mean, found.difference.n) == (5.0, 2)
     assert found.what == "KD at T=7 − SASTC at T=2, VGG-11 & ResNet-19", "the difference that is shown"
     (other_way,) = verdicts.across_steps(both, "energy_uj", 1, ["kd"])
-    assert (other_way.what[:11], other_way.mean) == ("SASTC at T=", -5.0)
-    assert verdicts.across_steps(both, "energy_uj", -1)[0].n == 0, "there is no baseline"
+    assert (other_way.what[:11], other_way.difference.mean) == ("SASTC at T=", -5.0)
+    assert verdicts.across_steps(both, "energy_uj", -1)[0].difference.n == 0, "there is no baseline"
     other = both.assign(teacher="wrn28_4", energy_uj=both.energy_uj + both.timesteps)
     base = many.assign(method="baseline", teacher="")
     found = verdicts.across_steps(pd.concat([both, other, base]), "energy_uj", -1, ["kd", "baseline"])
-    assert [(c.mean, c.n) for c in found] == [(5.0, 2), (10.0, 2), (5.0, 2), (3.0, 2)], "each with its own teacher"
+    assert [(d.mean, d.n) for _, d in found] == [(5.0, 2), (10.0, 2), (5.0, 2), (3.0, 2)], "each with its own teacher"
 
 
 def test_seconds_are_the_cpus_where_it_trains(tmp_path):

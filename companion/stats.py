@@ -1,0 +1,128 @@
+"""Differences between runs, paired by seed: their means, their intervals, and what those allow to say."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
+
+NO_INTERVAL = "cannot say from equal differences"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number of pairs."""
+
+    mean: float = math.nan
+    half: float = math.nan
+    n: int = 0
+
+    def __neg__(self) -> "Difference":
+        return self.times(-1)
+
+    def times(self, factor: float) -> "Difference":
+        """The same in another unit, or the other way round."""
+        return dataclasses.replace(self, mean=factor * self.mean, half=abs(factor) * self.half)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is an interval: one without width is none."""
+        return bool(self.half > 0 and math.isfinite(self.half) and math.isfinite(self.mean))
+
+    @property
+    def judgement(self) -> str:
+        """What it allows to say: nothing where there is no interval."""
+        if self.n == 0:
+            return "not run"
+        if self.n == 1:
+            return "cannot say from one seed"
+        if not self.judged:
+            return NO_INTERVAL
+        return "not distinguishable" if abs(self.mean) <= self.half else "better" if self.mean > 0 else "worse"
+
+    def bounds(self, digits: int = 2) -> str:
+        """The interval, to stand behind the mean: `` [+0.10, +1.35]``; nothing where there is none."""
+        return f" [{signed(self.low, digits)}, {signed(self.high, digits)}]" if self.judged else ""
+
+    def words(self, digits: int = 2) -> str:
+        """Mean and interval: ``+0.72 [+0.09, +1.35]``."""
+        return signed(self.mean, digits) + self.bounds(digits)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference: ``+0.50``, ``−0.50``, or a dash."""
+    return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def paired(a: pd.Series, b: pd.Series | float) -> Difference:
+    """Mean of ``a - b`` over the pairs that both have, with Student's t interval on the differences of each pair.
+
+    `a` and `b` are indexed by pair; a number stands for the same value in all pairs. There is no interval for fewer
+    than two pairs, and where they do not differ: three equal differences do not show that a fourth would be the same.
+    Equal is to single precision of the values, in which measures are recorded.
+    """
+    both = pd.concat({"a": a, "b": pd.Series(b, a.index) if np.isscalar(b) else b}, axis=1).dropna()
+    gaps, n = both.a - both.b, len(both)
+    if n == 0:
+        return Difference()
+    deviation = gaps.std(ddof=1)
+    differ = deviation > 1e-6 * both.abs().max(axis=None)
+    half = stdtrit(n - 1, 0.975) * deviation / np.sqrt(n) if differ else np.nan
+    return Difference(float(gaps.mean()), float(half), n)
+
+
+def difference(runs: pd.DataFrame, one: str, other: str, key: str = "method", value: str = "accuracy") -> Difference:
+    """:func:`paired` by seed: `value` of the complete runs whose `key` is `one`, less that where it is `other`.
+
+    `runs` holds one student, teacher and T.
+
+    Raises
+    ------
+    ValueError
+        There is more than one run of a seed: the runs differ in something else, which a mean would hide.
+    """
+    done = runs[runs.complete & runs[key].isin([one, other])]
+    twice = done[done.duplicated([key, "seed"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise ValueError(f"{key} {first[key]!r} has more than one run of seed {first.seed}: must be one a seed")
+    a, b = (done[done[key] == name].set_index("seed")[value].astype(float) for name in (one, other))
+    return paired(a, b)
+
+
+def widening(n: int, m: int) -> float:
+    """How much wider one of `m` intervals is that together miss in 5 % (Bonferroni) than a 95 % one, over `n` pairs."""
+    return float(stdtrit(n - 1, 1 - 0.025 / m) / stdtrit(n - 1, 0.975))
+
+
+def spread(values: np.ndarray) -> float:
+    """Standard deviation (n − 1) along the first axis, averaged over the others; ``nan`` for a single value."""
+    return float(values.std(0, ddof=1).mean()) if len(values) > 1 else np.nan
+
+
+def flat(rows: pd.DataFrame) -> pd.DataFrame:
+    """The frame with columns of numbers for each column of differences: ``difference`` gives ``mean, half, n``.
+
+    A column of another name gives ``<name>_mean`` and so on.
+    """
+    parts = []
+    for name in rows.columns:
+        column = rows[name]
+        if any(isinstance(v, Difference) for v in column):
+            start = "" if name == "difference" else f"{name}_"
+            numbers = [(d.mean, d.half, d.n) if isinstance(d, Difference) else (np.nan,) * 3 for d in column]
+            parts.append(pd.DataFrame(numbers, rows.index, [f"{start}{part}" for part in ("mean", "half", "n")]))
+        else:
+            parts.append(column.to_frame())
+    return pd.concat(parts, axis=1) if parts else rows

@@ -1,0 +1,103 @@
+"""Paired differences and their intervals, by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion import stats
+from companion.stats import Difference, difference, paired
+
+
+def table(**accuracies):
+    """Runs of one pair: method to accuracies by seed, ``nan`` for a seed that is not run."""
+    rows = [
+        dict(method=method, seed=seed, accuracy=value, complete=not math.isnan(value))
+        for method, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_paired_difference_by_hand():
+    # Differences 1, 2, 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653, so half = 4.302653 / sqrt(3).
+    runs = table(sastc=[91.0, 93.0, 95.0, math.nan], kd=[90.0, 91.0, 92.0, 50.0])
+    d = difference(runs, "sastc", "kd")
+    assert (d.mean, d.n) == (2.0, 3)
+    assert d.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+
+
+def test_paired_difference_without_common_seeds():
+    d = difference(table(sastc=[90.0], kd=[math.nan]), "sastc", "kd")
+    assert d.n == 0
+    assert np.isnan([d.mean, d.half]).all()
+    d = difference(table(sastc=[90.0], kd=[89.0]), "sastc", "kd")
+    assert (d.mean, d.n) == (1.0, 1)
+    assert math.isnan(d.half)
+
+
+def test_paired_difference_needs_one_run_for_each_seed():
+    runs = table(sastc=[91.0, 93.0], kd=[90.0, 91.0])
+    with pytest.raises(ValueError, match="method 'kd' has more than one run of seed 1"):
+        difference(pd.concat([runs, runs[(runs.method == "kd") & (runs.seed == 1)]]), "sastc", "kd")
+    other = pd.concat([runs, table(baseline=[80.0]), table(baseline=[70.0])])
+    assert difference(other, "sastc", "kd").n == 2, "methods that are not asked for may be anything"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((2.0, 1.0, 3), "better"),
+        ((-2.0, 1.0, 3), "worse"),
+        ((0.5, 1.0, 3), "not distinguishable"),
+        ((1.0, 1.0, 3), "not distinguishable"),
+        ((9.0, math.nan, 1), "cannot say from one seed"),
+        ((math.nan, math.nan, 0), "not run"),
+        ((0.28, 0.0, 2), "cannot say from equal differences"),
+        ((0.28, math.nan, 2), "cannot say from equal differences"),
+        ((0.0, 0.0, 3), "cannot say from equal differences"),
+        ((math.nan, 1.0, 3), "cannot say from equal differences"),
+    ],
+)
+def test_judge_says_no_more_than_the_interval_allows(numbers, words):
+    assert Difference(*numbers).judgement == words
+
+
+def test_small_differences_that_differ_have_an_interval():
+    runs = table(kd=[70.0, 71.0], sastc=[70.01, 71.02])  # one image of 10,000 apart
+    assert difference(runs, "sastc", "kd").half == pytest.approx(12.7062 * 0.005, rel=1e-4)
+
+
+def test_pairs_are_matched_by_index_and_a_number_stands_for_all():
+    # 0.5, 0.6, 0.7 less 1/3: mean 0.2667, deviation 0.1, half 4.302653 * 0.1 / sqrt(3)
+    d = paired(pd.Series([0.5, 0.6, 0.7]), 1 / 3)
+    assert (d.mean, d.half, d.n) == (pytest.approx(0.6 - 1 / 3), pytest.approx(0.4302653 / math.sqrt(3), rel=1e-6), 3)
+    crossed = paired(pd.Series([1.0, 2.0, 9.0], ["a", "b", "c"]), pd.Series([5.0, 1.0], ["b", "a"]))
+    assert (crossed.mean, crossed.n) == (-1.5, 2)
+
+
+def test_a_difference_turns_round_and_changes_its_unit():
+    d = Difference(0.72, 0.63, 3)
+    assert -d == Difference(-0.72, 0.63, 3)
+    assert d.times(-100) == Difference(-72.0, 63.0, 3)
+    assert (d.low, d.high) == pytest.approx((0.09, 1.35))
+    assert d.words() == "+0.72 [+0.09, +1.35]"
+    assert Difference(-0.88, 0.35, 3).words(1) == "−0.9 [−1.2, −0.5]"
+    assert Difference(1.0, math.nan, 1).words() == Difference(1.0, 0.0, 2).words() == "+1.00"
+
+
+def test_a_frame_of_differences_is_written_as_numbers():
+    frame = pd.DataFrame(
+        dict(a=["x", "y"], difference=[Difference(1.0, 0.5, 3), Difference()], stm=[np.nan, Difference(2.0, 1.0, 2)])
+    )
+    flat = stats.flat(frame)
+    assert list(flat) == ["a", "mean", "half", "n", "stm_mean", "stm_half", "stm_n"]
+    assert list(flat.iloc[0])[:4] == ["x", 1.0, 0.5, 3]
+    assert np.isnan(flat.stm_mean[0])
+    assert flat.stm_n[1] == 2
+
+
+def test_spread_by_hand():
+    assert stats.spread(np.array([[1.0, 5.0], [3.0, 5.0]])) == pytest.approx(math.sqrt(2) / 2)  # √2 and 0
+    assert math.isnan(stats.spread(np.ones((1, 2)))), "a single value has none"
