@@ -23,7 +23,7 @@ from companion.closing import shown_of as shown_of
 from companion.html import download as download
 from companion.html import download_csv as download_csv
 from companion.html import interval, rows_table
-from companion.stats import NO_INTERVAL, difference, signed, spread
+from companion.stats import NO_INTERVAL, difference, family, signed, spread
 from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -244,15 +244,19 @@ def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, tim
 def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
     others, body, frame = [m for m in METHODS if m != "sastc"], [], []
-    for dataset, student, teacher, timesteps in _pairs(runs):
-        rows = _same_pair(runs, dataset, student, teacher, timesteps)
-        found = {other: difference(rows, "sastc", other) for other in others}
-        key = dict(dataset=dataset, student=student, teacher=teacher, timesteps=timesteps)
+    pairs = _pairs(runs)
+    every = iter(family(difference(_same_pair(runs, *pair), "sastc", other) for pair in pairs for other in others))
+    for pair in pairs:
+        found = {other: next(every) for other in others}
+        key = dict(zip(PAIR, pair, strict=True))
         frame += [key | dict(other=other, difference=d, judgement=d.judgement) for other, d in found.items()]
-        name = f"{LABELS[student]} &amp; {LABELS[teacher]}"
-        body.append([name, str(timesteps), *(interval(d, says=True) for d in found.values())])
+        name = f"{LABELS[key['student']]} &amp; {LABELS[key['teacher']]}"
+        body.append([name, str(key["timesteps"]), *(interval(d, says=True) for d in found.values())])
     heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{LABELS[m]}" for m in others)]
-    caption = "Differences of test accuracy in percentage points: mean and 95 % interval over n seeds."
+    caption = (
+        "Differences of test accuracy in percentage points: mean and 95 % interval over n seeds; the words are "
+        "corrected for the number of differences in the table (Holm)."
+    )
     return rows_table(caption, heads, body, "differences", frame)
 
 
@@ -274,8 +278,8 @@ def held_up(runs: pd.DataFrame) -> str:
         "worse": "worse than",
     }
     told = []
-    for other, name in _NAMES.items():
-        d = difference(runs, "sastc", other)
+    found = family(difference(runs, "sastc", other) for other in _NAMES)
+    for d, name in zip(found, _NAMES.values(), strict=True):
         told.append(f"{phrases[d.judgement]} {name}" + f" ({d.words()} points, n={d.n})" * (d.n > 0))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
@@ -317,8 +321,9 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
     if len(pairs) == 1:
         return held_up(pairs[0])
     told = []
-    for other, name in _NAMES.items():
-        found = [d for rows in pairs if (d := difference(rows, "sastc", other)).n > 1]
+    every = iter(family(difference(rows, "sastc", other) for other in _NAMES for rows in pairs))
+    for name in _NAMES.values():
+        found = [d for _ in pairs if (d := next(every)).n > 1]
         if not found:
             continue
         said = Counter(d.judgement for d in found)
@@ -329,8 +334,8 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
     if not told:
         return "SASTC is not compared with another method over several seeds."
     return (
-        f"SASTC beats {', '.join(told)}. That counts 95 % intervals over seeds; in brackets are the lowest and the "
-        "highest mean difference in points of accuracy."
+        f"SASTC beats {', '.join(told)}. That counts 95 % intervals over seeds, corrected for their number; in "
+        "brackets are the lowest and the highest mean difference in points of accuracy."
     )
 
 

@@ -1,22 +1,33 @@
-"""Differences between runs, paired by seed: their means, their intervals, and what those allow to say."""
+"""Differences between runs, paired by seed: their means, their intervals, and what those allow to say.
+
+Intervals are shown as 95 % ones. What is said of several differences that are read together, those of one table, one
+sentence or one claim, follows from Holm's correction for their number, see :func:`family`: the one rule for
+multiplicity of all pages.
+"""
 
 import dataclasses
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
+from scipy.special import stdtr, stdtrit  # not scipy.stats, which takes a second to import
 
 NO_INTERVAL = "cannot say from equal differences"
+LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number of pairs."""
+    """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number of pairs.
+
+    `corrected` is its p-value after the correction of :func:`family`, ``nan`` for a difference that stands alone.
+    """
 
     mean: float = math.nan
     half: float = math.nan
     n: int = 0
+    corrected: float = dataclasses.field(default=math.nan, compare=False)
 
     def __neg__(self) -> "Difference":
         return self.times(-1)
@@ -49,7 +60,15 @@ class Difference:
             return "cannot say from one seed"
         if not self.judged:
             return NO_INTERVAL
-        return "not distinguishable" if abs(self.mean) <= self.half else "better" if self.mean > 0 else "worse"
+        inside = abs(self.mean) <= self.half if math.isnan(self.corrected) else self.corrected >= LEVEL
+        return "not distinguishable" if inside else "better" if self.mean > 0 else "worse"
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of Student's t-test that the difference is zero; ``nan`` without an interval."""
+        if self.n < 2 or not self.judged:
+            return math.nan
+        return float(2 * stdtr(self.n - 1, -abs(self.mean) * stdtrit(self.n - 1, 0.975) / self.half))
 
     def bounds(self, digits: int = 2) -> str:
         """The interval, to stand behind the mean: `` [+0.10, +1.35]``; nothing where there is none."""
@@ -101,9 +120,40 @@ def difference(runs: pd.DataFrame, one: str, other: str, key: str = "method", va
     return paired(a, b)
 
 
-def widening(n: int, m: int) -> float:
-    """How much wider one of `m` intervals is that together miss in 5 % (Bonferroni) than a 95 % one, over `n` pairs."""
-    return float(stdtrit(n - 1, 1 - 0.025 / m) / stdtrit(n - 1, 0.975))
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of the p-values of one family; ``nan`` is no member and stays.
+
+    The i-th smallest of m is multiplied by m − i + 1; no corrected value is smaller than one before it, or above 1
+    (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
+    known = sorted((p, i) for i, p in enumerate(values) if np.isfinite(p))
+    corrected, least = [np.nan] * len(values), 0.0
+    for rank, (p, i) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        corrected[i] = least
+    return corrected
+
+
+def family(found: Iterable[Difference]) -> list[Difference]:
+    """Differences that are read together, so that what is said of them holds for all at once.
+
+    The chance that any of them is called better or worse where there is no difference is at most 5 %
+    (:func:`holm`). Their intervals stay as they are.
+    """
+    found = list(found)
+    return [dataclasses.replace(d, corrected=p) for d, p in zip(found, holm([d.p for d in found]), strict=True)]
+
+
+def pooled(found: Iterable[Difference]) -> Difference:
+    """The mean effect over cells that have an interval, with cells as units: a random-effects mean.
+
+    Every cell counts the same, and the interval is Student's t on the means of the cells. Their scatter holds both
+    what the effect differs between cells and what the seeds of each leave open, so no variance has to be estimated
+    apart; the price is a wide interval for two or three cells. `n` is the number of cells; one cell is its own mean.
+    Cells that share a teacher or a baseline are taken as independent.
+    """
+    known = [d for d in found if d.judged]
+    return known[0] if len(known) == 1 else paired(pd.Series([d.mean for d in known], dtype=float), 0.0)
 
 
 def spread(values: np.ndarray) -> float:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.special import stdtr, stdtrit
 
 from companion import figures, report
 from companion.html import rows_table
 from companion.pages import parts, runtime
 from companion.sizing import SIZES
-from companion.stats import Difference, difference
+from companion.stats import LEVEL, Difference, difference, holm
 from sastc.config import SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -27,7 +26,6 @@ YARDSTICK = "kd"
 SMOKE = "quick"  # the scale that shows that a method trains, and nothing else
 FEWEST = 3  # common seeds, below which nothing is said
 WORTH = 0.5  # points: what is surely less is called no help
-LEVEL = 0.05
 HELPS, NO_HELP, WORSE = "helps", f"does not help (less than {WORTH:g} points)", "does not help (worse than KD)"
 UNTOLD, TOO_FEW, MISSING = "cannot be told", "nothing can be said yet", "not run"
 JUDGED = {
@@ -83,28 +81,6 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
 # Statistics
 
 
-def p_value(mean: float, half: float, n: int) -> float:
-    """Two-sided p of Student's t-test that a mean difference with this 95 % interval is zero; ``nan`` without one."""
-    if n < 2 or not half > 0:
-        return np.nan
-    error = half / stdtrit(n - 1, 0.975)
-    return float(2 * stdtr(n - 1, -abs(mean) / error))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of the p-values of one family; ``nan`` is no member and stays.
-
-    The i-th smallest of m is multiplied by m − i + 1; no corrected value is smaller than one before it, or above 1
-    (Holm, Scandinavian Journal of Statistics 6, 1979).
-    """
-    known = sorted((p, i) for i, p in enumerate(values) if np.isfinite(p))
-    corrected, least = [np.nan] * len(values), 0.0
-    for rank, (p, i) in enumerate(known):
-        least = max(least, min(1.0, (len(known) - rank) * p))
-        corrected[i] = least
-    return corrected
-
-
 def verdict(gain: float, half: float, n: int, corrected: float) -> str:
     """What a gain over KD allows to say: its 95 % interval over `n` common seeds, and its corrected p-value."""
     if n == 0:
@@ -156,7 +132,7 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         row = case | dict(data=data) | {k: first[k] for k in ("method", "arm", "label", "weights", "colour", "marker")}
         row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=d.mean, half=d.half)
         judged = d.n >= FEWEST and first.longer == 1
-        row |= dict(low=d.low, high=d.high, pairs=d.n, p=p_value(d.mean, d.half, d.n) if judged else np.nan)
+        row |= dict(low=d.low, high=d.high, pairs=d.n, p=d.p if judged else np.nan)
         times = costs.get_group(arm) if arm in getattr(costs, "groups", ()) else pd.DataFrame()
         names = dict(cost="over_kd", cost_low="lowest", cost_high="highest")
         one = len(times) == 1  # of one device

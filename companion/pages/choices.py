@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from companion import figures, report
 from companion.html import interval, table, text
 from companion.pages.parts import run_links, switch
-from companion.stats import difference, flat
+from companion.stats import difference, family, flat
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -20,17 +20,14 @@ OTHER_SCORE = ("taps", "student_tap", "stm_")
 
 
 def effects(runs: pd.DataFrame, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
-    """Every switch beside the first setting: a row a switch, a column of differences for each value.
+    """Every switch beside the first setting: a row a switch, a column of differences, one family, for each value.
 
     `runs` is :func:`companion.pages.parts.frame` of an experiment.
     """
     named = runs.assign(switch=runs.switch.replace("", BASE))
-    rows = [
-        {"switch": name} | {value: difference(named, name, BASE, "switch", value) for value in values}
-        for name in dict.fromkeys(named.switch)
-        if name != BASE
-    ]
-    return pd.DataFrame(rows, columns=["switch", *values])
+    switches = [name for name in dict.fromkeys(named.switch) if name != BASE]
+    found = {value: family(difference(named, name, BASE, "switch", value) for name in switches) for value in values}
+    return pd.DataFrame({"switch": switches} | found)
 
 
 def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("accuracy", "stm")) -> pd.DataFrame:
@@ -40,7 +37,8 @@ def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("
         first, *others = dict.fromkeys(same[field])
         switches = {first: ""} | {other: f"{LABELS[method]}, {other}" for other in others}
         rows.append(effects(same.assign(switch=same[field].map(switches)), values))
-    return pd.concat(rows, ignore_index=True)
+    every = pd.concat(rows, ignore_index=True)
+    return every.assign(**{value: family(every[value]) for value in values})
 
 
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
@@ -48,10 +46,10 @@ def gains(runs: pd.DataFrame) -> pd.DataFrame:
 
     `runs` is :func:`companion.pages.parts.frame` of an experiment whose switches are run with every method.
     """
-    return pd.DataFrame(
-        {"switch": name or BASE} | {other: difference(same, "sastc", other) for other in METHODS if other != "sastc"}
-        for name, same in runs.groupby("switch", sort=False)
-    )
+    switches, others = runs.groupby("switch", sort=False), METHODS[:-1]
+    every = family(difference(same, "sastc", other) for _, same in switches for other in others)
+    found = {other: every[i :: len(others)] for i, other in enumerate(others)}
+    return pd.DataFrame({"switch": [name or BASE for name, _ in switches]} | found)
 
 
 def changed(plan: Experiment) -> list[str]:
@@ -178,6 +176,6 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     out.append(
         f"An interval's half width is {min(widths):.1f} to {max(widths):.1f} points with "
         f"{' or '.join(str(n) for n in sorted({d.n for d in known.accuracy}))} seeds: a smaller effect would not "
-        f"be seen. With {len(known)} intervals of 95 %, {0.05 * len(known):.1f} are expected to exclude zero by chance."
+        f"be seen. The words are corrected for {len(found)} differences (Holm)."
     )
     return out

@@ -12,7 +12,7 @@ from companion import figures
 from companion.html import interval, table, text
 from companion.pages.forensics_costs import energies, same_step_costs
 from companion.pages.parts import frame, run_link
-from companion.stats import paired, signed
+from companion.stats import family, paired, signed
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -188,7 +188,8 @@ def differences(counted: pd.DataFrame) -> pd.DataFrame:
         for other in [m for m in METHODS if m != "sastc" and {m, "sastc"} <= set(wide)]:
             gain = paired(100 * (wide.sastc / wide[other] - 1), 0.0)
             rows.append(dict(student=student, timesteps=timesteps, other=other, difference=gain))
-    return pd.DataFrame(rows, columns=["student", "timesteps", "other", "difference"])
+    found = pd.DataFrame(rows, columns=["student", "timesteps", "other", "difference"])
+    return found.assign(difference=family(found.difference))
 
 
 def differences_table(counted: pd.DataFrame, place: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from companion.figures import COLOURS, series
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
-from companion.stats import difference
+from companion.stats import difference, family
 from sastc.calibration import layer_pairs
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
@@ -76,9 +76,10 @@ def effects(panel: Panel) -> pd.DataFrame:
         own = runs[(runs.method == method) & (runs.snn_layer == s) & (runs.ann_layer == a)]
         gap = difference(pd.concat([own, kd]), method, "kd")
         row = dict(snn_layer=s, ann_layer=a, accuracy=own.accuracy.mean(), difference=gap)
-        row |= dict(minus_kd=gap.mean, n=gap.n, judgement=gap.judgement)
-        rows.append(row | dict(runs=" ".join(own[own.complete].run)))
-    return pd.DataFrame(rows)
+        rows.append(row | dict(minus_kd=gap.mean, n=gap.n, judgement="", runs=" ".join(own[own.complete].run)))
+    found = pd.DataFrame(rows)
+    found = found.assign(difference=family(found.difference))
+    return found.assign(judgement=[d.judgement for d in found.difference])
 
 
 def table(panel: Panel) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from companion import figures, report
 from companion.html import table
 from companion.pages.parts import frame, run_links
-from companion.stats import Difference, difference
+from companion.stats import Difference, difference, family
 from sastc.config import METHODS
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -89,7 +89,7 @@ def log_differences(values: pd.DataFrame, one: str = "sastc") -> dict[str, Diffe
     rows = summary(values)
     rows = rows.assign(accuracy=np.log10(rows["last"]), complete=True)
     others = [m for m in METHODS if m != one and m in set(rows.method)]
-    return {other: difference(rows, one, other) for other in others}
+    return dict(zip(others, family(difference(rows, one, other) for other in others), strict=True))
 
 
 def sentences(values: pd.DataFrame) -> list[str]:

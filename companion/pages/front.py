@@ -7,7 +7,7 @@ from pathlib import Path
 
 from companion import report
 from companion.pages.parts import page_name
-from companion.pages.verdicts import Claim, mark, names, sides, verdict
+from companion.pages.verdicts import Found, mark, names, verdict
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
@@ -15,12 +15,12 @@ from sastc.records import Run
 ROW = 18  # pixels of one interval
 
 
-def chosen(found: Sequence[Claim]) -> list[Claim]:
-    """The claims that the front page shows."""
-    return [claim for claim in found if claim.front]
+def chosen(found: Sequence[Found]) -> list[Found]:
+    """Those that the front page shows."""
+    return [one for one in found if one.claim.front]
 
 
-def axis(claims: Sequence[Claim]) -> tuple[float, float, list[int]]:
+def axis(claims: Sequence[Found]) -> tuple[float, float, list[int]]:
     """Lowest and highest value of a common scale, with some room, and its ticks."""
     known = [d for claim in claims for _, d in claim.known]
     ends = [end for d in known for end in ((d.low, d.high) if d.judged else (d.mean,))]
@@ -30,7 +30,7 @@ def axis(claims: Sequence[Claim]) -> tuple[float, float, list[int]]:
     return low - room, high + room, [step * k for k in range(int(low // step) + 1, int(high // step) + 1)]
 
 
-def plot(claim: Claim, low: float, high: float, ticks: Sequence[int]) -> str:
+def plot(claim: Found, low: float, high: float, ticks: Sequence[int]) -> str:
     """SVG of a claim's comparisons, one below the other: a dot and its interval, filled where zero is outside.
 
     Lengths are in percent of the width, so that it fits any column while dots and lines keep their size.
@@ -64,16 +64,16 @@ def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:
     return f'<svg aria-hidden="true" width="100%" height="16">{texts}</svg>'
 
 
-def seeds(claim: Claim) -> str:
+def seeds(claim: Found) -> str:
     """How many seeds and comparisons a claim's intervals are from, and how many comparisons the paper has."""
     known = claim.known
     if not known:
         return "not run"
     n, m = report._span({d.n for _, d in known}), len(known)
-    return f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.printed or 'none'})"
+    return f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.claim.cells() or 'none'})"
 
 
-def claims_list(found: Sequence[Claim], folder: str = "runs/") -> str:
+def claims_list(found: Sequence[Found], folder: str = "runs/") -> str:
     """HTML list of the chosen claims: words, the paper's evidence, verdict, n, and a plot of the intervals.
 
     `folder` leads from the page to the pages of results.
@@ -87,11 +87,11 @@ def claims_list(found: Sequence[Claim], folder: str = "runs/") -> str:
     rows = []
     for claim in claims:
         known = claim.known
-        title = html.escape(claim.front)
+        title = html.escape(claim.claim.front)
         title = f'<a href="{folder}{claim.page}.html">{title}</a>' if claim.page else title
         labels = "".join(f"<li>{html.escape(name)}</li>" for name in (names(known) if known else []))
         values = "".join(f"<li>{d.words()} <small>n={d.n}</small></li>" for _, d in known)
-        paper = claim.paper if len(claim.paper) < 60 else f"{claim.printed} cells"
+        paper = told if len(told := claim.claim.evidence()) < 60 else f"{claim.claim.cells()} cells"
         drawn = plot(claim, low, high, ticks) if known else ""
         rows.append(
             f'<li class="claim"><div class="said"><strong>{title}</strong>'
@@ -103,12 +103,12 @@ def claims_list(found: Sequence[Claim], folder: str = "runs/") -> str:
     return f'<div class="claims">{head}<ul class="claims-rows">{"".join(rows)}</ul></div>'
 
 
-def lead(found: Sequence[Claim], runs: Sequence[Run], place: str) -> str:
+def lead(found: Sequence[Found], runs: Sequence[Run], place: str) -> str:
     """HTML of :func:`headline` for the front page."""
     return f'<p class="lead-answer">{headline(found, runs, place)}</p>'
 
 
-def setup(plan: Experiment, found: Sequence[Claim]) -> str:
+def setup(plan: Experiment, found: Sequence[Found]) -> str:
     """HTML line: what our runs are, what they do not test, and where everything is."""
     links = {
         f"All {len(found)} claims": f"runs/{page_name('verdicts', plan.scale)}.html",
@@ -137,36 +137,39 @@ def sastc_runs(plan: Experiment, results: str | Path = "results") -> list[Run]:
 # The headline
 
 
-def headline(found: Sequence[Claim], runs: Sequence[Run], place: str) -> str:
+def headline(found: Sequence[Found], runs: Sequence[Run], place: str) -> str:
     """Two sentences: whom SASTC beats, by the verdicts; and what its attention picks, and whether that matters.
 
     `place` says what the runs are of; `runs` are SASTC's, whose attention is counted.
     """
     claims = chosen(found)
-    beats = [claim for claim in claims if claim.rival and verdict(claim)[1] in ("held", "did not hold", "undecided")]
-    return f"{_first(beats, place)} {_second(next((c for c in claims if not c.rival), None), runs)}".strip()
+    beats = [
+        c for c in claims if c.claim.rival and verdict(c)[1] in ("held", "did not hold", "not always", "undecided")
+    ]
+    return f"{_first(beats, place)} {_second(next((c for c in claims if not c.claim.rival), None), runs)}".strip()
 
 
-def _first(beats: Sequence[Claim], place: str) -> str:
+def _first(beats: Sequence[Found], place: str) -> str:
     wins, fails, others = [], [], []
     for claim in beats:
-        m, rule = len(claim.judged), verdict(claim)[1]
-        above = sum(sides(claim.judged)[0])
-        if rule == "held":
-            wins.append(f"{claim.rival} in {'all ' if m > 1 else ''}{m} comparison{'s' * (m > 1)}")
+        m, rule, above, rival = len(claim.counted), verdict(claim)[1], len(claim.sides[0]), claim.claim.rival
+        if rule == "held" and above == m:
+            wins.append(f"{rival} in {'all ' if m > 1 else ''}{m} comparison{'s' * (m > 1)}")
+        elif rule == "held":
+            wins.append(f"{rival} on average over {m} comparisons ({above} of them alone)")
         elif rule == "did not hold":
-            fails.append(f"{claim.rival} ({above} of {m})")
+            fails.append(f"{rival} ({above} of {m})")
         elif above:
-            wins.append(f"{claim.rival} in {above} of {m}")
+            wins.append(f"{rival} in {above} of {m}" + " and not always" * (rule == "not always"))
         else:
-            others.append(claim.rival)
+            others.append(rival)
     said = [f"beats {_and(wins)}"] * bool(wins)
     said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {_and(fails, 'or')}"] * bool(fails)
     said += [f"{'and ' * bool(said)}is not shown to beat {_and(others, 'or')}"] * bool(others)
     return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
 
 
-def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
+def _second(claim: Found | None, runs: Sequence[Run]) -> str:
     cells = easiest = 0
     for run in runs:
         best = run.measures["attention"][-1].argmax(-1)  # (T, S, A)
@@ -176,12 +179,11 @@ def _second(claim: Claim | None, runs: Sequence[Run]) -> str:
         return ""
     how = "always picks" if easiest == cells else f"in {100 * easiest / cells:.0f} % of cases picks"
     text = f"SASTC's attention {how} the teacher layer that is easiest to imitate"
-    if claim is None or not claim.judged:
+    if claim is None or not claim.counted:
         return f"{text}."
-    (above, below), named = sides(claim.judged), names(claim.judged)
-    n = f"n={report._span({d.n for _, d in claim.judged})}"
-    better, worse = ([name for name, yes in zip(named, side, strict=True) if yes] for side in (above, below))
-    same = [name for name in named if name not in (*better, *worse)]
+    short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))
+    n = f"n={report._span({d.n for _, d in claim.counted})}"
+    better, worse, same = ([short[what] for what in side] for side in claim.sides)
     told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)
     told += [f"not distinguishable from {_and(same, 'or')}"] * bool(same)
     if not better and not worse:

@@ -1,13 +1,13 @@
 """The first sentence of every page of results: its answer, in words that the intervals choose."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from companion.pages import choices, energy, figure2, fisher, forensics_costs, runtime, sweeps, tuning
+from companion.pages import choices, energy, figure2, fisher, forensics_costs, runtime, sam, stm, sweeps, tuning
 from companion.pages.table6 import as_preset
-from companion.stats import Difference, difference, signed
+from companion.stats import Difference, difference, family, signed
 from sastc.config import METHODS
 from sastc.labels import LABELS
 
@@ -31,9 +31,10 @@ def beside(d: Difference, better: str, worse: str) -> str:
     return words.get(d.judgement, "without an interval beside")
 
 
-def by_method(found: dict[str, Iterable[Difference]], **words: str) -> str:
+def by_method(found: Mapping[str, Sequence[Difference]], **words: str) -> str:
     """The same for several other methods: ``than KD: ...; than feature KD: ...``; what is not run is left out."""
-    told = {AGAINST[other]: tally(list(rows), **words) for other, rows in found.items()}
+    every = iter(family(d for rows in found.values() for d in rows))
+    told = {AGAINST[other]: tally([next(every) for _ in rows], **words) for other, rows in found.items()}
     return "; ".join(f"against {name} {text}" for name, text in told.items() if text)
 
 
@@ -60,13 +61,8 @@ def beta(panels: Sequence[sweeps.Panel]) -> str:
 
 def mismatch(runs: pd.DataFrame) -> str:
     """SASTC's score against every other method's, over pairs of networks."""
-    found: dict[str, list[Difference]] = {other: [] for other in METHODS[:-1]}
-    done = runs[runs.complete]
-    keys = ["student", "teacher", "timesteps", "dataset", "resnet18_variant"]
-    for _, rows in done.groupby(keys, sort=False):
-        for other in found:
-            found[other].append(difference(rows, "sastc", other, value="stm"))
-    told = by_method(found, better="higher", worse="lower")
+    gaps = stm.differences(runs).values()
+    told = by_method({other: [of[other] for of in gaps] for other in METHODS[:-1]}, better="higher", worse="lower")
     return f"SASTC's mismatch score is, by 95 % intervals over pairs of networks, {told}." if told else "Not run."
 
 
@@ -109,8 +105,7 @@ def energies(counted: pd.DataFrame) -> str:
 def maps(values: pd.DataFrame) -> str:
     """Whether SASTC's maps are closer to the teacher's than other methods'."""
     told = []
-    for other in [m for m in METHODS[:-1] if m in set(values.method)]:
-        d = difference(values, "sastc", other, value="correlation")
+    for other, d in sam.differences(values).items():
         if d.n:
             told.append(f"{beside(d, 'higher', 'lower')} that of {AGAINST[other]} ({d.words()}, n={d.n})")
     if not told:
@@ -181,8 +176,7 @@ def event_data(shown: pd.DataFrame) -> str:
         return "No run on recorded events is shown."
     rows = done[(done.student != "") & (done.teacher_input == "mean_frame")]
     told = []
-    for other in METHODS[:-1]:
-        d = difference(rows, "sastc", other)
+    for other, d in zip(METHODS, family(difference(rows, "sastc", other) for other in METHODS[:-1]), strict=False):
         if d.n:
             says = beside(d, "more accurate", "less accurate")
             told.append(f"{says} {AGAINST[other]} ({d.words()} points, n={d.n})")

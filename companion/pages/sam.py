@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from companion import figures, report
 from companion.html import interval, table
 from companion.pages.parts import frame
-from companion.stats import difference
+from companion.stats import Difference, difference, family
 from sastc.config import METHODS, ConfigError
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -187,19 +187,25 @@ def likeness_of(runs: pd.DataFrame, layer: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "seed", "run", "images", "correlation", "complete"])
 
 
+def differences(values: pd.DataFrame) -> dict[str, Difference]:
+    """SASTC's likeness less every other method's, over seeds; one family."""
+    others = [m for m in METHODS[:-1] if m in set(values.method)]
+    return dict(zip(others, family(difference(values, "sastc", m, value="correlation") for m in others), strict=True))
+
+
 def likeness_table(values: pd.DataFrame, place: str) -> str:
     """HTML table: likeness to the teacher's map by method, and SASTC less each other method over seeds.
 
     `place` is :func:`companion.pages.parts.place`.
     """
-    means = values.groupby("method").correlation.agg(["mean", "size"])
+    means, gaps = values.groupby("method").correlation.agg(["mean", "size"]), differences(values)
     rows = pd.DataFrame(
         [
             dict(
                 method=m,
                 correlation=means.loc[m, "mean"],
                 seeds=int(means.loc[m, "size"]),
-                difference=difference(values, "sastc", m, value="correlation"),
+                difference=gaps.get(m, Difference()),
             )
             for m in METHODS
             if m in means.index
@@ -226,8 +232,7 @@ def sentences(values: pd.DataFrame) -> list[str]:
     names = ", ".join(f"{LABELS[m]} {v:.2f}" for m, v in means.items())
     images = int(values.images.max())
     out = [f"Correlation with the teacher's map, mean over {images} images: {names}.".replace("-", "−")]
-    for other in [m for m in METHODS if m in means.index and m != "sastc"]:
-        d = difference(values, "sastc", other, value="correlation")
+    for other, d in differences(values).items():
         if d.n:
             out.append(f"SASTC minus {LABELS[other]}: {d.words()} (n={d.n}: {d.judgement}).")
     return out

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import rows_table
 from companion.pages import grid, parts
-from companion.stats import difference
+from companion.stats import Difference, difference, family
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -201,9 +201,19 @@ def _number(score: float) -> str:
     return f"{score:.{DIGITS}f}" if score < 1000 else f"{score:,.0f}"
 
 
+def differences(runs: pd.DataFrame) -> dict[str, dict[str, Difference]]:
+    """SASTC's score less every other method's, by pair and method; one family."""
+    keys = [(title, rows, other) for title, rows in pairs(runs) for other in METHODS[:-1]]
+    found: dict[str, dict[str, Difference]] = {}
+    every = family(difference(rows, "sastc", other, value="stm") for _, rows, other in keys)
+    for (title, _, other), d in zip(keys, every, strict=True):
+        found.setdefault(title, {})[other] = d
+    return found
+
+
 def sentences(runs: pd.DataFrame) -> list[str]:
     """What the choices do to the order, and what can be said of SASTC against each other method."""
-    lines = []
+    lines, gaps = [], differences(runs)
     for title, rows in pairs(runs):
         if not rows.complete.any():
             lines.append(f"{title} is not run.")
@@ -214,8 +224,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         order = ranked.order[0].replace("<", "&lt;")
         lines.append(f"{title}: {order}. {told if changed else 'No other reading changes the order.'}")
         judged, several = [], ""
-        for other in METHODS[:-1]:
-            d = difference(rows, "sastc", other, value="stm")
+        for other, d in gaps[title].items():
             words = {"better": "higher", "worse": "lower"}.get(d.judgement, d.judgement)
             several = " (95 % intervals)" if d.judged else several
             judged.append(f"{LABELS[other]} {d.words(DIGITS + 1)} (n={d.n}, {words})")

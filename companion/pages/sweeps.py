@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
-from companion.stats import NO_INTERVAL, Difference, difference
+from companion.stats import NO_INTERVAL, Difference, difference, family
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -194,8 +194,10 @@ def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
             both = pd.concat([ours, theirs])
             gap = difference(both, "sastc", other) if len(both) else Difference()
             row = dict(value=value, other=other, difference=gap, paper=printed - theirs_printed)
-            rows.append(row | {"judgement": gap.judgement})
-    return pd.DataFrame(rows)
+            rows.append(row)
+    found = pd.DataFrame(rows)
+    found = found.assign(difference=family(found.difference))
+    return found.assign(judgement=[d.judgement for d in found.difference])
 
 
 def differences_table(sweep: Sweep, panel: Panel) -> str:
@@ -266,10 +268,9 @@ def optimum(panel: Panel) -> str:
         return f"{panel.title}: fewer than two values are run.{paper}"
     mean = rows.groupby("value").accuracy.mean()
     best = mean.idxmax()
-    open_values = []
-    for value in mean.index.drop(best):
-        if difference(rows, best, value, "value").judgement != "better":
-            open_values.append(f"{value:g}")
+    others = mean.index.drop(best)
+    gaps = zip(others, family(difference(rows, best, value, "value") for value in others), strict=True)
+    open_values = [f"{value:g}" for value, gap in gaps if gap.judgement != "better"]
     apart = f"not distinguishable from {', '.join(open_values)}" if open_values else "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"
     return f"{panel.title}: the best of {len(mean)} values is {best:g}, {apart}; {span}.{paper}"

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from companion import report
 from companion.figures import COLOURS, MARKERS, ON_DARK, ON_LIGHT, SEQUENTIAL, SERIES, WIDTH, series
 from companion.pages import parts
-from companion.stats import difference, spread
+from companion.stats import difference, family, spread
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.data.events import Events, event_rate
 from sastc.experiments import Experiment
@@ -186,7 +186,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         for method in TAUGHT:
             what = f"{LABELS[method]} with a teacher that sees each step's frame minus one that sees the mean frame"
             pairs[what] = difference(rows[rows.method == method], "per_step", "mean_frame", "teacher_input")
-        for what, d in pairs.items():
+        for what, d in zip(pairs, family(pairs.values()), strict=True):
             if d.n:
                 found.append(f"{LABELS[student]}: {what} {d.words()} points (n={d.n}: {d.judgement}).")
     return found

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from companion.pages import front, headlines
-from companion.pages.verdicts import Claim, Comparison
+from companion.pages.claims import Claim, Comparison
+from companion.pages.verdicts import Found
 from companion.stats import Difference
 
-UP, DOWN, OPEN = (Difference(mean, 1.0, 3) for mean in (2.0, -9.0, 0.5))
+UP, DOWN, OPEN = (Difference(mean, 1.0, 5) for mean in (3.0, -9.0, 0.5))
 
 
 def claim(rival, *comparisons, **more):
     """A claim of the front page; its comparisons are named by number of steps."""
     named = [Comparison(f"SASTC − X, VGG-11 & ResNet-19, T={t}", d) for t, d in enumerate(comparisons, 2)]
-    return Claim(
-        "words", "39 of 39 cells", "table2_slim", named, True, front=f"SASTC beats {rival}", rival=rival, **more
-    )
+    words = dict(front=f"SASTC beats {rival}", rival=rival, paper=lambda: "39 of 39 cells", printed=lambda: 39)
+    return Found(Claim("name", "words", "table2", list, **words), named, True, page="table2_slim", **more)
 
 
 def attention_run(easiest: int, cells: int = 4):
@@ -35,7 +35,8 @@ def controls(*comparisons):
     """The claim about replaced weights."""
     names = ("uniform", "random", "untrained", "cka")
     named = [Comparison(f"learned − {name}", d) for name, d in zip(names, comparisons, strict=False)]
-    return Claim("words", "no control", "controls_slim", named, True, front="Learned attention beats its replacements")
+    words = dict(front="Learned attention beats its replacements", paper=lambda: "no control")
+    return Found(Claim("name", "words", "controls", list, **words), named, True, page="controls_slim")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +45,13 @@ def controls(*comparisons):
         ([claim("A", UP, UP)], "Here, SASTC beats A in all 2 comparisons."),
         ([claim("A", UP)], "Here, SASTC beats A in 1 comparison."),
         ([claim("A", UP, OPEN, UP)], "Here, SASTC beats A in 2 of 3."),
+        ([claim("A", *[UP] * 5, OPEN)], "Here, SASTC beats A on average over 6 comparisons (5 of them alone)."),
+        ([claim("A", *[UP] * 5, DOWN)], "Here, SASTC beats A in 5 of 6 and not always."),
         ([claim("A", OPEN, OPEN)], "Here, SASTC is not shown to beat A."),
-        ([claim("A", DOWN, UP)], "Here, SASTC does not beat A (1 of 2)."),
+        ([claim("A", DOWN)], "Here, SASTC does not beat A (0 of 1)."),
         (
-            [claim("A", UP, UP), claim("B", UP, OPEN), claim("C", DOWN, UP), claim("D", DOWN, OPEN), claim("E", OPEN)],
-            "Here, SASTC beats A in all 2 comparisons and B in 1 of 2, but not C (1 of 2) or D (0 of 2), "
-            "and is not shown to beat E.",
+            [claim("A", UP, UP), claim("B", UP, OPEN), claim("C", DOWN, DOWN), claim("E", OPEN)],
+            "Here, SASTC beats A in all 2 comparisons and B in 1 of 2, but not C (0 of 2), and is not shown to beat E.",
         ),
         ([claim("A", Difference(2.0, math.nan, 1))], "No verdict is possible yet: too little is run."),
         ([dataclasses.replace(claim("A", UP), papers_data=False)], "No verdict is possible yet: too little is run."),
@@ -61,7 +63,8 @@ def test_the_first_sentence_follows_the_verdicts(claims, sentence):
 
 
 def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
-    other = dataclasses.replace(claim("B", UP), front="")
+    other = claim("B", UP)
+    other = dataclasses.replace(other, claim=dataclasses.replace(other.claim, front=""))
     assert front.headline([claim("A", UP), other], [], "Here") == "Here, SASTC beats A in 1 comparison."
     assert "words" not in front.claims_list([claim("A", UP), other])
 
@@ -69,8 +72,8 @@ def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
 @pytest.mark.parametrize(
     ("comparisons", "words"),
     [
-        ([UP, OPEN], "more accurate than uniform, not distinguishable from random weights (n=3)."),
-        ([DOWN, UP], "more accurate than random, less accurate than uniform weights (n=3)."),
+        ([UP, OPEN], "more accurate than uniform, not distinguishable from random weights (n=5)."),
+        ([DOWN, UP], "more accurate than random, less accurate than uniform weights (n=5)."),
     ],
 )
 def test_the_second_sentence_follows_the_controls(comparisons, words):
@@ -79,7 +82,7 @@ def test_the_second_sentence_follows_the_controls(comparisons, words):
     start = "SASTC's attention always picks the teacher layer that is easiest to imitate"
     assert text.endswith(f" {start}; learned weights are {words}")
     same = front.headline([claim("A", UP), controls(OPEN, OPEN)], [attention_run(4)], "Here")
-    assert same.endswith(f" {start}; replacing its weights makes no distinguishable difference in accuracy (n=3).")
+    assert same.endswith(f" {start}; replacing its weights makes no distinguishable difference in accuracy (n=5).")
     some = front.headline(found, [attention_run(4), attention_run(2)], "Here")
     assert "SASTC's attention in 75 % of cases picks the teacher layer that is easiest to imitate;" in some
     alone = front.headline([claim("A", UP)], [attention_run(4)], "Here")
@@ -98,27 +101,27 @@ def test_plots_are_to_scale_and_say_what_they_show():
     one = claim("A", UP, OPEN, Difference(2.0, math.nan, 1))
     low, high, ticks = front.axis([one])
     assert low < -0.5
-    assert high > 3.0
-    assert ticks == [0, 1, 2, 3]
+    assert high > 4.0
+    assert ticks == [0, 1, 2, 3, 4]
     drawing = front.plot(one, 0.0, 4.0, [])
     assert re.findall(r'class="(\w+)" cx="([\d.]+)%"', drawing) == [
-        ("outside", "50.00"),
+        ("outside", "75.00"),
         ("inside", "12.50"),
         ("inside", "50.00"),
     ]
     assert re.findall(r'class="reach" x1="([-\d.]+)%" x2="([\d.]+)%"', drawing) == [
-        ("25.00", "75.00"),
+        ("50.00", "100.00"),
         ("-12.50", "37.50"),
     ]
     assert (
-        'aria-label="T=2: +2.00 [+1.00, +3.00] points, n=3; T=3: +0.50 [−0.50, +1.50] points, n=3; '
+        'aria-label="T=2: +3.00 [+2.00, +4.00] points, n=5; T=3: +0.50 [−0.50, +1.50] points, n=5; '
         'T=4: +2.00 points, n=1"' in drawing
     )
 
 
 def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
     found = [
-        claim("A", UP, dataclasses.replace(UP, n=5), printed=39),
+        claim("A", UP, dataclasses.replace(UP, n=3)),
         claim("B", DOWN),
         claim("C", OPEN, UP),
         controls(OPEN),
@@ -126,7 +129,7 @@ def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
     page = front.claims_list([*found, dataclasses.replace(claim("D"), page="")])
     rows = page.split('<li class="claim">')[1:]
     assert [re.search(r'class="verdict (\w+)"', row)[1] for row in rows] == ["held", "failed", "open", "open", "open"]
-    assert "open: 1 of 2 intervals above zero" in rows[2]
+    assert "open: 1 of 2 cells above zero" in rows[2]
     assert "n=3 to 5 seeds, 2 comparisons (the paper: 39)" in rows[0]
     assert '<a href="runs/table2_slim.html">SASTC beats A</a>' in rows[0]
     assert '<a href="runs/controls_slim.html">' in rows[3]

@@ -16,6 +16,7 @@ from browsing import closed_context, served, violations
 from made_up_runs import PROVENANCE, plan, record
 
 from companion.pages import bench, bench_methods
+from companion.stats import Difference
 from sastc.config import METHODS, STUDENT, ConfigError, RunConfig
 from sastc.experiments import load_experiment
 from sastc.methods import REGISTRY
@@ -81,11 +82,11 @@ def test_holm_by_hand():
 def test_p_values_by_hand():
     # differences 1, 2, 3: t = 2 / (1 / sqrt 3), and with two degrees of freedom p = 1 - t / sqrt(t^2 + 2)
     t, critical = 2 * math.sqrt(3), 4.302652729911275
-    assert bench.p_value(2.0, critical / math.sqrt(3), 3) == pytest.approx(1 - t / math.sqrt(t**2 + 2))
-    assert bench.p_value(-2.0, critical / math.sqrt(3), 3) == pytest.approx(1 - t / math.sqrt(t**2 + 2))
-    assert bench.p_value(critical, critical, 3) == pytest.approx(0.05), "an interval that touches zero"
-    assert math.isnan(bench.p_value(2.0, math.nan, 3))
-    assert math.isnan(bench.p_value(2.0, math.nan, 1))
+    assert Difference(2.0, critical / math.sqrt(3), 3).p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert Difference(-2.0, critical / math.sqrt(3), 3).p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert Difference(critical, critical, 3).p == pytest.approx(0.05), "an interval that touches zero"
+    assert math.isnan(Difference(2.0, math.nan, 3).p)
+    assert math.isnan(Difference(2.0, math.nan, 1).p)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from made_up_runs import plan, record
 
 from companion.figures import loss_parts
-from companion.pages import table6, verdicts
+from companion.pages import claims, table6
 from companion.report import ROOT
 from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events
@@ -248,7 +248,7 @@ def test_teachers_that_are_no_better_than_the_baseline_are_named(runs):
 
 
 def test_verdicts_count_the_preset_alone(of_record):
-    found = verdicts._events(of_record)
+    found = claims.events(of_record)
     assert [round(d.mean, 2) for _, d in found] == [10.0, 6.0, 4.0], "less baseline, KD, feature KD, on equal terms"
     assert {d.n for _, d in found} == {2}
 

@@ -10,7 +10,7 @@ import pytest
 from made_up_runs import plan, record
 from scipy.stats import spearmanr
 
-from companion.pages import choices, combination, controls, energy, fisher, headlines, parts, runtime, sam, verdicts
+from companion.pages import choices, claims, combination, controls, energy, fisher, headlines, parts, runtime, sam
 from sastc.config import ConfigError, RunConfig
 from sastc.experiments import load_experiment
 from sastc.records import RunError
@@ -108,7 +108,7 @@ def test_effects_are_paired_over_seeds(tmp_path):
     assert "other layers or units" in page
     assert page.count("seed <a") == 3
     words = " ".join(choices.sentences(runs))
-    assert "With 2 intervals of 95 %, 0.1 are expected" in words
+    assert "corrected for 2 differences (Holm)" in words
 
 
 def test_a_field_is_compared_in_every_method(tmp_path):
@@ -265,10 +265,10 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
         "(learned minus it, points; n=3). "
         "One seed each, too few to judge; learned minus these: cka -0.75 points. Not run: random weights."
     ).replace("-", "−")
-    ((_, share),) = verdicts.most_alike(runs)
+    ((_, share),) = claims.most_alike(runs)
     assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
     assert math.isnan(share.half), "the same in all seeds"
-    found = {what: d.n for what, d in verdicts.attention_controls(runs)}
+    found = {what: d.n for what, d in claims.attention_controls(runs)}
     assert found == {"learned − uniform": 3, "learned − random": 0, "learned − untrained": 3, "learned − cka": 1}
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from companion import figures, report
-from companion.pages import verdicts
+from companion.pages import claims, verdicts
 from companion.stats import NO_INTERVAL, difference
 from sastc.config import EVERY, METHODS, RunConfig
 from sastc.experiments import Experiment
@@ -49,8 +49,8 @@ def test_equal_differences_have_no_interval(kd, sastc, gap):
     d = difference(runs, "sastc", "kd")
     assert (round(d.mean, 4), d.n) == (float(gap), len(kd))
     assert math.isnan(d.half)
-    claim = verdicts.Claim("", "", "", verdicts.pairs(runs, "sastc", "kd"), papers_data=True)
-    assert verdicts.verdict(claim) == ("open", "too few intervals")
+    found = verdicts.Found(claims.CLAIMS[0], claims.pairs(runs, "sastc", ["kd"]), papers_data=True)
+    assert verdicts.verdict(found) == ("open", "too few")
     assert f'{gap}</span> <span class="seeds">n={d.n}: {NO_INTERVAL}' in report.differences_table(runs)
     assert f"from seeds that do not differ against KD ({gap} points, n={d.n})" in report.held_up(runs)
 
