@@ -41,7 +41,7 @@ def interval(d: Difference, digits: int = 2, unit: str = "", says: bool = False)
     With `says`, what it allows to say as well, where there is more than one pair.
     """
     if d.n == 0:
-        return '<span class="missing">–</span>'
+        return f'<span class="missing">{d.judgement if says else "–"}</span>'
     bounds = d.bounds(digits).replace(", ", ",\N{NO-BREAK SPACE}")
     ours = f'<span class="ours">{signed(d.mean, digits)}</span>{bounds} {unit}'.rstrip()
     judged = f": {d.judgement}" if says and d.n > 1 else ""
