@@ -45,7 +45,8 @@ def interval(d: Difference, digits: int = 2, unit: str = "", says: bool = False)
     bounds = d.bounds(digits).replace(", ", ",\N{NO-BREAK SPACE}")
     ours = f'<span class="ours">{signed(d.mean, digits)}</span>{bounds} {unit}'.rstrip()
     judged = f": {d.judgement}" if says and d.n > 1 else ""
-    return f'<span class="interval">{ours} <span class="seeds">n={d.n}{judged}</span></span>'
+    over = f' title="over {d.unit}"'
+    return f'<span class="interval"{over}>{ours} <span class="seeds">n={d.n}{judged}</span></span>'
 
 
 def rows_table(

@@ -23,7 +23,7 @@ from companion.closing import shown_of as shown_of
 from companion.html import download as download
 from companion.html import download_csv as download_csv
 from companion.html import interval, rows_table
-from companion.stats import NO_INTERVAL, difference, family, signed, spread
+from companion.stats import NO_INTERVAL, difference, family, over, signed, spread
 from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -39,6 +39,7 @@ SCALE_WORDS = {  # for readers
     "quarter": "quarter-width runs",
     "paper": "the paper's scale",
 }
+FIELDS = ("dataset", "student", "teacher", "method", "timesteps", "seed", "teacher_seed", "data_seed")
 FILES = ("config.json", "provenance.json", "history.csv", "energy.csv", "metrics.json")  # offered on a run's page
 
 
@@ -70,7 +71,7 @@ def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataF
     rows = []
     for config, run in zip(experiment.runs, recorded(experiment.runs, results), strict=True):
         metrics = run.metrics if run else {}
-        row = {name: getattr(config, name) for name in ("dataset", "student", "teacher", "method", "timesteps", "seed")}
+        row = {name: getattr(config, name) for name in FIELDS}
         row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
         rows.append(row | {"run": config.name, "complete": run is not None, "command": config.command})
     return pd.DataFrame(rows)
@@ -245,7 +246,8 @@ def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
     others, body, frame = [m for m in METHODS if m != "sastc"], [], []
     pairs = _pairs(runs)
-    every = iter(family(difference(_same_pair(runs, *pair), "sastc", other) for pair in pairs for other in others))
+    all_ = family(difference(_same_pair(runs, *pair), "sastc", other) for pair in pairs for other in others)
+    every = iter(all_)
     for pair in pairs:
         found = {other: next(every) for other in others}
         key = dict(zip(PAIR, pair, strict=True))
@@ -254,7 +256,7 @@ def differences_table(runs: pd.DataFrame) -> str:
         body.append([name, str(key["timesteps"]), *(interval(d, says=True) for d in found.values())])
     heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{LABELS[m]}" for m in others)]
     caption = (
-        "Differences of test accuracy in percentage points: mean and 95 % interval over n seeds; the words are "
+        f"Differences of test accuracy in percentage points: mean and 95 % interval over {over(all_)}; the words are "
         "corrected for the number of differences in the table (Holm)."
     )
     return rows_table(caption, heads, body, "differences", frame)

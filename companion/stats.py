@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit  # not scipy.stats, which takes a second to import
+from scipy.special import bdtr, stdtr, stdtrit  # not scipy.stats, which takes a second to import
 
 NO_INTERVAL = "cannot say from equal differences"
 LEVEL = 0.05
@@ -19,14 +19,16 @@ LEVEL = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number of pairs.
+    """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number `n` of its units.
 
+    `unit` says what those are: ``seeds``, ``seeds within this teacher``, or ``teachers``, see :func:`paired`.
     `corrected` is its p-value after the correction of :func:`family`, ``nan`` for a difference that stands alone.
     """
 
     mean: float = math.nan
     half: float = math.nan
     n: int = 0
+    unit: str = dataclasses.field(default="seeds", compare=False)
     corrected: float = dataclasses.field(default=math.nan, compare=False)
 
     def __neg__(self) -> "Difference":
@@ -57,7 +59,7 @@ class Difference:
         if self.n == 0:
             return "not run"
         if self.n == 1:
-            return "cannot say from one seed"
+            return f"cannot say from one {self.unit.split()[0][:-1]}"
         if not self.judged:
             return NO_INTERVAL
         inside = abs(self.mean) <= self.half if math.isnan(self.corrected) else self.corrected >= LEVEL
@@ -84,40 +86,63 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
-def paired(a: pd.Series, b: pd.Series | float) -> Difference:
+def paired(a: pd.Series, b: pd.Series | float, teachers: pd.Series | None = None) -> Difference:
     """Mean of ``a - b`` over the pairs that both have, with Student's t interval on the differences of each pair.
 
     `a` and `b` are indexed by pair; a number stands for the same value in all pairs. There is no interval for fewer
     than two pairs, and where they do not differ: three equal differences do not show that a fourth would be the same.
     Equal is to single precision of the values, in which measures are recorded.
+
+    `teachers` says of each pair which training of a teacher it is of. Students of one teacher share its luck, so they
+    are no independent draws of "a teacher and its student": with several teachers the unit is the teacher (a random
+    effect). The differences are averaged over each teacher's students first, every teacher counts the same, and `n` is
+    the number of teachers; one student each is the simple case. This is exact for teachers with as many students each,
+    and needs no estimate of either variance; for unequal numbers the scatter of the means still holds both. With one
+    teacher the interval is over its students' seeds, and says nothing of other teachers: "within this teacher".
     """
     both = pd.concat({"a": a, "b": pd.Series(b, a.index) if np.isscalar(b) else b}, axis=1).dropna()
+    unit = "seeds"
+    if teachers is not None and len(both):
+        of_pair = teachers.reindex(both.index)
+        unit = "teachers" if of_pair.nunique() > 1 else "seeds within this teacher"
+        both = both.groupby(of_pair).mean() if of_pair.nunique() > 1 else both
     gaps, n = both.a - both.b, len(both)
     if n == 0:
         return Difference()
     deviation = gaps.std(ddof=1)
     differ = deviation > 1e-6 * both.abs().max(axis=None)
     half = stdtrit(n - 1, 0.975) * deviation / np.sqrt(n) if differ else np.nan
-    return Difference(float(gaps.mean()), float(half), n)
+    return Difference(float(gaps.mean()), float(half), n, unit)
 
 
 def difference(runs: pd.DataFrame, one: str, other: str, key: str = "method", value: str = "accuracy") -> Difference:
     """:func:`paired` by seed: `value` of the complete runs whose `key` is `one`, less that where it is `other`.
 
-    `runs` holds one student, teacher and T.
+    `runs` holds one student, teacher and T. Where columns `teacher_seed` and `data_seed` tell which training of the
+    teacher a run is of, pairs have the same, and it is their unit. A baseline has no teacher: it stands beside the
+    students of all teachers with its seed.
 
     Raises
     ------
     ValueError
-        There is more than one run of a seed: the runs differ in something else, which a mean would hide.
+        There is more than one run of a seed (and teacher): the runs differ in something else, which a mean would hide.
     """
     done = runs[runs.complete & runs[key].isin([one, other])]
-    twice = done[done.duplicated([key, "seed"])]
+    known = {"teacher_seed", "data_seed", "method"} <= set(done)
+    taught = (done.method != "baseline") if known else pd.Series(False, done.index)
+    draw = ["teacher_seed", "data_seed"] if taught.any() else []
+    done = done.assign(**{name: done[name].where(taught, 0) for name in draw})
+    twice = done[done.duplicated([key, "seed", *draw])]
     if len(twice):
         first = twice.iloc[0]
         raise ValueError(f"{key} {first[key]!r} has more than one run of seed {first.seed}: must be one a seed")
-    a, b = (done[done[key] == name].set_index("seed")[value].astype(float) for name in (one, other))
-    return paired(a, b)
+    sides = [done[done[key] == name] for name in (one, other)]
+    for i, rows in enumerate(sides):  # a baseline takes the teachers of the other side
+        if draw and len(rows) and not taught[rows.index].any():
+            sides[i] = rows.drop(columns=draw).merge(sides[1 - i][["seed", *draw]].drop_duplicates(), on="seed")
+    a, b = (rows.set_index(["seed", *draw])[value].astype(float) for rows in sides)
+    teachers = a.index.droplevel("seed").to_flat_index() if draw else None
+    return paired(a, b, None if teachers is None else pd.Series(teachers, a.index))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -154,6 +179,38 @@ def pooled(found: Iterable[Difference]) -> Difference:
     """
     known = [d for d in found if d.judged]
     return known[0] if len(known) == 1 else paired(pd.Series([d.mean for d in known], dtype=float), 0.0)
+
+
+def over(found: Iterable[Difference]) -> str:
+    """What the intervals of differences are over, in words: ``n seeds within this teacher``."""
+    units = dict.fromkeys(d.unit for d in found if d.n)
+    return " or ".join(f"n {unit}" for unit in units) or "n seeds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Of how many test images one of two networks alone is right, `first` and `second`: McNemar's exact test."""
+
+    first: int
+    second: int
+
+    @property
+    def p(self) -> float:
+        """Two-sided: how often a fair coin would fall so unevenly on the images on which just one of them is right."""
+        n = self.first + self.second
+        return min(1.0, 2 * float(bdtr(min(self.first, self.second), n, 0.5))) if n else 1.0
+
+    def __add__(self, other: "Images") -> "Images":
+        return Images(self.first + other.first, self.second + other.second)
+
+
+def images(a: np.ndarray, b: np.ndarray) -> Images:
+    """:class:`Images` of two networks; `a` and `b` say of each test image, shape (M,), whether the network is right.
+
+    It asks whether these two networks differ on images like these, and nothing of other seeds. Several pairs of
+    networks are pooled by adding their counts (``+``): still a test of these networks, each pair with its own coin.
+    """
+    return Images(int((a & ~b).sum()), int((b & ~a).sum()))
 
 
 def spread(values: np.ndarray) -> float:

@@ -102,6 +102,14 @@ def pairs(
     return found
 
 
+def _teachers(rows: pd.DataFrame) -> pd.Series | None:
+    """Which training of a teacher each seed has; ``None`` if that is not known."""
+    if not {"teacher_seed", "data_seed"} <= set(rows):
+        return None
+    first = rows[rows.method != "baseline"].drop_duplicates("seed").set_index("seed")
+    return pd.Series(list(zip(first.teacher_seed, first.data_seed, strict=True)), first.index)
+
+
 def _cell(at: dict) -> str:
     return f"{LABELS[at['student']]} & {LABELS[at['teacher']]}, T={at['timesteps']}"
 
@@ -193,7 +201,7 @@ def better_when_lower(runs: pd.DataFrame, by: str = "method") -> list[Comparison
             if len(same) > 2
         }
         what = f"rank correlation over {by.replace('_', ' ')}s, {_cell(at)}"
-        found.append(Comparison(what, paired(pd.Series(of_seed, dtype=float), 0.0)))
+        found.append(Comparison(what, paired(pd.Series(of_seed, dtype=float), 0.0, _teachers(rows))))
     return found
 
 
@@ -208,8 +216,10 @@ def barely_lower(runs: pd.DataFrame) -> list[Comparison]:
         rows = runs[runs.complete & np.logical_and.reduce([runs[k] == at[k] for k in keys if k != "teacher"])]
         rows = rows[(rows.teacher == at["teacher"]) | (rows.method == "baseline")]
         of = {m: rows[rows.method == m].set_index("seed").stm for m in METHODS}
-        middle = (of["baseline"] + of["sastc"]) / 2
-        found += [Comparison(f"{LABELS[m]} − middle, {_cell(at)}", paired(of[m], middle)) for m in METHODS[1:3]]
+        middle, teachers = (of["baseline"] + of["sastc"]) / 2, _teachers(rows)
+        found += [
+            Comparison(f"{LABELS[m]} − middle, {_cell(at)}", paired(of[m], middle, teachers)) for m in METHODS[1:3]
+        ]
     return found
 
 
@@ -232,9 +242,9 @@ def attention_differs(runs: pd.DataFrame) -> list[Comparison]:
     done = runs[runs.complete & (runs.method == "sastc")]
     for key, rows in done.groupby(["dataset", "student", "teacher", "timesteps"], sort=False):
         at = dict(zip(("dataset", "student", "teacher", "timesteps"), key, strict=True))
-        facts = pd.DataFrame([controls.facts(Run(path)) for path in rows.path])
+        facts = pd.DataFrame([controls.facts(Run(path)) for path in rows.path], rows.seed)
         found += [
-            Comparison(f"{column.replace('_', ' ')}, {_cell(at)}", paired(facts[column], VISIBLE))
+            Comparison(f"{column.replace('_', ' ')}, {_cell(at)}", paired(facts[column], VISIBLE, _teachers(rows)))
             for column in ("between_steps", "between_images")
         ]
     return found
@@ -261,7 +271,11 @@ def growing_gain(runs: pd.DataFrame) -> list[Comparison]:
         parts = sorted(set(rows.train_fraction))
         gain = {p: wide["sastc"][p] - wide["kd"][p] for p in parts if all((m, p) in wide for m in ("sastc", "kd"))}
         for small, large in zip(list(gain)[:-1], list(gain)[1:], strict=True):
-            found.append(Comparison(f"gain at {small:g} − {large:g}, {_cell(at)}", paired(gain[small], gain[large])))
+            found.append(
+                Comparison(
+                    f"gain at {small:g} − {large:g}, {_cell(at)}", paired(gain[small], gain[large], _teachers(rows))
+                )
+            )
     return found
 
 
@@ -313,7 +327,9 @@ def share_of_ann(runs: pd.DataFrame) -> list[Comparison]:
     counted = counted.assign(saved=100 * (1 - counted.energy_uj / ann))
     for key, rows in counted.groupby(["student", "teacher", "timesteps"], sort=False):
         at = dict(zip(("student", "teacher", "timesteps"), key, strict=True))
-        found.append(Comparison(f"ANN − SASTC, {_cell(at)}", paired(rows.set_index("seed").saved, 0.0)))
+        found.append(
+            Comparison(f"ANN − SASTC, {_cell(at)}", paired(rows.set_index("seed").saved, 0.0, _teachers(rows)))
+        )
     return found
 
 

@@ -30,7 +30,7 @@ def layers(path: Path) -> pd.DataFrame | None:
 def counts(runs: pd.DataFrame) -> pd.DataFrame:
     """Operations and energy of the runs of :func:`companion.pages.parts.frame`: a row a run with an ``energy.csv``."""
     columns = ["macs", "acs", "energy_nj", "special_energy_nj"]
-    names = [*KEYS, "seed", "run", "path", "accuracy"]
+    names = [*KEYS, "seed", "teacher_seed", "data_seed", "run", "path", "accuracy"]
     rows = [
         {n: row[n] for n in names} | {c: counted[c].sum() for c in columns}
         for row in runs[runs.complete.astype(bool)].to_dict("records")
@@ -184,9 +184,14 @@ def differences(counted: pd.DataFrame) -> pd.DataFrame:
     for (student, timesteps), group in counted[counted.method != "teacher"].groupby(
         ["student", "timesteps"], sort=False
     ):
-        wide = group.pivot_table(index="seed", columns="method", values="energy_uj")
-        for other in [m for m in METHODS if m != "sastc" and {m, "sastc"} <= set(wide)]:
-            gain = paired(100 * (wide.sastc / wide[other] - 1), 0.0)
+        keys = ["seed", "teacher_seed", "data_seed"]
+        mine = group[group.method == "sastc"].set_index(keys).energy_uj
+        teachers = pd.Series(mine.index.droplevel("seed").to_flat_index(), mine.index)
+        for other in [m for m in METHODS[:-1] if {m, "sastc"} <= set(group.method)]:
+            on = keys if other != "baseline" else keys[:1]
+            theirs = group[group.method == other].set_index(on).energy_uj
+            beside = theirs.reindex(mine.index if len(on) > 1 else mine.index.get_level_values("seed"))
+            gain = paired(100 * (mine / beside.to_numpy() - 1), 0.0, teachers)
             rows.append(dict(student=student, timesteps=timesteps, other=other, difference=gain))
     found = pd.DataFrame(rows, columns=["student", "timesteps", "other", "difference"])
     return found.assign(difference=family(found.difference))
@@ -207,16 +212,17 @@ def differences_table(counted: pd.DataFrame, place: str) -> str:
     return table(differences(counted), caption, "energy-differences", columns)
 
 
+def share(counted: pd.DataFrame) -> str:
+    """What students take of their teacher's energy; '' where none is known."""
+    rows = summary(counted)
+    known = 100 * rows.over_teacher[rows.over_teacher.notna() & (rows.method != "teacher")]
+    told = f"Spiking students take {known.min():.1f} to {known.max():.1f} % of their teacher's energy."
+    return told if len(known) else ""
+
+
 def sentences(counted: pd.DataFrame) -> Sequence[str]:
-    """What came out, computed."""
-    if counted.empty:
-        return ["No run with counted energy is recorded."]
-    rows, gains = summary(counted), differences(counted)
-    out = []
-    students = rows[rows.over_teacher.notna() & (rows.method != "teacher")]
-    if len(students):
-        share = 100 * students.over_teacher
-        out.append(f"Students take {share.min():.1f} % to {share.max():.1f} % of their teacher's energy.")
+    """SASTC's energy beside KD's at every T, here and in the paper."""
+    out, gains = [], differences(counted)
     kd = gains[gains.other == "kd"]
     if len(kd):
         each = "; ".join(

@@ -15,6 +15,8 @@ from sastc.experiments import Experiment
 from sastc.labels import LABELS
 from sastc.records import Run
 
+OF_RUN = ("student", "teacher", "method", "seed", "teacher_seed", "data_seed", "run")
+
 
 def traces(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """Every recorded trace of an experiment, long: a row for each run, epoch and t."""
@@ -29,8 +31,8 @@ def traces_of(runs: pd.DataFrame) -> pd.DataFrame:
         if fisher is None:
             continue
         for (epoch, t), value in np.ndenumerate(fisher):
-            rows.append((row.student, row.teacher, row.method, row.seed, row.run, epoch + 1, t + 1, float(value)))
-    return pd.DataFrame(rows, columns=["student", "teacher", "method", "seed", "run", "epoch", "t", "trace"])
+            rows.append([*(getattr(row, name) for name in OF_RUN), epoch + 1, t + 1, float(value)])
+    return pd.DataFrame(rows, columns=[*OF_RUN, "epoch", "t", "trace"])
 
 
 def panels(values: pd.DataFrame) -> Figure:
@@ -87,7 +89,8 @@ def summary_table(values: pd.DataFrame, place: str) -> str:
 def log_differences(values: pd.DataFrame, one: str = "sastc") -> dict[str, Difference]:
     """Log₁₀ of the last trace of one method less every other's, paired over seeds, by the other."""
     rows = summary(values)
-    rows = rows.assign(accuracy=np.log10(rows["last"]), complete=True)
+    draws = values.drop_duplicates("run").set_index("run")[["teacher_seed", "data_seed"]]
+    rows = rows.assign(accuracy=np.log10(rows["last"]), complete=True).join(draws, on="run")
     others = [m for m in METHODS if m != one and m in set(rows.method)]
     return dict(zip(others, family(difference(rows, one, other) for other in others), strict=True))
 

@@ -88,18 +88,10 @@ def energies(counted: pd.DataFrame) -> str:
     """What students take of their teacher's energy, and SASTC's beside KD's at equal T."""
     if counted.empty:
         return "No run with counted energy is recorded."
-    rows, gains = energy.summary(counted), energy.differences(counted)
-    out = []
-    students = rows[rows.over_teacher.notna() & (rows.method != "teacher")]
-    if len(students):
-        share = 100 * students.over_teacher
-        out.append(f"Spiking students take {share.min():.0f} to {share.max():.0f} % of their teacher's energy.")
-    kd = gains[gains.other == "kd"]
-    if len(kd):
-        told, means = tally(kd.difference, "higher", "lower"), [d.mean for d in kd.difference]
-        span = f"{signed(min(means), 1)} to {signed(max(means), 1)} %"
-        out.append(f"Against KD at equal T, SASTC's energy is {told} ({span}).")
-    return " ".join(out) or "No student and teacher are recorded together."
+    gains = energy.differences(counted)
+    told = tally(gains.difference[gains.other == "kd"], "higher", "lower")
+    beside_kd = f"Against KD at equal T, SASTC's energy is {told}." if told else ""
+    return f"{energy.share(counted)} {beside_kd}".strip() or "No student and teacher are recorded together."
 
 
 def maps(values: pd.DataFrame) -> str:

@@ -182,9 +182,19 @@ def likeness_of(runs: pd.DataFrame, layer: str = "") -> pd.DataFrame:
         known = [v for v in values if np.isfinite(v)]
         mean = float(np.mean(known)) if known else np.nan
         rows.append(
-            dict(method=row.method, seed=row.seed, run=row.run, images=len(known), correlation=mean, complete=True)
+            dict(
+                method=row.method,
+                seed=row.seed,
+                teacher_seed=row.teacher_seed,
+                data_seed=row.data_seed,
+                run=row.run,
+                images=len(known),
+                correlation=mean,
+                complete=True,
+            )
         )
-    return pd.DataFrame(rows, columns=["method", "seed", "run", "images", "correlation", "complete"])
+    names = ["method", "seed", "teacher_seed", "data_seed", "run", "images", "correlation", "complete"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def differences(values: pd.DataFrame) -> dict[str, Difference]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
-from companion.stats import NO_INTERVAL, Difference, difference, family
+from companion.stats import NO_INTERVAL, Difference, difference, family, over
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -213,7 +213,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
             cells.append(f"{interval(row.difference, says=True)}{paper}")
         body.append(cells)
     caption = (
-        f"{panel.title}. Percentage points, mean and 95 % interval over common seeds; one seed (n=1) says nothing."
+        f"{panel.title}. Percentage points, mean and 95 % interval over {over(gaps.difference)}; one says nothing."
     )
     heads, csv = (
         [sweep.words, *(f"SASTC −<br>{LABELS[m]}" for m in others)],

@@ -1,8 +1,10 @@
 """Table 2 whole: every cell of the paper, what is run of it here, and the gain of each method at a glance."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +14,9 @@ from matplotlib.figure import Figure
 from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import rows_table
+from companion.html import table as html_table
 from companion.pages import grid
+from companion.stats import Images, holm, images
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -183,6 +187,82 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             best = int((whole.idxmax(axis=1) == "sastc").sum())
             lines.append(f"{who}, SASTC has the highest mean in {best} of the {len(whole)} rows that are complete.")
     return lines
+
+
+def answers(run: Run, data: str | Path = "data") -> np.ndarray | None:
+    """Whether a run's network is right, for each test image; ``None`` without its predictions, or the data at hand.
+
+    The labels are of the dataset; they are the run's if they give its recorded confusion matrix.
+    """
+    from sastc.build import dataset_options  # here, since it imports torch
+
+    measures = run.measures
+    if "predicted" not in measures:
+        return None
+    try:
+        labels = _test_labels(tuple(dataset_options(run.config).items()), str(data))
+    except (OSError, ValueError):
+        return None
+    predicted, confusion = measures["predicted"].astype(int), measures["confusion"]
+    if len(labels) != len(predicted):
+        return None
+    classes = len(confusion)
+    counted = np.bincount(classes * labels + predicted, minlength=classes**2).reshape(confusion.shape)
+    return labels == predicted if (counted == confusion).all() else None
+
+
+@functools.lru_cache(maxsize=4)
+def _test_labels(options: tuple[tuple[str, Any], ...], data: str) -> np.ndarray:
+    from sastc.data import load_dataset
+
+    return load_dataset(**dict(options), root=data).test.labels.numpy()
+
+
+def over_images(runs: pd.DataFrame, data: str | Path = "data") -> pd.DataFrame:
+    """McNemar's test of SASTC and each other method: a row a pair, T, method and seed, and one of all seeds together.
+
+    That one adds the counts of the seeds (:func:`companion.stats.images`); its p-values are corrected as one family.
+    """
+    right = {r.run: a for r in runs[runs.complete].itertuples() if (a := answers(Run(r.path), data)) is not None}
+    rows: list[dict] = []
+    known = runs[runs.run.isin(right)]
+    for key, mine in known[known.method == "sastc"].groupby(list(report.PAIR), sort=False):
+        at = dict(zip(report.PAIR, key, strict=True))
+        for other in METHODS[:-1]:
+            same = known[(known.method == other) & np.logical_and.reduce([known[k] == v for k, v in at.items()])]
+            counts = {}
+            for row in mine.itertuples():
+                taught = (same.teacher_seed == row.teacher_seed) | (other == "baseline")
+                theirs = same[(same.seed == row.seed) & taught]
+                if len(theirs) == 1:
+                    counts[str(row.seed)] = images(right[row.run], right[theirs.run.iloc[0]])
+            if counts:
+                counts["all"] = sum(counts.values(), Images(0, 0))
+            rows += [at | dict(other=other, seed=s, sastc=c.first, others=c.second, p=c.p) for s, c in counts.items()]
+    found = pd.DataFrame(rows, columns=[*report.PAIR, "other", "seed", "sastc", "others", "p"])
+    return found.assign(p_holm=holm(list(found.p.where(found.seed == "all"))))
+
+
+def images_table(runs: pd.DataFrame, data: str | Path = "data") -> str:
+    """HTML table of :func:`over_images`; '' where no two runs have predictions and labels."""
+    found = over_images(runs, data)
+    if found.empty:
+        return ""
+    columns = {
+        "student &amp; teacher": lambda r: f"{LABELS[r.student]} &amp; {LABELS[r.teacher]}, T={r.timesteps}",
+        "SASTC beside": lambda r: LABELS[r.other],
+        "seed": "seed",
+        "SASTC alone right": "sastc",
+        "the other alone right": "others",
+        "p": lambda r: f"{r.p:.2g}",
+        "p, corrected": lambda r: "" if np.isnan(r.p_holm) else f"{r.p_holm:.2g}",
+    }
+    caption = (
+        "McNemar's exact test on the test images: on how many just one of two networks of the same seed is right. Rows "
+        "of all seeds add the counts; their p-values are corrected for their number (Holm). It asks whether these "
+        "networks differ on images like these; whether the methods do, over trainings, say the intervals above."
+    )
+    return html_table(found, caption, "table2-images", columns)
 
 
 def trained_twice(scale: str, results: str | Path = "results") -> str:

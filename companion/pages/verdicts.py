@@ -14,7 +14,7 @@ from companion import report
 from companion.html import interval, table
 from companion.pages.claims import CLAIMS, Claim, Comparison
 from companion.pages.parts import frame, page_name
-from companion.stats import Difference, family, pooled
+from companion.stats import Difference, family, over, pooled
 from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
 from sastc.records import Run, user_path
@@ -270,7 +270,7 @@ def verdicts_table(found: Sequence[Found]) -> str:
         for what, d in _every(one)
     ]
     caption = "Claims of the paper, its evidence below each. A positive difference favours the claim. Brackets hold "
-    caption += "95 % intervals over n seeds."
+    caption += f"95 % intervals over {over(d for f in found for _, d in f.known)}."
     caption += f" Ours: {html.escape(*sources)}." if len(sources) == 1 else ""
     return table(rows, caption, "verdicts", columns, csv=pd.DataFrame(every))
 

@@ -314,7 +314,7 @@ def test_energy_sums_layers_and_compares_at_equal_steps(tmp_path):
     assert "<td>20.00</td>" in page, "the rate in percent"
     assert energy.layer_table(counted, 7, "Ours: here.") == ""
     assert "over seeds. Ours: here. Download" in energy.differences_table(counted, "Ours: here.")
-    assert "10.5 % to 30.5 %" in energy.sentences(counted)[0]
+    assert "10.5 to 30.5 % of their teacher's energy" in energy.share(counted)
     page = energy.ours_table(counted, "Ours: here.")
     assert "the teacher is ResNet-19. Ours: here. Download" in page
     assert "teacher/digits-resnet19-teacher" in page

@@ -1,5 +1,6 @@
 """Pages that set one thing against another: joins with the paper, differences, and what is said of them."""
 
+import dataclasses
 import html
 import re
 
@@ -47,6 +48,35 @@ def point(config):
         - (config.noise_teacher == "same_noise")
         + 0.125 * config.seed
     )
+
+
+def test_images_are_paired_by_mcnemar_where_predictions_are_recorded(plan, record, tmp_path):
+    import sastc
+
+    labels = sastc.load_dataset("digits", image_size=12).test.labels.numpy()
+    wrong = {"kd": slice(0, 9), "sastc": slice(6, 8)}  # SASTC alone is right on 7, KD alone on none
+    configs = [RunConfig(method=m, seed=s, teacher_seed=s) for m in ("baseline", "kd", "sastc") for s in (0, 1)]
+    record(configs, point)
+    for config in configs:
+        predicted = labels.copy()
+        places = wrong.get(config.method, slice(0, 0))
+        predicted[places] = (labels[places] + 1) % 10
+        confusion = np.bincount(10 * labels + predicted, minlength=100).reshape(10, 10)
+        measures = dict(confusion=confusion, predicted=predicted.astype(np.int16))
+        if config.method == "baseline":  # an older record
+            del measures["predicted"]
+        np.savez(run_path(config, tmp_path) / "measures.npz", **measures)
+    runs = grid.filled(dataclasses.replace(plan("table2"), runs=tuple(configs)), [], tmp_path)
+    found = table2.over_images(runs)
+    assert list(found.other) == ["kd"] * 3
+    assert list(found.seed) == ["0", "1", "all"]
+    assert list(zip(found.sastc, found.others, strict=True)) == [(7, 0), (7, 0), (14, 0)]
+    assert list(found.p) == pytest.approx([2 / 2**7, 2 / 2**7, 2 / 2**14])
+    assert list(found.p_holm) == pytest.approx([np.nan, np.nan, 2 / 2**14], nan_ok=True)
+    assert "on how many just one of two networks" in table2.images_table(runs)
+    np.savez(run_path(configs[-1], tmp_path) / "measures.npz", confusion=confusion.T[::-1], predicted=predicted)
+    assert list(table2.over_images(runs).seed) == ["0", "all"], "labels that give another confusion are not the run's"
+    assert table2.images_table(runs[runs.method == "baseline"]) == ""
 
 
 SWEEPS = [

@@ -101,3 +101,98 @@ def test_a_frame_of_differences_is_written_as_numbers():
 def test_spread_by_hand():
     assert stats.spread(np.array([[1.0, 5.0], [3.0, 5.0]])) == pytest.approx(math.sqrt(2) / 2)  # √2 and 0
     assert math.isnan(stats.spread(np.ones((1, 2)))), "a single value has none"
+
+
+def nested(rng, sizes):
+    """Runs of two methods: a teacher for each size, with so many students."""
+    rows, seed = [], 0
+    for teacher, size in enumerate(sizes):
+        luck = rng.normal()
+        for _ in range(size):
+            for method, gain in (("kd", 0.0), ("sastc", 1.0 + luck)):
+                value = gain + rng.normal()
+                rows.append(
+                    dict(method=method, seed=seed, teacher_seed=teacher, data_seed=0, accuracy=value, complete=True)
+                )
+            seed += 1
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 3), (2, 5, 1, 4), (4,)])
+def test_students_of_several_teachers_have_the_teacher_as_unit(sizes):
+    from scipy.stats import t
+
+    runs = nested(np.random.default_rng(len(sizes)), sizes)
+    means = []  # slowly, by loops
+    for teacher in range(len(sizes)):
+        gaps = []
+        for seed in runs.seed[runs.teacher_seed == teacher].unique():
+            one, other = (
+                float(runs.accuracy[(runs.seed == seed) & (runs.method == method)].iloc[0])
+                for method in ("sastc", "kd")
+            )
+            gaps.append(one - other)
+        means.append(sum(gaps) / len(gaps))
+    values = means if len(sizes) > 1 else gaps
+    mean = sum(values) / len(values)
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+    d = difference(runs.sample(frac=1, random_state=0), "sastc", "kd")
+    assert (d.mean, d.n) == (pytest.approx(mean), len(values))
+    assert d.half == pytest.approx(t.ppf(0.975, len(values) - 1) * error)
+    assert d.unit == ("teachers" if len(sizes) > 1 else "seeds within this teacher")
+
+
+def test_intervals_over_teachers_hold_the_truth_where_those_over_seeds_do_not():
+    rng = np.random.default_rng(1)
+    held = np.zeros(2)
+    for _ in range(400):
+        runs = nested(rng, (3, 3, 3))
+        plain = difference(runs.drop(columns="teacher_seed"), "sastc", "kd")
+        assert (plain.n, plain.unit) == (9, "seeds")
+        held += [d.low < 1.0 < d.high for d in (difference(runs, "sastc", "kd"), plain)]
+    assert held[0] / 400 > 0.925
+    assert held[1] / 400 < 0.9
+
+
+def test_the_same_seed_under_two_teachers_is_two_pairs_and_a_baseline_stands_beside_both():
+    rows = [("kd", 0, 0, 1.0), ("kd", 0, 1, 2.0), ("sastc", 0, 0, 2.0), ("sastc", 0, 1, 5.0), ("baseline", 0, 0, 0.0)]
+    names = ["method", "seed", "teacher_seed", "accuracy"]
+    runs = pd.DataFrame(rows, columns=names).assign(data_seed=0, complete=True)
+    assert (difference(runs, "sastc", "kd").mean, difference(runs, "sastc", "kd").n) == (2.0, 2)
+    for a, b, mean in (("sastc", "baseline", 3.5), ("baseline", "sastc", -3.5)):
+        d = difference(runs, a, b)
+        assert (d.mean, d.n, d.unit) == (mean, 2, "teachers")
+    assert difference(runs, "kd", "nothing").n == 0
+    assert stats.over([difference(runs, "sastc", "kd"), Difference()]) == "n teachers"
+    with pytest.raises(ValueError, match="more than one run of seed 0"):
+        difference(pd.concat([runs, runs[:1]]), "sastc", "kd")
+
+
+def test_a_family_is_corrected_and_a_single_difference_is_not():
+    d = Difference(1.0, 0.9, 3)
+    assert d.judgement == "better"
+    t = 4.302653 / 0.9
+    assert d.p == pytest.approx(1 - t / math.sqrt(t**2 + 2), rel=1e-5)  # two degrees of freedom
+    (same,) = stats.family([d])
+    assert same.judgement == "better"
+    assert [e.judgement for e in stats.family([d, d, Difference(0.1, 1.0, 3)])] == ["not distinguishable"] * 3
+    assert [e.judgement for e in stats.family([d, Difference(), Difference(1.0, math.nan, 1)])][:1] == ["better"]
+    assert stats.family([d])[0].half == d.half
+
+
+def test_mcnemar_by_hand():
+    a = np.array([True, True, True, True, True, True, False, True, False])
+    b = np.array([True, False, False, False, False, False, True, True, False])
+    found = stats.images(a, b)
+    assert found == stats.Images(5, 1)
+    assert found.p == pytest.approx(2 * (1 + 6) / 2**6)  # none or one of six
+    assert stats.images(b, a).p == found.p
+    assert (stats.Images(0, 0).p, stats.Images(3, 3).p) == (1.0, 1.0)
+    assert found + stats.Images(1, 2) == stats.Images(6, 3)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (7, 0), (10, 25), (300, 371)])
+def test_mcnemar_is_an_exact_binomial_test(first, second):
+    from scipy.stats import binomtest
+
+    assert stats.Images(first, second).p == pytest.approx(binomtest(first, first + second, 0.5).pvalue)
