@@ -8,6 +8,7 @@ from pathlib import Path
 from companion import report
 from companion.pages.parts import page_name
 from companion.pages.verdicts import Found, mark, names, verdict
+from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
@@ -70,7 +71,8 @@ def seeds(claim: Found) -> str:
     if not known:
         return "not run"
     n, m = report._span({d.n for _, d in known}), len(known)
-    return f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.claim.cells() or 'none'})"
+    told = f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.claim.cells() or 'none'})"
+    return f"{told}; {report.SCALE_WORDS[claim.scale]}"
 
 
 def claims_list(found: Sequence[Found], folder: str = "runs/") -> str:
@@ -117,21 +119,30 @@ def setup(plan: Experiment, found: Sequence[Found]) -> str:
         "Attention explorer": "runs/explorer.html",
     }
     told = " · ".join(f'<a href="{address}">{words}</a>' for words, address in links.items())
-    words = report.size(load_experiment(report.ROOT / "experiments" / "table2.yaml", plan.scale))
+    words = report.size(load_experiment(report.ROOT / "experiments" / "table2.yaml", leading(plan, found)))
     ours = ", ".join(word for word in words if re.search("channels|images|epochs", word)) or "the paper's size"
     return f'<p class="setup">Ours: {ours}. This does not test the paper\'s numbers (full networks). {told}</p>'
 
 
-def place(plan: Experiment) -> str:
+def leading(plan: Experiment, found: Sequence[Found]) -> str:
+    """The largest scale at which a claim of the headline is judged; the plan's if none is."""
+    return max((f.scale for f in chosen(found) if f.claim.rival and f.counted), key=SCALES.index, default=plan.scale)
+
+
+def place(plan: Experiment, found: Sequence[Found]) -> str:
     """What the headline's runs are of: ``On CIFAR-10 with small networks``."""
     networks = {"quick": "tiny", "slim": "small", "quarter": "quarter-width", "paper": "full-size"}
-    return f"On {LABELS[plan.runs[0].dataset]} with {networks[plan.scale]} networks"
+    return f"On {LABELS[plan.runs[0].dataset]} with {networks[leading(plan, found)]} networks"
 
 
-def sastc_runs(plan: Experiment, results: str | Path = "results") -> list[Run]:
-    """The runs whose attention the page on attention shows, at the plan's scale."""
-    shown = load_experiment(report.ROOT / "experiments" / "attention.yaml", plan.scale)
-    return [run for run in report.runs_of(shown, results) if run.complete]
+def sastc_runs(plan: Experiment, found: Sequence[Found], results: str | Path = "results") -> list[Run]:
+    """SASTC's runs of the headline's scale: those of the page on attention, or of Table 2 where that has none."""
+    for name in ("attention", "table2"):
+        shown = load_experiment(report.ROOT / "experiments" / f"{name}.yaml", leading(plan, found))
+        runs = [run for run in report.runs_of(shown, results) if run.complete and run.config.method == "sastc"]
+        if runs:
+            return runs
+    return []
 
 
 # The headline
@@ -142,11 +153,11 @@ def headline(found: Sequence[Found], runs: Sequence[Run], place: str) -> str:
 
     `place` says what the runs are of; `runs` are SASTC's, whose attention is counted.
     """
-    claims = chosen(found)
-    beats = [
-        c for c in claims if c.claim.rival and verdict(c)[1] in ("held", "did not hold", "not always", "undecided")
-    ]
-    return f"{_first(beats, place)} {_second(next((c for c in claims if not c.claim.rival), None), runs)}".strip()
+    claims, judged = chosen(found), ("held", "did not hold", "not always", "undecided")
+    beats = [claim for claim in claims if claim.claim.rival and verdict(claim)[1] in judged]
+    scale = max((claim.scale for claim in beats), key=SCALES.index, default="")
+    first = _first([claim for claim in beats if claim.scale == scale], place)
+    return f"{first} {_second(next((c for c in claims if not c.claim.rival), None), runs, scale)}".strip()
 
 
 def _first(beats: Sequence[Found], place: str) -> str:
@@ -169,7 +180,7 @@ def _first(beats: Sequence[Found], place: str) -> str:
     return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
 
 
-def _second(claim: Found | None, runs: Sequence[Run]) -> str:
+def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
     cells = easiest = 0
     for run in runs:
         best = run.measures["attention"][-1].argmax(-1)  # (T, S, A)
@@ -183,6 +194,7 @@ def _second(claim: Found | None, runs: Sequence[Run]) -> str:
         return f"{text}."
     short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))
     n = f"n={report._span({d.n for _, d in claim.counted})}"
+    n += f", {report.SCALE_WORDS[claim.scale]}" * (claim.scale != scale)
     better, worse, same = ([short[what] for what in side] for side in claim.sides)
     told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)
     told += [f"not distinguishable from {_and(same, 'or')}"] * bool(same)

@@ -44,8 +44,8 @@ METHOD = (
     "pages, so that one of many that misses zero by chance decides nothing.",
     "A claim that something happens <em>somewhere</em> is the mirror image: it held if a cell is above zero, "
     f"corrected, with {ALONE} seeds or beside a second such cell; it did not hold if all intervals are below.",
-    "The largest networks lead: a claim is judged at the largest scale at which a cell counts, and what smaller ones "
-    "say stands below it. No cell and no pooled effect mixes scales.",
+    "The largest networks lead: a claim is judged at the largest scale at which enough cells count, and what smaller "
+    "ones say stands below it. No cell and no pooled effect mixes scales.",
 )
 
 MARKS = {"held": "✓", "did not hold": "✗", "not always": "≠"}  # shape says what colour says
@@ -209,7 +209,7 @@ def names(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") -> list[Found]:
-    """Our evidence for all claims, each at the largest scale at which a cell counts; quick runs judge quick pages."""
+    """Our evidence for all claims, each at the largest scale at which enough cells count; quick pages show quick."""
     scales = [plan.scale]
     if plan.scale != "quick":
         recorded = [s for s in SCALES if s != "quick" and (user_path(results) / s).is_dir()]
@@ -224,7 +224,8 @@ def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") 
                 of_page = load_experiment(path, scale, dict(changes))
                 known[claim.page, scale] = of_page, frame(of_page, results) if of_page.runs else pd.DataFrame()
             evidence.append(_evidence(claim, *known[claim.page, scale]))
-        leads = [f for f in evidence if f.counted] or [f for f in evidence if f.known] or evidence[-1:]
+        leads = [f for f in evidence if len(f.counted) >= max(claim.least, 1)]
+        leads = leads or [max(evidence, key=lambda f: (len(f.counted), len(f.known)))]
         out.append(dataclasses.replace(leads[0], smaller=tuple(f for f in leads[1:] if f.counted)))
     return out
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from companion import report
 from companion.pages import front, headlines
 from companion.pages.claims import Claim, Comparison
 from companion.pages.verdicts import Found
@@ -60,6 +61,19 @@ def controls(*comparisons):
 )
 def test_the_first_sentence_follows_the_verdicts(claims, sentence):
     assert front.headline(claims, [], "Here") == sentence
+
+
+def test_the_largest_scale_leads_the_headline():
+    from sastc.experiments import load_experiment
+
+    plan = load_experiment(report.ROOT / "experiments" / "verdicts.yaml", "slim")
+    small, large = (claim(name, UP, scale=scale) for name, scale in (("A", "slim"), ("B", "quarter")))
+    learned = dataclasses.replace(controls(OPEN), scale="slim")
+    assert front.place(plan, [small, large, learned]) == "On CIFAR-10 with quarter-width networks"
+    assert front.place(plan, [learned]) == "On CIFAR-10 with small networks"
+    text = front.headline([small, large, learned], [attention_run(4)], "Here")
+    assert text.startswith("Here, SASTC beats B in 1 comparison. SASTC's attention")
+    assert text.endswith("difference in accuracy (n=5, small-scale runs).")
 
 
 def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():

@@ -108,9 +108,14 @@ def test_the_largest_scale_with_cells_that_count_leads(tmp_path, monkeypatch):
     for scale in of:
         (tmp_path / scale).mkdir()
     monkeypatch.setattr(verdicts, "_evidence", lambda claim, plan, runs: found(*of[plan.scale], scale=plan.scale))
+    monkeypatch.setattr(verdicts, "frame", lambda plan, results: pd.DataFrame())
     plan = load("slim")
     every = verdicts.claims(plan, {}, tmp_path)
-    assert {(f.scale, tuple(s.scale for s in f.smaller)) for f in every} == {("quarter", ("slim",))}
+    shown = {(f.claim.least > 1, f.scale, tuple(s.scale for s in f.smaller)) for f in every}
+    assert shown == {(False, "quarter", ("slim",)), (True, "quarter", ())}
+    of["slim"] *= 4
+    scales = {f.claim.name: f.scale for f in verdicts.claims(plan, {}, tmp_path)}
+    assert (scales["above_kd"], scales["controls"]) == ("quarter", "slim"), "one cell is too few for all controls"
     of["quarter"] = ["one"]
     assert {(f.scale, f.smaller) for f in verdicts.claims(plan, {}, tmp_path)} == {("slim", ())}
     of["slim"] = ["none"]
