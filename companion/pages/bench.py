@@ -314,8 +314,8 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         return f"{row.cost:.2f}{several}" if row.cost > 0 else "–"
 
     def as_long(row) -> str:
-        width = report.bounds(row.gain_as_long, row.half_as_long)
-        return f"{parts.signed(row.gain_as_long)}{width}<br>({html.escape(row.rival)})" if row.pairs_as_long else "–"
+        gain = Difference(row.gain_as_long, row.half_as_long, row.pairs_as_long)
+        return f"{gain.words()}<br>({html.escape(row.rival)})" if gain.n else "–"
 
     def links(row) -> str:
         return parts.run_links(runs[runs.complete & runs.run.isin(row.runs.split())])

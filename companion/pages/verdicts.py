@@ -12,8 +12,8 @@ import pandas as pd
 
 from companion import report
 from companion.html import interval, table
-from companion.pages.claims import CLAIMS, Claim, Comparison
 from companion.pages.parts import frame, page_name
+from companion.pages.verdicts_claims import CLAIMS, Claim, Comparison
 from companion.stats import Difference, family, over, pooled
 from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
@@ -126,8 +126,8 @@ def reason(found: Found) -> str:
     if rule in ("not run", "other data"):
         return rule
     if rule == "too few":
-        most = max(d.n for _, d in found.known)
-        return f"{len(found.counted)} cells count (at most {most} seed{'s' * (most > 1)} each)"
+        m, most = len(found.counted), max(d.n for _, d in found.known)
+        return f"{m} cell{'s' * (m != 1)} count{'s' * (m == 1)} (at most {most} seed{'s' * (most > 1)} each)"
     m, (above, below, _) = len(found.counted), found.sides
     if not above and not below:
         return "the interval includes zero" if m == 1 else f"none of {m} cells differs from zero"

@@ -10,8 +10,8 @@ import pytest
 
 from companion import report
 from companion.pages import front, headlines
-from companion.pages.claims import Claim, Comparison
 from companion.pages.verdicts import Found
+from companion.pages.verdicts_claims import Claim, Comparison
 from companion.stats import Difference
 
 UP, DOWN, OPEN = (Difference(mean, 1.0, 5) for mean in (3.0, -9.0, 0.5))

@@ -9,7 +9,8 @@ import torch
 from made_up_runs import plan, record
 
 from companion.figures import loss_parts
-from companion.pages import claims, table6
+from companion.pages import table6
+from companion.pages import verdicts_claims as claims
 from companion.report import ROOT
 from sastc.config import METHODS, RunConfig
 from sastc.data import simulate_events

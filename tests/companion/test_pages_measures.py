@@ -10,7 +10,8 @@ import pytest
 from made_up_runs import plan, record
 from scipy.stats import spearmanr
 
-from companion.pages import choices, claims, combination, controls, energy, fisher, headlines, parts, runtime, sam
+from companion.pages import choices, combination, controls, energy, fisher, headlines, parts, runtime, sam
+from companion.pages import verdicts_claims as claims
 from sastc.config import ConfigError, RunConfig
 from sastc.experiments import load_experiment
 from sastc.records import RunError

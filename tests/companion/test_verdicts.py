@@ -13,9 +13,10 @@ import pytest
 from scipy.special import stdtrit
 
 from companion import report
-from companion.pages import claims, verdicts
-from companion.pages.claims import Claim, Comparison
+from companion.pages import verdicts
+from companion.pages import verdicts_claims as claims
 from companion.pages.verdicts import Found
+from companion.pages.verdicts_claims import Claim, Comparison
 from companion.stats import Difference, difference
 
 NUMBERS = dict(
@@ -111,10 +112,11 @@ def test_the_largest_scale_with_cells_that_count_leads(tmp_path, monkeypatch):
     monkeypatch.setattr(verdicts, "frame", lambda plan, results: pd.DataFrame())
     plan = load("slim")
     every = verdicts.claims(plan, {}, tmp_path)
-    shown = {(f.claim.least > 1, f.scale, tuple(s.scale for s in f.smaller)) for f in every}
+    both = zip(claims.CLAIMS, every, strict=True)
+    shown = {(c.least > 1, f.scale, tuple(s.scale for s in f.smaller)) for c, f in both}
     assert shown == {(False, "quarter", ("slim",)), (True, "quarter", ())}
     of["slim"] *= 4
-    scales = {f.claim.name: f.scale for f in verdicts.claims(plan, {}, tmp_path)}
+    scales = {c.name: f.scale for c, f in zip(claims.CLAIMS, verdicts.claims(plan, {}, tmp_path), strict=True)}
     assert (scales["above_kd"], scales["controls"]) == ("quarter", "slim"), "one cell is too few for all controls"
     of["quarter"] = ["one"]
     assert {(f.scale, f.smaller) for f in verdicts.claims(plan, {}, tmp_path)} == {("slim", ())}

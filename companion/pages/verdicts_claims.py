@@ -232,7 +232,8 @@ def attention_controls(runs: pd.DataFrame) -> list[Comparison]:
 def most_alike(runs: pd.DataFrame) -> list[Comparison]:
     """In how many cells the largest weight is on the layer most similar by CKA, minus what chance would give."""
     known = controls.table_of_facts(runs[controls.names(runs) == controls.LEARNED])
-    found = paired(known.likest, known.chance.mean()) if len(known) else Difference()
+    likest = known.set_index("seed").likest if len(known) else pd.Series(dtype=float)
+    found = paired(likest, known.chance.mean(), _teachers(runs)) if len(known) else Difference()
     return [Comparison("share of cells, less chance", found.times(100))]
 
 
