@@ -3,7 +3,7 @@
 import html
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from companion.closing import shown_of as shown_of
 from companion.html import download as download
 from companion.html import download_csv as download_csv
 from companion.html import interval, rows_table
-from companion.stats import NO_INTERVAL, difference, family, over, signed, spread
+from companion.stats import NO_INTERVAL, Difference, difference, family, over, signed, spread
 from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -246,19 +246,19 @@ def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
     others, body, frame = [m for m in METHODS if m != "sastc"], [], []
     pairs = _pairs(runs)
-    all_ = family(difference(_same_pair(runs, *pair), "sastc", other) for pair in pairs for other in others)
-    every = iter(all_)
-    for pair in pairs:
-        found = {other: next(every) for other in others}
+    columns = {o: family(difference(_same_pair(runs, *pair), "sastc", o) for pair in pairs) for o in others}
+    for i, pair in enumerate(pairs):
+        found = {other: column[i] for other, column in columns.items()}
         key = dict(zip(PAIR, pair, strict=True))
         frame += [key | dict(other=other, difference=d, judgement=d.judgement) for other, d in found.items()]
         name = f"{LABELS[key['student']]} &amp; {LABELS[key['teacher']]}"
         body.append([name, str(key["timesteps"]), *(interval(d, says=True) for d in found.values())])
-    heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{LABELS[m]}" for m in others)]
+    units = over(d for column in columns.values() for d in column)
     caption = (
-        f"Differences of test accuracy in percentage points: mean and 95 % interval over {over(all_)}; the words are "
-        "corrected for the number of differences in the table (Holm)."
+        f"Differences of test accuracy in percentage points: mean and 95 % interval over {units}; the words are "
+        "corrected for the number of differences in a column (Holm)."
     )
+    heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{LABELS[m]}" for m in others)]
     return rows_table(caption, heads, body, "differences", frame)
 
 
@@ -271,6 +271,11 @@ def _judged(runs: pd.DataFrame, first: RunConfig) -> list[tuple[str, str, int]]:
 
 def held_up(runs: pd.DataFrame) -> str:
     """A sentence: what the intervals of one student, teacher and T allow to say of SASTC against each other method."""
+    return held_up_by({other: difference(runs, "sastc", other) for other in _NAMES})
+
+
+def held_up_by(found: Mapping[str, Difference]) -> str:
+    """The same of differences, by the other method."""
     phrases = {
         "not run": "not compared with",
         "cannot say from one seed": "not to be judged from one seed against",
@@ -280,8 +285,8 @@ def held_up(runs: pd.DataFrame) -> str:
         "worse": "worse than",
     }
     told = []
-    found = family(difference(runs, "sastc", other) for other in _NAMES)
-    for d, name in zip(found, _NAMES.values(), strict=True):
+    for other, name in _NAMES.items():
+        d = found[other]
         told.append(f"{phrases[d.judgement]} {name}" + f" ({d.words()} points, n={d.n})" * (d.n > 0))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
@@ -323,9 +328,8 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
     if len(pairs) == 1:
         return held_up(pairs[0])
     told = []
-    every = iter(family(difference(rows, "sastc", other) for other in _NAMES for rows in pairs))
-    for name in _NAMES.values():
-        found = [d for _ in pairs if (d := next(every)).n > 1]
+    for other, name in _NAMES.items():
+        found = [d for d in family(difference(rows, "sastc", other) for rows in pairs) if d.n > 1]
         if not found:
             continue
         said = Counter(d.judgement for d in found)

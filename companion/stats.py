@@ -1,8 +1,8 @@
 """Differences between runs, paired by seed: their means, their intervals, and what those allow to say.
 
-Intervals are shown as 95 % ones. What is said of several differences that are read together, those of one table, one
-sentence or one claim, follows from Holm's correction for their number, see :func:`family`: the one rule for
-multiplicity of all pages.
+Intervals are shown as 95 % ones. What is said of several differences that answer one question together (the cells of a
+claim, SASTC beside one other method in all rows of a table, all settings of a page) follows from Holm's correction for
+their number, see :func:`family`: the one rule for multiplicity of all pages.
 """
 
 import dataclasses

@@ -42,13 +42,12 @@ def in_every_method(runs: pd.DataFrame, field: str, values: tuple[str, ...] = ("
 
 
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
-    """SASTC less every other method with the same settings: a row a switch, a column of differences for each method.
+    """SASTC less every other method with the same settings: a row a switch, a column of differences, one family, each.
 
     `runs` is :func:`companion.pages.parts.frame` of an experiment whose switches are run with every method.
     """
-    switches, others = runs.groupby("switch", sort=False), METHODS[:-1]
-    every = family(difference(same, "sastc", other) for _, same in switches for other in others)
-    found = {other: every[i :: len(others)] for i, other in enumerate(others)}
+    switches = runs.groupby("switch", sort=False)
+    found = {o: family(difference(same, "sastc", o) for _, same in switches) for o in METHODS[:-1]}
     return pd.DataFrame({"switch": [name or BASE for name, _ in switches]} | found)
 
 
@@ -67,9 +66,8 @@ def changed(plan: Experiment) -> list[str]:
 
 def verdict_of_each(runs: pd.DataFrame) -> list[str]:
     """A sentence a switch: what its intervals allow to say of SASTC against each other method."""
-    return [
-        f"<em>{text(name or BASE)}</em>: {report.held_up(same)}" for name, same in runs.groupby("switch", sort=False)
-    ]
+    found = gains(runs).set_index("switch")
+    return [f"<em>{text(name)}</em>: {report.held_up_by(row)}" for name, row in found.iterrows()]
 
 
 def methods_table(runs: pd.DataFrame, field: str) -> str:

@@ -33,8 +33,7 @@ def beside(d: Difference, better: str, worse: str) -> str:
 
 def by_method(found: Mapping[str, Sequence[Difference]], **words: str) -> str:
     """The same for several other methods: ``than KD: ...; than feature KD: ...``; what is not run is left out."""
-    every = iter(family(d for rows in found.values() for d in rows))
-    told = {AGAINST[other]: tally([next(every) for _ in rows], **words) for other, rows in found.items()}
+    told = {AGAINST[other]: tally(rows, **words) for other, rows in found.items()}
     return "; ".join(f"against {name} {text}" for name, text in told.items() if text)
 
 
@@ -156,7 +155,7 @@ def photographs(runs: pd.DataFrame) -> str:
     if done.empty:
         return "ImageNet is not run: nothing on this page tests the paper's Table 3."
     groups = [same for _, same in done.groupby("student")]
-    gaps = {other: [difference(same, "sastc", other) for same in groups] for other in METHODS[:-1]}
+    gaps = {other: family(difference(same, "sastc", other) for same in groups) for other in METHODS[:-1]}
     return f"On ImageNet SASTC is {by_method(gaps) or 'not compared with another method'}."
 
 

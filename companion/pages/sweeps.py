@@ -196,7 +196,8 @@ def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
             row = dict(value=value, other=other, difference=gap, paper=printed - theirs_printed)
             rows.append(row)
     found = pd.DataFrame(rows)
-    found = found.assign(difference=family(found.difference))
+    for _, column in found.groupby("other"):
+        found.loc[column.index, "difference"] = pd.Series(family(column.difference), column.index)
     return found.assign(judgement=[d.judgement for d in found.difference])
 
 

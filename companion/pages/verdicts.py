@@ -40,8 +40,8 @@ RULES = {
 METHOD = (
     "Intervals are 95 % ones, Student's t over seeds. The pooled effect of a claim is the mean over its cells, each "
     "counted once whatever its seeds, with Student's t on the means of the cells (a random-effects mean); one cell is "
-    "its own. What is said of several cells together is corrected by Holm's method for their number, here and on all "
-    "pages, so that one of many that misses zero by chance decides nothing.",
+    "its own. What is said of the cells of a claim is corrected by Holm's method for their number, as on all pages "
+    "where differences answer one question together, so that one of many that misses zero by chance decides nothing.",
     "A claim that something happens <em>somewhere</em> is the mirror image: it held if a cell is above zero, "
     f"corrected, with {ALONE} seeds or beside a second such cell; it did not hold if all intervals are below.",
     "The largest networks lead: a claim is judged at the largest scale at which enough cells count, and what smaller "
