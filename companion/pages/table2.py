@@ -229,7 +229,8 @@ def over_images(runs: pd.DataFrame, data: str | Path = "data") -> pd.DataFrame:
     for key, mine in known[known.method == "sastc"].groupby(list(report.PAIR), sort=False):
         at = dict(zip(report.PAIR, key, strict=True))
         for other in METHODS[:-1]:
-            same = known[(known.method == other) & np.logical_and.reduce([known[k] == v for k, v in at.items()])]
+            alike = [known[k] == v for k, v in at.items() if k != "teacher" or other != "baseline"]
+            same = known[np.logical_and.reduce([known.method == other, *alike])]
             counts = {}
             for row in mine.itertuples():
                 taught = (same.teacher_seed == row.teacher_seed) | (other == "baseline")
