@@ -236,7 +236,8 @@ def over_images(runs: pd.DataFrame, data: str | Path = "data") -> pd.DataFrame:
                 taught = (same.teacher_seed == row.teacher_seed) | (other == "baseline")
                 theirs = same[(same.seed == row.seed) & taught]
                 if len(theirs) == 1:
-                    counts[str(row.seed)] = images(right[row.run], right[theirs.run.iloc[0]])
+                    name = f"{row.seed}, teacher {row.teacher_seed}" if mine.seed.duplicated().any() else str(row.seed)
+                    counts[name] = images(right[row.run], right[theirs.run.iloc[0]])
             if counts:
                 counts["all"] = sum(counts.values(), Images(0, 0))
             rows += [at | dict(other=other, seed=s, sastc=c.first, others=c.second, p=c.p) for s, c in counts.items()]
