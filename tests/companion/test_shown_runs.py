@@ -73,6 +73,7 @@ def arguments(function, plan, results):
         "configs": lambda: plan.runs,
         "wanted": lambda: (),
         "changes": lambda: {},
+        "found": lambda: [],
         "scale": lambda: plan.scale,
         "sweep": lambda: sweeps.TABLE7,
         "headline": lambda: "x",
