@@ -1,5 +1,6 @@
 """Where attention goes in the first training steps, and which of the two losses pulls the student meanwhile."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -19,8 +20,11 @@ EARLY = 20  # steps
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """:func:`parts.frame` of the plan and of those other scales whose runs are recorded, with :func:`facts`."""
-    frames = [parts.frame(one, results) for one in (plan, *report.record_plans(plan))]
-    rows = pd.concat([f for f in frames if f.complete.any() or f.scale.iloc[0] == plan.scale], ignore_index=True)
+    plans = (plan, *report.record_plans(plan))
+    joint = dataclasses.replace(plan, runs=tuple(config for one in plans for config in one.runs))  # and so their data
+    rows = parts.frame(joint, results)
+    shown = rows.groupby("scale").complete.transform("any") | (rows.scale == plan.scale)
+    rows = rows[shown].reset_index(drop=True)
     known = [facts(steps(Run(r.path)), r) if r.complete else {} for r in rows.itertuples()]
     return rows.join(pd.DataFrame(known, index=rows.index, columns=list(FACTS)))
 
