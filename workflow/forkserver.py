@@ -30,14 +30,18 @@ PRELOADED = (
 
 
 def ask(address: str, arguments: list[str]) -> int | None:
-    """Have the server execute a command line of ``execute.py``; its exit status, or None if there is no server."""
+    """Have the server execute a command line of ``execute.py``; its exit status, or None if there is no server.
+
+    The notebook computes with the threads of this process, ``OMP_NUM_THREADS``, as it would without a server.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
         except OSError:
             return None
         terminal = array.array("i", [1, 2])  # stdout and stderr go along
-        connection.sendmsg([json.dumps(arguments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, terminal)])
+        message = json.dumps([arguments, int(os.environ.get("OMP_NUM_THREADS", "1"))]).encode()
+        connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, terminal)])
         try:
             taken = connection.recv(1)  # when it has imported all
         except OSError:
@@ -97,11 +101,12 @@ def _answer(connection: socket.socket) -> None:
         message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
         for number, file in enumerate(files, 1):
             os.dup2(file, number)
-        kernel = ForkedKernel()
+        arguments, threads = json.loads(message)
+        kernel = ForkedKernel(threads)
         threading.Thread(target=_end_with, args=(connection, kernel), daemon=True).start()
         import execute
 
-        status = execute.main(json.loads(message), kernel_manager_class=_manager(kernel))
+        status = execute.main(arguments, kernel_manager_class=_manager(kernel))
         connection.send(str(status).encode())
     except BaseException:
         import traceback
@@ -123,7 +128,7 @@ class ForkedKernel:
 
     stdin = stdout = stderr = None
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self.returncode: int | None = None
         read, self._write = os.pipe()
         self.pid = os.fork()
@@ -134,6 +139,10 @@ class ForkedKernel:
         os.setpgid(0, 0)  # an interrupt is sent to the whole group
         file = os.read(read, 4096).decode()
         if file:
+            import torch
+
+            torch.set_num_threads(threads)
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes of the notebook
             sys.argv = ["ipykernel_launcher", "--IPKernelApp.quiet=True", "--IPKernelApp.log_level=ERROR", "-f", file]
             from ipykernel.kernelapp import launch_new_instance
 

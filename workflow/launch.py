@@ -31,7 +31,7 @@ from sastc.terminal import print_anywhere
 
 sys.path.insert(0, str(Path(__file__).parent))
 from forkserver import GPUS, SERVER
-from plan import Job, make_plan, progress, seconds_left, write_digests
+from plan import Job, make_plan, progress, seconds_left, training_threads, write_digests
 
 ROOT = Path(__file__).parents[1]
 SITE = "results/site/_build/html/index.html"
@@ -79,7 +79,7 @@ def snakemake(options: argparse.Namespace, *more: str) -> list[str]:
     """Snakemake's command line; targets come first, since options after it take any number of words."""
     settings = {n: getattr(options, n) for n in ("scale", "changes", "only", "results", "data", "notebooks", "gpus")}
     file = ROOT / "results" / ".workflow" / "settings.json"
-    file.write_text(json.dumps(settings | {"book": options.book}))
+    file.write_text(json.dumps(settings | {"book": options.book, "threads": options.threads}))
     where = ["--cores", str(options.cores), "--resources", f"gpu={options.gpus}"]
     engine = [str(ROOT / "workflow" / "engine.py")]
     if options.profile:  # the profile says how many jobs run at a time, and where
@@ -298,6 +298,12 @@ def main() -> int:
         print(f"stopped {count} processes that an interrupted run had left")
     write_digests(jobs)
     targets = [f"{options.notebooks}/{name}.ipynb" for name in options.target]
+    options.threads = {}
+    if not options.profile and not options.gpus and (options.verbose or not options.dry_run):
+        options.threads = training_threads(jobs, options.cores, psutil.virtual_memory().total)
+        for notebook, count in options.threads.items():
+            if count > 1:
+                print(f"{options.cores // count} of the trainings ({notebook}) at a time, with {count} threads each")
     if options.dry_run:
         return dry_run(options, targets)
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

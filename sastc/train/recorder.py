@@ -77,10 +77,20 @@ class Recorder:
         if state is None:
             return 0
         distributed.once(lambda: self.check_begun("teacher", _facts_of(teacher) if teacher else {}))
+        self._take_threads()
         for name, part in self._states().items():
             part.load_state_dict(state[name])
         self.history, self.measures, self.steps = state["history"], state["measures"], state.get("steps", {})
         return len(self.history)
+
+    def _take_threads(self) -> None:
+        """Go on with the number of threads of the epochs before: it decides the last bits on the CPU."""
+        began = self.folder / "provenance.json"
+        was = distributed.once(lambda: Run(self.folder).provenance if began.exists() else {})
+        threads = was.get("threads", 0) if self.step.device.type == was.get("device_type") == "cpu" else 0
+        if threads and threads != (now := torch.get_num_threads()):
+            torch.set_num_threads(threads)
+            self.log(f"begun with {threads} threads: goes on with as many, not with {now}")
 
     def _states(self) -> dict[str, Any]:
         """What has a state that a checkpoint keeps."""

@@ -35,9 +35,10 @@ def run(
     A recorded run, or a teacher, is taken only for the data that it was made from, where the data can be loaded; where
     they cannot, what was recorded is returned as it is.
 
-    The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch and ends with
-    the same numbers, bit for bit on the CPU with the same number of threads. Under torchrun all processes train the run
-    together, each with its share of every batch, and the first one records; their number may change when a run goes on.
+    The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch, on the CPU with
+    as many threads as it began with, and ends with the same numbers, there bit for bit. Under torchrun all processes
+    train the run together, each with its share of every batch, and the first one records; their number may change when
+    a run goes on.
 
     Parameters
     ----------
@@ -121,6 +122,7 @@ class _Runs:
 
         with distributed.processes(self.device) as device, contextlib.ExitStack() as stack:
             stack.enter_context(_convolutions(tf32=config.precision == "tf32"))
+            stack.enter_context(_threads())
             if distributed.once(done):
                 return recorded
             if config.precision == "bf16" and device.type == "cpu" and not native.has_bf16():
@@ -151,6 +153,17 @@ class _Runs:
         return teacher_run(
             config, self.results, lambda: self.datasets.of(config), lambda wanted: runs.run(wanted, needs_weights=True)
         )
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[None]:
+    """After the block torch has as many threads as before, also where a run goes on with those of its beginning."""
+    was = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != was:
+            torch.set_num_threads(was)
 
 
 @contextlib.contextmanager

@@ -321,6 +321,18 @@ def test_resumed_run_tells_where_it_was_begun(begun):
     assert done.provenance["resumed_at_epoch"] == 1
 
 
+def test_resumed_run_keeps_the_threads_of_its_beginning(begun):
+    config, results = begun
+    torch.set_num_threads(2)
+    try:
+        done = sastc.run(config, results=results, progress=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert done.provenance["threads"] == 1
+    assert "begun with 1 threads: goes on with as many, not with 2" in (done.path / "log.txt").read_text()
+
+
 def test_a_run_does_not_go_on_with_other_images(begun, monkeypatch):
     config, results = begun
     dataset = sastc.build.dataset(config, "data")

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from sastc.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -18,6 +21,67 @@ def test_the_time_left_follows_the_mean_pace_since_the_start():
     assert plan.seconds_left(30.0, 100.0, 10.0, 40.0) == pytest.approx(140.0)  # 20 done in 40 s, 70 to go
     assert plan.seconds_left(10.0, 100.0, 10.0, 40.0) == float("inf")
     assert plan.seconds_left(100.0, 100.0, 10.0, 40.0) == 0.0
+
+
+def trainings(scale, teachers, students):
+    """Jobs of trainings alone, by name."""
+    config = RunConfig(dataset="cifar10", scale=scale, method="kd")
+    configs = [config.teacher_config().replace(seed=seed) for seed in range(teachers)]
+    configs += [config.replace(seed=seed) for seed in range(students)]
+    return {config.name: plan.training(config, {}) for config in configs}
+
+
+@pytest.mark.parametrize(
+    ("scale", "teachers", "students", "cores", "fit", "threads"),
+    [
+        ("quarter", 1, 20, 2, 100, (2, 1)),
+        ("quarter", 2, 5, 16, 100, (8, 3)),
+        ("quarter", 20, 20, 16, 100, (1, 1)),
+        ("quarter", 20, 20, 7, 4, (2, 2)),  # three with two threads each, not seven with one
+        ("quarter", 20, 20, 4, 0, (4, 4)),
+        ("quarter", 0, 1, 1, 100, (1, 1)),
+        ("quick", 1, 1, 16, 1, (1, 1)),
+    ],
+)
+def test_runs_have_more_threads_only_where_they_or_those_that_fit_into_memory_are_fewer_than_the_cores(
+    scale, teachers, students, cores, fit, threads, monkeypatch
+):
+    monkeypatch.setattr(plan, "run_bytes", lambda config: 10)
+    jobs = trainings(scale, teachers, students) | {"page": plan.Job("table2", "table2", "x", {})}
+    found = plan.training_threads(jobs, cores, 10 * fit + 9)
+    assert (found["teacher"], found["combination"]) == threads
+
+
+def test_memory_is_that_of_the_largest_step_of_each_pair(monkeypatch):
+    jobs = trainings("quarter", 2, 2)
+    for changes in (dict(method="sastc"), dict(method="sastc", timesteps=4), dict(student="resnet18", batch_size=16)):
+        config = RunConfig(dataset="cifar10", scale="quarter", **changes)
+        jobs[config.name] = plan.training(config, {})
+    asked = []
+    monkeypatch.setattr(plan, "run_bytes", lambda config: asked.append(config) or 1)
+    plan.training_threads(jobs, 2, 100)
+    assert [(c.method, c.timesteps, c.student) for c in asked[1:]] == [("sastc", 4, "vgg11"), ("sastc", 2, "resnet18")]
+
+
+def test_memory_of_a_run_holds_its_images_and_its_step():
+    config = RunConfig(dataset="dvs_cifar10", method="kd", student="vgg11", timesteps=2, width=1 / 32, batch_size=2)
+    images = 10_000 * 2 * 2 * config.image_size**2
+    assert 0 < plan.run_bytes(config) - plan.PROCESS_BYTES - images < 10**8
+    folders = RunConfig(dataset="imagefolder", method="teacher", width=1 / 32, batch_size=2, image_size=32)
+    assert 0 < plan.run_bytes(folders) - plan.PROCESS_BYTES < 10**8, "photographs are not kept"
+
+
+def test_a_forked_kernel_computes_with_the_threads_that_its_job_has(tmp_path, monkeypatch):
+    forkserver = __import__("forkserver")
+
+    def kernel():
+        Path(sys.argv[-1]).write_text(f"{torch.get_num_threads()} {os.environ['OMP_NUM_THREADS']}")
+
+    monkeypatch.setattr("ipykernel.kernelapp.launch_new_instance", kernel)
+    forked = forkserver.ForkedKernel(2)
+    forked.start(str(tmp_path / "told"))
+    assert forked.wait() == 0
+    assert (tmp_path / "told").read_text() == "2 2"
 
 
 def test_a_digest_follows_the_content_and_the_set_of_records(tmp_path, monkeypatch):
