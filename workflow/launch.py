@@ -217,6 +217,15 @@ def rerun_command(options: argparse.Namespace, job: Job) -> str:
     return f"make book ARGS={shlex.quote(shlex.join(words).replace('$', '$$'))}"
 
 
+def count_gpus() -> int:
+    """GPUs that torch sees; it is asked only where the system shows a driver, since it takes seconds to import."""
+    if not any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg")):  # NVIDIA, AMD, Windows' Linux
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def _from_here(setting: str) -> str:
     """A setting, a method's file in it as a whole path unless it lies in the checkout, where the programs run."""
     name, _, value = setting.partition("=")
@@ -288,9 +297,7 @@ def main() -> int:
     if options.gpus is None and options.profile:
         options.gpus = 1  # a training asks for a GPU, wherever it will run
     else:
-        import torch
-
-        count = torch.cuda.device_count()
+        count = count_gpus()
         options.gpus = count if options.gpus is None else options.gpus
         if count > 1:  # where there is one, torch takes it by itself
             os.environ[GPUS] = ",".join(f"cuda:{slot % count}" for slot in range(options.gpus))

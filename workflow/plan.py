@@ -83,6 +83,7 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
     paths = {"results": results, "data": data}
     others = [other for other in SCALES if other != scale] if scale == "quick" and not changes else []
     for shown in (scale, *others):
+        experiments = []
         for path in files.values():
             if only and path.stem not in only:
                 continue
@@ -98,12 +99,16 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 epochs = {config.epochs for config in few if config.method == experiment.joined}
                 few = [config for config in few if config.epochs in epochs]
                 experiment = dataclasses.replace(experiment, runs=tuple(few))
-            runs = [*experiment.teachers, *experiment.runs]
+            experiments.append((path, experiment, [*experiment.teachers, *experiment.runs]))
+        if shown != scale:  # asked once for all: pages share runs
+            every = {config.name: config for _, _, runs in experiments for config in runs}
+            found = {name for name, run in zip(every, recorded(every.values(), results), strict=True) if run}
+        for path, experiment, runs in experiments:
             if shown != scale:
-                runs = [config for config, run in zip(runs, recorded(runs, results), strict=True) if run]
+                runs = [config for config in runs if config.name in found]
             for config in runs:
-                if shown == scale:
-                    jobs.setdefault(config.name, training(config, paths))
+                if shown == scale and config.name not in jobs:
+                    jobs[config.name] = training(config, paths)
             if runs or (shown == scale and not experiment.needs_runs):
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
                 parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
@@ -190,6 +195,7 @@ def _names(source: str, package: tuple[str, ...]) -> tuple[set[str], set[str]]:
     return names, texts
 
 
+@functools.cache
 def _modules(name: str, root: Path) -> list[Path]:
     """Files that are executed when a name is imported: its module, and the packages around it."""
     parts = name.split(".")
