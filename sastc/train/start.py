@@ -35,10 +35,10 @@ def run(
     A recorded run, or a teacher, is taken only for the data that it was made from, where the data can be loaded; where
     they cannot, what was recorded is returned as it is.
 
-    The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch, on the CPU with
-    as many threads as it began with, and ends with the same numbers, there bit for bit. Under torchrun all processes
-    train the run together, each with its share of every batch, and the first one records; their number may change when
-    a run goes on.
+    The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch, on the CPU
+    with as many threads as it began with, and ends with the same numbers, there bit for bit. Under torchrun all
+    processes train the run together, each with its share of every batch, and the first one records; their number may
+    change when a run goes on.
 
     Parameters
     ----------
