@@ -15,6 +15,14 @@ from sastc.config import RunConfig
 
 torch.set_num_threads(1)
 
+# Files that take longest begin first, so that two workers end together; the others follow in order.
+LONGEST = ("workflow/test_workflow.py", "workflow/test_launcher.py", "library/test_run.py", "library/test_explorer.py")
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def decoded_copies(tmp_path_factory):
