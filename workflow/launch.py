@@ -31,7 +31,7 @@ from sastc.terminal import print_anywhere
 
 sys.path.insert(0, str(Path(__file__).parent))
 from forkserver import GPUS, SERVER
-from plan import Job, make_plan, progress, seconds_left, training_threads, write_digests
+from plan import BOOK_PAGE_SECONDS, Job, Pace, book_share, make_plan, progress, training_threads, write_digests
 
 ROOT = Path(__file__).parents[1]
 SITE = "results/site/_build/html/index.html"
@@ -116,26 +116,29 @@ def forget_lost_runs(jobs: dict[str, Job], options: argparse.Namespace) -> None:
             (ROOT / options.notebooks / f"{job.name}.ipynb").unlink(missing_ok=True)
 
 
-def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Namespace) -> None:
+def watch(process: subprocess.Popen, jobs: dict[str, Job], options: argparse.Namespace, log: Path) -> None:
     """Show progress until the process ends."""
     folders = ROOT / options.notebooks, ROOT / options.results
+    sources = sum(path.suffix in (".md", ".ipynb") for path in (ROOT / "book").rglob("*"))
+    pages = sources + sum(job.config is None for job in jobs.values())
+    book = options.cores * BOOK_PAGE_SECONDS * pages if options.book and not options.target else 0.0
     done, total = progress(jobs, *folders)
-    begun, start = done, time.monotonic()
+    if book and done == total and (ROOT / SITE).exists():
+        book = 0.0  # most likely up to date
+    pace, built = Pace(done, total + book), 0.0
     layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} spent{postfix}"
-    with tqdm(total=total, initial=done, desc="notebooks", bar_format=layout, mininterval=1, smoothing=0.05) as bar:
+    with tqdm(total=pace.total, initial=done, desc="notebooks", bar_format=layout, mininterval=1) as bar:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=3)  # to look costs a moment of a core
-            now, _ = progress(jobs, *folders)
-            if now < bar.n:  # a page is deleted before it is drawn anew
-                begun += now - bar.n
-                bar.initial = bar.n = now
-            bar.update(now - bar.n)
             ready = sum((folders[0] / f"{job.name}.ipynb").exists() for job in jobs.values())
-            book = "; building the book" * (ready == len(jobs) and options.book and not options.target)
-            left = seconds_left(now, total, begun, time.monotonic() - start)
+            if building := bool(book) and ready == len(jobs):
+                built = max(built, book_share(log.read_text(errors="replace")))
+            pace.update(progress(jobs, *folders)[0] + built * book, time.monotonic())
+            bar.n = pace.done
+            left = pace.seconds_left(time.monotonic())
             left = tqdm.format_interval(left) if left < float("inf") else "?"
-            bar.set_postfix_str(f"{left} left,  {ready} of {len(jobs)} ready{book}")
+            bar.set_postfix_str(f"{left} left,  {ready} of {len(jobs)} ready{'; building the book' * building}")
 
 
 def stop(process: subprocess.Popen, options: argparse.Namespace, log: Path) -> None:
@@ -324,7 +327,7 @@ def main() -> int:
             snakemake(options, *targets), env=environment(), stdout=output, stderr=output, start_new_session=True
         )
         try:
-            watch(process, chosen, options)
+            watch(process, chosen, options, log)
         except KeyboardInterrupt:
             stop(process, options, log)
             print("\ninterrupted: the same command goes on from here", file=sys.stderr)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ EXPLORER = "sastc/explorer"  # and the part of the library that does
 NOTEBOOK_SECONDS = 3.0  # a notebook without its training
 PAGE_SECONDS = 5.0  # a page of results
 RECORD_SECONDS = 0.01  # more for each recorded run that a page shows
+BOOK_PAGE_SECONDS = 1.5  # of the book, which one process builds when all else is done
 EPOCH_SECONDS = {"teacher": 0.6, "kd": 1.3}  # an epoch at T = 2; other methods know their cost relative to KD's
 PROCESS_BYTES = 10**9  # of a process that trains, without images and tensors: measured 0.6 GiB, rounded up
 TENSORS = 2  # memory of a step over that of its tensors: an allocator's gaps, a library's workspaces
@@ -262,12 +264,30 @@ def run_bytes(config: RunConfig) -> int:
     return PROCESS_BYTES + images + TENSORS * step_memory(config).peak
 
 
-def seconds_left(done: float, total: float, begun: float, elapsed: float) -> float:
-    """Time left by the mean pace since the start, when `begun` was done already; infinite before anything is done.
+class Pace:
+    """Time left by the mean pace since work began to show.
 
-    The mean, because the last minutes say little: one long training may end, or ten short ones.
+    The mean, because the last minutes say little: one long training may end, or ten short ones. The clock starts with
+    the first work that shows, since an engine and imports take seconds that do not come again.
     """
-    return (total - done) * elapsed / (done - begun) if done > begun else float("inf")
+
+    def __init__(self, done: float, total: float):
+        self.done = self.first = done
+        self.total = total
+        self.started: float | None = None  # when work first showed
+
+    def update(self, done: float, now: float) -> None:
+        """Work done by a moment, in seconds of any clock."""
+        if done < self.done:  # a page is deleted before it is drawn anew
+            self.first += done - self.done
+        elif done > self.done and self.started is None:
+            self.first, self.started = done, now
+        self.done = done
+
+    def seconds_left(self, now: float) -> float:
+        """Seconds from `now` to the end; infinite as long as there is no pace."""
+        moved = self.done - self.first
+        return (self.total - self.done) * (now - self.started) / moved if moved > 0 else float("inf")
 
 
 def progress(jobs: dict[str, Job], folder: Path, results: Path) -> tuple[float, float]:
@@ -283,3 +303,9 @@ def progress(jobs: dict[str, Job], folder: Path, results: Path) -> tuple[float, 
             elif history.exists():
                 done += 0.9 * job.cost * history.read_text().count("\n") / (job.config.epochs + 1)
     return done, sum(job.cost for job in jobs.values())
+
+
+def book_share(log: str) -> float:
+    """How much of the book is built, from what Sphinx says of it in the engine's log: pages are read, then written."""
+    said = re.findall(r"(reading sources|writing output)\.\.\. \[ *(\d+)%\]", log.rpartition("Running Jupyter-Book")[2])
+    return (int(said[-1][1]) + 100 * (said[-1][0] == "writing output")) / 200 if said else 0.0

@@ -1,5 +1,6 @@
 """What a recorded run belongs to: pages that list it, runs that differ from it in one thing, its files' addresses."""
 
+import functools
 import re
 import subprocess
 from collections import defaultdict
@@ -83,11 +84,21 @@ def tracked() -> frozenset[str]:
     return frozenset(done.stdout.decode().split("\0"))
 
 
+@functools.cache
+def _by_folder(files: frozenset[str]) -> dict[str, list[str]]:
+    """Names of files by their folder: one look at all of them, not one a run."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        found[folder].append(name)
+    return dict(found)
+
+
 def addresses(run: Run, files: frozenset[str], repository: str, branch: str) -> dict[str, str]:
     """Where the files of a run can be fetched, by name, and under ``""`` its folder; none that git does not have."""
     path = run.path.resolve()
     folder = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else None
-    names = [file.rsplit("/", 1)[1] for file in files if folder and file.rsplit("/", 1)[0] == folder]
+    names = _by_folder(files).get(folder, [])
     if not names or not repository:
         return {}
     found = {"": f"{repository}/tree/{branch}/{folder}"}

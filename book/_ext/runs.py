@@ -70,7 +70,7 @@ def pack(run: Run, repository: str = "", related: dict[str, Any] | None = None) 
         "dirty": provenance.get("dirty"), "teacher": provenance.get("teacher"),
         "provenance": {n: provenance[n] for n in ("started", "python", "versions", "platform", "device", "threads")
                        if n in provenance},
-        "history": {name: run.history[name].tolist() for name in run.history},
+        "history": run.history.to_dict(orient="list"),
         "accuracy_by_step": measures["accuracy_by_step"].tolist(),
         "layers": {side: measures[f"{side}_layers"].tolist() for side in ("student", "teacher")
                    if f"{side}_layers" in measures},

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,10 +18,69 @@ sys.path.insert(0, str(ROOT / "workflow"))
 plan = __import__("plan")
 
 
-def test_the_time_left_follows_the_mean_pace_since_the_start():
-    assert plan.seconds_left(30.0, 100.0, 10.0, 40.0) == pytest.approx(140.0)  # 20 done in 40 s, 70 to go
-    assert plan.seconds_left(10.0, 100.0, 10.0, 40.0) == float("inf")
-    assert plan.seconds_left(100.0, 100.0, 10.0, 40.0) == 0.0
+def test_the_time_left_follows_the_mean_pace_since_work_began_to_show():
+    pace = plan.Pace(10.0, 100.0)
+    pace.update(10.0, 0.0)
+    assert pace.seconds_left(0.0) == float("inf")
+    pace.update(12.0, 30.0)  # the first that shows: the 30 seconds before it are not work
+    assert pace.seconds_left(30.0) == float("inf")
+    pace.update(32.0, 70.0)
+    assert pace.seconds_left(70.0) == pytest.approx(136.0)  # 20 done in 40 s, 68 to go
+    pace.update(27.0, 70.0)  # a page of 5 is deleted
+    assert pace.seconds_left(70.0) == pytest.approx(146.0)  # its work is to do again, the pace stays
+    pace.update(100.0, 300.0)
+    assert pace.seconds_left(300.0) == 0.0
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return list(plan.make_plan("quick", {}, (), "results", "data").values())
+
+
+def timeline(jobs, seconds, cores, book):
+    """A made-up launch: work that shows every three seconds, share of the book that is built, and when it ends.
+
+    Teachers come first, then students, pages, and the book; durations vary by a third.
+    """
+    order, random = {"teacher": 0, "combination": 1}, np.random.default_rng(0)
+    free, spans = [20.0] * cores, []  # the engine starts
+    for job in sorted(jobs, key=lambda job: order.get(job.notebook, 2)):
+        core = free.index(min(free))
+        length = seconds[job.notebook if job.config else "page"] * job.cost * random.lognormal(0, 0.3)
+        spans.append((job, free[core], free[core] + length))
+        free[core] += length
+    ready, work = max(free), []
+    for second in range(0, int(ready + book), 3):
+        done = 0.0
+        for job, begin, end in spans:
+            share = max(0.0, (second - begin) / (end - begin))
+            done += job.cost * (1.0 if share >= 1 else 0.9 * share * bool(job.config))
+        work.append((second, done, max(0.0, (second - ready) / book)))
+    return work, ready + book
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+@pytest.mark.parametrize("speed", [1.0, 0.4, 1.5])
+@pytest.mark.parametrize("guess", [{}, dict(teacher=1.3, page=0.8), dict(combination=0.8, page=1.2)])
+def test_the_time_left_is_right_within_a_third_after_two_minutes(quick, cores, speed, guess):
+    """On slow and fast machines, and with kinds of jobs whose duration was guessed wrong."""
+    seconds = {kind: speed * guess.get(kind, 1.0) for kind in ("teacher", "combination", "page")}
+    alone = 80 * plan.BOOK_PAGE_SECONDS
+    work, end = timeline(quick, seconds, cores, speed * alone)
+    pace, checked = plan.Pace(0.0, sum(job.cost for job in quick) + cores * alone), 0
+    for second, done, built in work:
+        pace.update(done + built * cores * alone, second)
+        if 120 <= second < 0.8 * end:
+            assert pace.seconds_left(second) == pytest.approx(end - second, rel=1 / 3), second
+            checked += 1
+    assert checked > 20
+
+
+def test_the_share_of_the_book_is_what_sphinx_says_last():
+    log = "reading sources... [ 90%] x\nRunning Jupyter-Book v1\n"
+    assert plan.book_share("") == plan.book_share(log) == 0
+    assert plan.book_share(log + "reading sources... [ 40%] a\nreading sources... [ 50%] b\n") == 0.25
+    assert plan.book_share(log + "reading sources... [100%] a\nwriting output... [ 20%] b\r") == 0.6
 
 
 def trainings(scale, teachers, students):
