@@ -212,14 +212,16 @@ def steps_table(record: dict[str, Any]) -> str:
     for about, group in itertools.groupby(record["cases"], key=_about_steps):
         body += f'<tr class="group"><th colspan="{len(head)}">{html.escape(about)}</th></tr>'
         for row in group:
+            convolutions = row["convolution_share"] * row["seconds_now"]
+            peak = row["convolution_rate"] / row["peak_rate"] if "peak_rate" in row else None  # older records have none
             cells = [
                 METHOD_NAMES.get(row["method"], row["method"]),
                 duration(row["seconds_before"]),
                 duration(row["seconds_now"]),
                 f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})",
-                f"{row['ratio_limit']:.2f}",
+                f"{row['seconds_before'] / convolutions:.2f}",
                 f"{100 * row['convolution_share']:.0f} %",
-                f"{100 * row['convolution_rate'] / row['peak_rate']:.0f} %",
+                f"{100 * peak:.0f} %" if peak else "–",
                 f"{row['one_run']:,.0f}",
                 f"{row['side_by_side']:,.0f}",
             ]

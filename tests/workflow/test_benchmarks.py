@@ -300,12 +300,17 @@ def test_steps_take_turns_with_those_of_an_earlier_version(tmp_path, monkeypatch
         assert row["same_loss"]
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         assert 0 < row["convolution_share"] < 1
-        assert row["ratio_limit"] > row["seconds_before"] / row["seconds_now"]
         assert min(row["convolution_rate"], row["peak_rate"]) > 0
         assert min(row["one_run"], row["side_by_side"]) > 0
     table = report.steps_table(record)
     assert "VGG-11 &amp; ResNet-19, T=2, width 0.0625, fp32" in table
     assert table.count("<tr>") == 1 + len(record["cases"])
+    row = record["cases"][0] | dict(seconds_before=3.0, seconds_now=2.0, convolution_share=0.5)
+    for older in ({}, dict(convolution_rate=3e9, peak_rate=4e9)):
+        measured = {k: v for k, v in row.items() if not k.endswith("_rate")} | older
+        shown = report.steps_table(record | {"cases": [measured]})
+        assert "<td>3.00</td><td>50 %</td>" in shown, "three seconds before, one now if all else took no time"
+        assert f"<td>{'75 %' if older else '–'}</td>" in shown
 
 
 def test_an_earlier_version_is_unpacked(tmp_path):
