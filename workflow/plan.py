@@ -24,7 +24,7 @@ EXPLORER = "sastc/explorer"  # and the part of the library that does
 NOTEBOOK_SECONDS = 3.0  # a notebook without its training
 PAGE_SECONDS = 5.0  # a page of results
 RECORD_SECONDS = 0.01  # more for each recorded run that a page shows
-BOOK_PAGE_SECONDS = 1.5  # of the book, which one process builds when all else is done
+BOOK_PAGE_SECONDS = 0.5  # of the book, which one process builds when all else is done
 EPOCH_SECONDS = {"teacher": 0.7, "kd": 0.65}  # an epoch at T = 2; other methods know their cost relative to KD's
 PROCESS_BYTES = 10**9  # of a process that trains, without images and tensors: measured 0.6 GiB, rounded up
 TENSORS = 2  # memory of a step over that of its tensors: an allocator's gaps, a library's workspaces
