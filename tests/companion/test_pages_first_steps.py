@@ -60,11 +60,15 @@ def test_settings_in_words(rows):
 
 def test_the_answer_counts_runs_that_recorded_their_steps(rows):
     line = first_steps.answer(rows)
-    assert line.startswith("Smoke test, 2 runs: attention is largest on the easiest layer in 25 to 50 % of cases at ")
-    assert (
-        "50 % after 20 steps and 75 to 100 % at the last; the weights reach their bound in 1 of 2, after 20 st" in line
+    assert line.startswith(
+        "Smoke test, 2 runs of 21 steps: attention is largest on the easiest layer in 25 to 50 % of cases at "
     )
+    assert "50 % after 20 steps and 75 to 100 % at the last (chance: 50 %); the weights reach their bound" in line
+    assert "in 1 of 2, after 20 steps. " in line
     assert line.endswith("pulls the student 0.5 to 40 times as hard as KD at first.")
+    larger = rows.assign(scale=["slim", "quick", "quick", "quick"])
+    assert first_steps.answer(larger).startswith("Small-scale runs, 1 run of 21 steps: attention")
+    assert "Smoke test" not in first_steps.answer(larger)
     assert first_steps.answer(rows.assign(early=math.nan)) == "No run has recorded its first steps."
 
 
