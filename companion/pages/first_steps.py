@@ -1,6 +1,7 @@
 """Where attention goes in the first training steps, and which of the two losses pulls the student meanwhile."""
 
 import dataclasses
+import html
 import math
 from pathlib import Path
 
@@ -111,10 +112,12 @@ def answer(rows: pd.DataFrame) -> str:
         )
         reach, runs = same.bound.dropna(), len(same)
         when = f", after {report._span(reach.astype(int))} steps" if len(reach) else ""
+        own = same.teacher_width[(same.teacher_width > 0) & (same.teacher_width != same.width)]
+        teacher = f" with a teacher of {report._span(own, '{:g}'.format)} times the width" if len(own) else ""
         pull = report._span(same.pull_first.round(1), "{:g}".format)
         told.append(
-            f"{report.SCALE_WORDS[scale].capitalize()}, {runs} run{'s' * (runs > 1)} of "
-            f"{report._span((same.steps + 1).astype(int))} steps: attention is largest on the easiest layer in {first} "
+            f"{report.SCALE_WORDS[scale].capitalize()}{teacher}, {runs} run{'s' * (runs > 1)} up to step "
+            f"{report._span((same.steps + 1).astype(int))}: attention is largest on the easiest layer in {first} "
             f"% of cases at the first step, {early} % after {EARLY} steps and {last} % at the last (chance: {chance} "
             f"%); the weights reach their bound in {len(reach)} of {runs}{when}. β times the feature loss pulls the "
             f"student {pull} times as hard as KD at first."
@@ -141,26 +144,25 @@ def curves(rows: pd.DataFrame) -> Figure:
     return drawing
 
 
-def table(rows: pd.DataFrame, place: str) -> str:
-    """HTML table: a row a run; `place` is :func:`parts.place`."""
+def table(rows: pd.DataFrame) -> str:
+    """HTML table: a row a run."""
 
     def share(column: str):
         return lambda r: "–" if math.isnan(getattr(r, column)) else f"{100 * getattr(r, column):.0f} %"
 
     rows = rows.assign(name=names(rows))
     columns = {
-        "run": "name",
-        "scale": lambda r: report.SCALE_WORDS[r.scale],
-        "on the easiest layer,<br>first step": share("first"),
+        "run": lambda r: f'{html.escape(r.name)}<br><span class="seeds">{report.SCALE_WORDS[r.scale]}</span>',
+        "on the<br>easiest<br>layer,<br>first step": share("first"),
         f"after<br>{EARLY} steps": share("early"),
         "at the<br>last step": share("last"),
-        "at the bound<br>from step": lambda r: "–" if math.isnan(r.bound) else f"{r.bound + 1:.0f}",
-        "pull of the feature loss<br>over KD, first step": "pull_first",
+        "at the<br>bound<br>from step": lambda r: "–" if math.isnan(r.bound) else f"{r.bound + 1:.0f}",
+        "pull of the<br>feature loss<br>over KD,<br>first step": "pull_first",
         "last<br>step": "pull_last",
         "record": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
     }
     caption = (
         "Shares are of instances, student layers and time steps of a training batch. At the bound: the mean of the "
-        f"cells' largest weights is within {100 * NEAR:.0f} % of it. Pull: norms of the student's gradients. {place}"
+        f"cells' largest weights is within {100 * NEAR:.0f} % of it. Pull: norms of the student's gradients."
     )
     return parts.table(rows, caption, "first_steps", columns, csv=rows[["name", "scale", *FACTS, "run", "command"]])

@@ -189,7 +189,7 @@ def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
     if not cells:
         return ""
     how = "always picks" if easiest == cells else f"in {100 * easiest / cells:.0f} % of cases picks"
-    text = f"SASTC's attention {how} the teacher layer that is easiest to imitate"
+    text = f"There its attention {how} the teacher layer that is easiest to imitate"
     if claim is None or not claim.counted:
         return f"{text}."
     short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))

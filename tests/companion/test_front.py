@@ -72,7 +72,7 @@ def test_the_largest_scale_leads_the_headline():
     assert front.place(plan, [small, large, learned]) == "On CIFAR-10 with quarter-width networks"
     assert front.place(plan, [learned]) == "On CIFAR-10 with small networks"
     text = front.headline([small, large, learned], [attention_run(4)], "Here")
-    assert text.startswith("Here, SASTC beats B in 1 comparison. SASTC's attention")
+    assert text.startswith("Here, SASTC beats B in 1 comparison. There its attention")
     assert text.endswith("difference in accuracy (n=5, small-scale runs).")
 
 
@@ -93,12 +93,12 @@ def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
 def test_the_second_sentence_follows_the_controls(comparisons, words):
     found = [claim("A", UP), controls(*comparisons)]
     text = front.headline(found, [attention_run(4)], "Here")
-    start = "SASTC's attention always picks the teacher layer that is easiest to imitate"
+    start = "There its attention always picks the teacher layer that is easiest to imitate"
     assert text.endswith(f" {start}; learned weights are {words}")
     same = front.headline([claim("A", UP), controls(OPEN, OPEN)], [attention_run(4)], "Here")
     assert same.endswith(f" {start}; replacing its weights makes no distinguishable difference in accuracy (n=5).")
     some = front.headline(found, [attention_run(4), attention_run(2)], "Here")
-    assert "SASTC's attention in 75 % of cases picks the teacher layer that is easiest to imitate;" in some
+    assert "There its attention in 75 % of cases picks the teacher layer that is easiest to imitate;" in some
     alone = front.headline([claim("A", UP)], [attention_run(4)], "Here")
     assert alone.endswith(f" {start}.")
 

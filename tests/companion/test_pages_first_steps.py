@@ -61,14 +61,16 @@ def test_settings_in_words(rows):
 def test_the_answer_counts_runs_that_recorded_their_steps(rows):
     line = first_steps.answer(rows)
     assert line.startswith(
-        "Smoke test, 2 runs of 21 steps: attention is largest on the easiest layer in 25 to 50 % of cases at "
+        "Smoke test, 2 runs up to step 21: attention is largest on the easiest layer in 25 to 50 % of cases at "
     )
     assert "50 % after 20 steps and 75 to 100 % at the last (chance: 50 %); the weights reach their bound" in line
     assert "in 1 of 2, after 20 steps. " in line
     assert line.endswith("pulls the student 0.5 to 40 times as hard as KD at first.")
     larger = rows.assign(scale=["slim", "quick", "quick", "quick"])
-    assert first_steps.answer(larger).startswith("Small-scale runs, 1 run of 21 steps: attention")
+    assert first_steps.answer(larger).startswith("Small-scale runs, 1 run up to step 21: attention")
     assert "Smoke test" not in first_steps.answer(larger)
+    narrow = larger.assign(teacher_width=0.5, width=1.0)
+    assert "Small-scale runs with a teacher of 0.5 times the width, 1 run" in first_steps.answer(narrow)
     assert first_steps.answer(rows.assign(early=math.nan)) == "No run has recorded its first steps."
 
 
@@ -77,7 +79,7 @@ def test_figure_and_table_have_every_run(rows):
     assert [line.get_label() for line in drawing.axes[0].lines] == ["β = 10", "β = 1300, no unit length"]
     assert drawing.axes[0].lines[0].get_xydata() == pytest.approx(np.array([[1, 25], [2, 50], [21, 100]]))
     first_steps.figures.plt.close(drawing)
-    page = first_steps.table(rows, "Ours.")
+    page = first_steps.table(rows)
     assert page.count("<tr>") == 1 + len(rows)
     assert "<td>21</td>" in page
     assert rows.run[0] in page

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from companion import report
-from companion.pages import choices, controls
+from companion.pages import choices, controls, first_steps
 from companion.pages.parts import frame
 from companion.stats import difference, family
 from sastc.attention import attention_bounds
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
-from sastc.records import Run
+from sastc.records import Run, run_path
 
 PAIRS = (("vgg11", "resnet19"), ("resnet18", "wrn28_4"))
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,15 @@ def test_order(text):
     assert {tuple(row.sort_values().index) for _, row in means.iterrows()} == {
         ("baseline", "kd", "sastc", "feature_kd")
     }
+
+
+def test_first_steps(text):
+    (config, *_) = load_experiment(ROOT / "experiments/first_steps.yaml", "paper").runs
+    found = first_steps.steps(Run(run_path(config, ROOT / "results")))
+    late = 100 * found.easiest[found.step >= 15]
+    told = f"largest on the easiest layer in {late.min():.0f} to {late.max():.0f} % of cases (chance: "
+    assert f"{told}{100 * found.chance[0]:.0f} %; one run" in text
+    assert found.step.max() < 100
 
 
 def test_attention(text, runs):

@@ -6,10 +6,13 @@ import io
 import json
 import math
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import closed_context, served
 from scipy.special import stdtrit
 
 from companion import report
@@ -19,6 +22,7 @@ from companion.pages.verdicts import Found
 from companion.pages.verdicts_claims import Claim, Comparison
 from companion.stats import Difference, difference
 
+ROOT = Path(__file__).parents[2]
 NUMBERS = dict(
     up=(3.0, 1.0, 3), down=(-3.0, 1.0, 3), flat=(0.5, 1.0, 3), one=(9.0, math.nan, 1), none=(), two=(9.0, 1, 2)
 )
@@ -374,3 +378,21 @@ def test_every_claim_has_the_papers_evidence_and_no_verdict_without_runs(tmp_pat
     assert evidence["few_feature_kd"] == "3 of 3 cells"
     assert evidence["imagenet_feature_kd"] == "Feature KD 61.01, KD 61.37"
     assert evidence["energy_of_ann"] == "4.91 % at T=2, 6.73 % at T=3, 15.71 % at T=7"
+
+
+@pytest.mark.browser
+def test_our_evidence_is_in_sight_beside_long_small_print(browser, tmp_path):
+    """A column of the book is 790 px wide; what stands below a verdict must not push our numbers out of it."""
+    (tmp_path / "site/_static").mkdir(parents=True)
+    shutil.copy(ROOT / "book/_static/custom.css", tmp_path / "site/_static")
+    made = found("up", "down5", "flat5", printed=39)
+    wordy = dataclasses.replace(made.claim, unit="a unit of many words " * 3)
+    page = verdicts.verdicts_table([dataclasses.replace(made, claim=wordy)])
+    head = '<!doctype html><link rel="stylesheet" href="_static/custom.css"><body style="width: 790px">'
+    (tmp_path / "site/index.html").write_text(f"{head}{page}")
+    with served(tmp_path / "site") as base:
+        shown = closed_context(browser, (base,), [], 1440).new_page()
+        shown.goto(f"{base}/index.html")
+        widths = shown.evaluate("(b => [b.scrollWidth, b.clientWidth])(document.querySelector('.table-box'))")
+        assert widths[0] <= widths[1]
+        shown.context.close()
