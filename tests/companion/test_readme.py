@@ -73,12 +73,15 @@ def test_order(text):
 
 
 def test_first_steps(text):
-    (config, *_) = load_experiment(ROOT / "experiments/first_steps.yaml", "paper").runs
-    found = first_steps.steps(Run(run_path(config, ROOT / "results")))
-    late = 100 * found.easiest[found.step >= 15]
-    told = f"largest on the easiest layer in {late.min():.0f} to {late.max():.0f} % of cases (chance: "
-    assert f"{told}{100 * found.chance[0]:.0f} %; one run" in text
-    assert found.step.max() < 100
+    told = ("largest on the easiest layer in {} % of cases", "queries and keys in {} % (chance: 33 %; one run each")
+    runs = load_experiment(ROOT / "experiments/first_steps.yaml", "paper").runs
+    assert [config.qk_norm for config in runs] == [True, False]
+    for config, words in zip(runs, told, strict=True):
+        found = first_steps.steps(Run(run_path(config, ROOT / "results")))
+        late = 100 * found.easiest[found.step >= 15]
+        assert words.format(f"{late.min():.0f} to {late.max():.0f}") in text
+        assert found.chance[0] == pytest.approx(1 / 3)
+        assert found.step.max() < 100
 
 
 def test_attention(text, runs):
