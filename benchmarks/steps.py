@@ -1,7 +1,8 @@
 """Training steps against those of an earlier commit: ``python benchmarks/steps.py``.
 
 Both checkouts train in processes of their own that take turns, so that a slow moment of the machine meets both. The
-record names the processor: there is one file for each kind, ``results/benchmarks/steps/<kind>.json``.
+record names the processor: there is one file for each kind, ``results/benchmarks/steps/<kind>.json``. Rows that are
+not measured again stay in it, each with its commit.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE = "2390fd9"  # the commit before neurons in C++ and projectors without copies
 METHODS = ("teacher", "baseline", "kd", "feature_kd", "sastc")
+WHAT = ("student", "teacher", "method", "precision", "width")  # of a row: measured again, it replaces the older one
 CONVOLUTIONS = ("conv", "aten::mm", "addmm", "bmm")  # and matrix products: work that no implementation is spared
 # instruction sets from the fastest arithmetic in bf16 to none
 KINDS = (("amx_bf16", "amx"), ("avx512_bf16", "avx512_bf16"), ("avx512f", "avx512"), ("avx2", "avx2"))
@@ -167,9 +169,12 @@ def main(arguments: list[str] | None = None) -> Path:
         "against": options.against,
         "cases": [],
     }
+    if out.exists() and (older := json.loads(out.read_text()))["against"] == options.against:
+        record["cases"] = [{"commit": older["provenance"]["commit"]} | row for row in older["cases"]]
     with tempfile.TemporaryDirectory() as folder:
         for row in cases(options, earlier(options.against, Path(folder))):
-            record["cases"].append(row)
+            others = [kept for kept in record["cases"] if any(kept[name] != row[name] for name in WHAT)]
+            record["cases"] = [*others, row | {"commit": record["provenance"]["commit"]}]
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, record)  # after every case: what was measured is kept
             print(
