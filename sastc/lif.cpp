@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-constexpr long BLOCK = 1024;
+constexpr long BLOCK = 256;
 constexpr long SERIAL = 1 << 15;  // fewer numbers than this are not worth waking threads for
 
 typedef uint32_t __attribute__((may_alias)) word;
@@ -48,65 +48,55 @@ template <int SURROGATE> static inline float slope_of(float d, const Options& p)
     return 1.f / (p.gamma * (1.f + q * q));
 }
 
-// Potentials (T, BLOCK) of the neurons from `start` on, into `us`.
-template <class S>
-static inline void membranes(const S* x, const float* v0, float* us, long T, long N, long start, long count,
-                             const Options& p) {
-    float v[BLOCK], buffer[BLOCK];
-    for (long t = 0; t < T; t++) {
-        const float* in = read(x + t * N + start, buffer, count);
-        float* u = us + t * BLOCK;
-        if (t == 0 && !v0) {
+// Potential of a neuron from its input and from `v`, its potential after the last reset, which becomes that after the
+// next; `o` is its spike.
+template <bool SOFT> static inline float charge(float in, float& v, float& o, const Options& p) {
+    const float u = in + p.decay * v;
+    o = u > p.threshold ? 1.f : 0.f;
+    v = SOFT ? u - p.threshold * o : u * (1.f - o);
+    return u;
+}
+
+static inline void begin(const float* v0, float* v, long start, long count) {
+    for (long n = 0; n < count; n++) v[n] = v0 ? v0[start + n] : 0.f;
+}
+
+// Options by value: behind a reference they could change with every number written, and would be read again.
+template <class S, bool SOFT>
+static void spikes(const S* x, const float* v0, S* out, long T, long N, const Options p, int threads) {
+#pragma omp parallel for num_threads(threads) if (T * N > SERIAL)
+    for (long start = 0; start < N; start += BLOCK) {
+        const long count = N - start < BLOCK ? N - start : BLOCK;
+        float v[BLOCK], coming[BLOCK], going[BLOCK];
+        begin(v0, v, start, count);
+        for (long t = 0; t < T; t++) {
+            const float* in = read(x + t * N + start, coming, count);
+            S* to = out + t * N + start;
+            float* o = place(to, going);
 #pragma omp simd
-            for (long n = 0; n < count; n++) u[n] = in[n];
-        } else {
-            const float* before = t ? v : v0 + start;
-#pragma omp simd
-            for (long n = 0; n < count; n++) u[n] = in[n] + p.decay * before[n];
-        }
-        if (p.soft) {
-#pragma omp simd
-            for (long n = 0; n < count; n++) v[n] = u[n] - p.threshold * (u[n] > p.threshold ? 1.f : 0.f);
-        } else {
-#pragma omp simd
-            for (long n = 0; n < count; n++) v[n] = u[n] * (1.f - (u[n] > p.threshold ? 1.f : 0.f));
+            for (long n = 0; n < count; n++) charge<SOFT>(in[n], v[n], o[n], p);
+            store(to, o, count);
         }
     }
 }
 
-template <class S>
-static void spikes(const S* x, const float* v0, S* out, long T, long N, const Options& p, int threads) {
-#pragma omp parallel num_threads(threads) if (T * N > SERIAL)
-    {
-        std::vector<float> us(T * BLOCK);
-        float buffer[BLOCK];
-#pragma omp for
-        for (long start = 0; start < N; start += BLOCK) {
-            const long count = N - start < BLOCK ? N - start : BLOCK;
-            membranes(x, v0, us.data(), T, N, start, count, p);
-            for (long t = 0; t < T; t++) {
-                const float* u = &us[t * BLOCK];
-                S* to = out + t * N + start;
-                float* o = place(to, buffer);
-#pragma omp simd
-                for (long n = 0; n < count; n++) o[n] = u[n] > p.threshold ? 1.f : 0.f;
-                store(to, o, count);
-            }
-        }
-    }
-}
-
-template <class S, int SURROGATE>
-static void gradients(const S* x, const float* v0, const S* g, S* dx, float* dv, long T, long N, const Options& p,
+template <class S, int SURROGATE, bool SOFT>
+static void gradients(const S* x, const float* v0, const S* g, S* dx, float* dv, long T, long N, const Options p,
                       int threads) {
 #pragma omp parallel num_threads(threads) if (T * N > SERIAL)
     {
-        std::vector<float> us(T * BLOCK);
+        std::vector<float> us(T * BLOCK);  // a block's potentials
 #pragma omp for
         for (long start = 0; start < N; start += BLOCK) {
             const long count = N - start < BLOCK ? N - start : BLOCK;
-            membranes(x, v0, us.data(), T, N, start, count, p);
-            float later[BLOCK], coming[BLOCK], going[BLOCK];  // gradient of the potential after the reset; buffers
+            float v[BLOCK], coming[BLOCK], going[BLOCK], later[BLOCK], o;  // later: gradient of v
+            begin(v0, v, start, count);
+            for (long t = 0; t < T; t++) {
+                const float* in = read(x + t * N + start, coming, count);
+                float* u = &us[t * BLOCK];
+#pragma omp simd private(o)
+                for (long n = 0; n < count; n++) u[n] = charge<SOFT>(in[n], v[n], o, p);
+            }
             for (long t = T - 1; t >= 0; t--) {
                 const float* grad = read(g + t * N + start, coming, count);
                 S* to = dx + t * N + start;
@@ -118,8 +108,8 @@ static void gradients(const S* x, const float* v0, const S* g, S* dx, float* dv,
                     const float u = us_t[n], slope = slope_of<SURROGATE>(u - p.threshold, p);
                     float du = grad[n] * slope;
                     if (!last) {  // dv/du = 1 - o - u do/du (hard) or 1 - V_th do/du (soft)
-                        float through = p.soft ? 1.f : 1.f - (u > p.threshold ? 1.f : 0.f);
-                        if (!p.detach) through = through - slope * (p.soft ? p.threshold : u);
+                        float through = SOFT ? 1.f : 1.f - (u > p.threshold ? 1.f : 0.f);
+                        if (!p.detach) through = through - slope * (SOFT ? p.threshold : u);
                         du = du + later[n] * through;
                     }
                     out[n] = du;
@@ -132,22 +122,21 @@ static void gradients(const S* x, const float* v0, const S* g, S* dx, float* dv,
     }
 }
 
-#define SPIKES(name, S)                                                                                              \
-    void name(const S* x, const float* v0, S* out, long T, long N, const Options* p, int threads) {                  \
-        spikes(x, v0, out, T, N, *p, threads);                                                                       \
-    }
-#define GRADIENTS(name, S)                                                                                           \
-    void name(const S* x, const float* v0, const S* g, S* dx, float* dv, long T, long N, const Options* p,           \
-              int threads) {                                                                                         \
-        auto run = p->surrogate == TRIANGLE    ? gradients<S, TRIANGLE>                                              \
-                   : p->surrogate == RECTANGLE ? gradients<S, RECTANGLE>                                             \
-                                               : gradients<S, ATAN>;                                                 \
-        run(x, v0, g, dx, dv, T, N, *p, threads);                                                                    \
+#define KERNELS(name, S)                                                                                             \
+    void spikes_##name(const S* x, const float* v0, S* out, long T, long N, const Options* p, int threads) {         \
+        (p->soft ? spikes<S, true> : spikes<S, false>)(x, v0, out, T, N, *p, threads);                               \
+    }                                                                                                                \
+    void gradients_##name(const S* x, const float* v0, const S* g, S* dx, float* dv, long T, long N,                 \
+                          const Options* p, int threads) {                                                           \
+        decltype(&gradients<S, TRIANGLE, false>) kernels[][2] = {                                                    \
+            {gradients<S, TRIANGLE, false>, gradients<S, TRIANGLE, true>},                                           \
+            {gradients<S, RECTANGLE, false>, gradients<S, RECTANGLE, true>},                                         \
+            {gradients<S, ATAN, false>, gradients<S, ATAN, true>},                                                   \
+        };                                                                                                           \
+        kernels[p->surrogate][p->soft](x, v0, g, dx, dv, T, N, *p, threads);                                         \
     }
 
 extern "C" {
-SPIKES(spikes_float32, float)
-SPIKES(spikes_bfloat16, uint16_t)
-GRADIENTS(gradients_float32, float)
-GRADIENTS(gradients_bfloat16, uint16_t)
+KERNELS(float32, float)
+KERNELS(bfloat16, uint16_t)
 }

@@ -26,11 +26,12 @@ def lab(tmp_path, request):
         process = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 60
-        while not (found := list((tmp_path / ".runtime").glob("jpserver-*.json"))):
+        # the file exists before it is written
+        while not (found := "".join(file.read_text() for file in (tmp_path / ".runtime").glob("jpserver-*.json"))):
             assert process.poll() is None, (tmp_path / "lab.log").read_text()
             assert time.monotonic() < deadline, (tmp_path / "lab.log").read_text()
             time.sleep(0.1)
-        server = json.loads(found[0].read_text())
+        server = json.loads(found)
         yield f"http://127.0.0.1:{server['port']}", server["token"]
     finally:
         process.terminate()  # the server ends its kernels
