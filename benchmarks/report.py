@@ -200,6 +200,34 @@ def html_table(record: dict[str, Any], case: str) -> str:
     )
 
 
+def yardstick(record: dict[str, Any]) -> str:
+    """HTML sentence: the library's neurons against the same by hand; empty where they were not measured together."""
+    rows: dict[tuple, dict[str, Row]] = {}
+    for row in record["cases"]:
+        if row["case"] in ("lif", "call") and "median" in row:
+            key = (row["case"], row["precision"], row["timesteps"], row["layout"])
+            rows.setdefault(key, {})[row["implementation"]] = row
+    both = {key: [np.array(found[name]["seconds"]) for name in ("library", "handwritten")]
+            for key, found in rows.items() if "handwritten" in found}  # fmt: skip
+    times = {key: float(np.median(ours / theirs)) for key, (ours, theirs) in both.items()}
+    parts = []
+    for precision in ("fp32", "bf16"):
+        if layers := [times[key] for key in times if key[:2] == ("lif", precision)]:
+            parts.append(f"{min(layers):.2f} to {max(layers):.2f} times as long in {precision}")
+    if not parts:
+        return ""
+    text = f"On {hardware(record)}: a layer takes {' and '.join(parts)} as the same by hand (medians of the rounds)"
+    for key in times:
+        if key[0] == "call":
+            neurons = math.prod(rows[key]["library"]["shape"][1:])
+            more = 1e6 * float(np.median(np.subtract(*both[key])))
+            text += (
+                f". At {neurons} neurons, where the call is all there is, {times[key]:.2f} times: {more:.0f} µs more a"
+            )
+            text += " layer and training step for options, layouts and checks"
+    return f"<p>{html.escape(text)}.</p>"
+
+
 STEPS = "results/benchmarks/steps"  # of benchmarks/steps.py, one file a kind of processor
 KINDS = {"amx": "AMX", "avx512_bf16": "AVX-512 with bf16", "avx512": "AVX-512 without bf16", "avx2": "AVX2"}
 
@@ -227,10 +255,11 @@ def steps_table(record: dict[str, Any]) -> str:
             ]
             body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
     made = record["provenance"]
+    commits = dict.fromkeys((row.get("commit") or made["commit"] or "unknown")[:10] for row in record["cases"])
     changed = " with changes" * bool(made["dirty"])
     caption = (
         f"{KINDS.get(record['processor'], record['processor'])}: {hardware(record)}; commit "
-        f"{(made['commit'] or 'unknown')[:10]}{changed} against {record['against']}, {made['started'][:10]}."
+        f"{' and '.join(commits)}{changed} against {record['against']}, {made['started'][:10]}."
     )
     return (
         f'<div class="table-box"><table class="results measured"><caption>{html.escape(caption)}</caption>'

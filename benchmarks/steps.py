@@ -24,6 +24,11 @@ BEFORE = "2390fd9"  # the commit before neurons in C++ and projectors without co
 METHODS = ("teacher", "baseline", "kd", "feature_kd", "sastc")
 WHAT = ("student", "teacher", "method", "precision", "width")  # of a row: measured again, it replaces the older one
 CONVOLUTIONS = ("conv", "aten::mm", "addmm", "bmm")  # and matrix products: work that no implementation is spared
+LINE = (
+    "{precision} width {width:g} {student} & {teacher} {method:10s} {seconds_before:.3f} s -> {seconds_now:.3f} s, "
+    "{ratio:.2f}x, convolutions {convolution_share:.0%}, images/s {one_run:.0f} in one run, {side_by_side:.0f} side by "
+    "side"
+)
 # instruction sets from the fastest arithmetic in bf16 to none
 KINDS = (("amx_bf16", "amx"), ("avx512_bf16", "avx512_bf16"), ("avx512f", "avx512"), ("avx2", "avx2"))
 
@@ -161,6 +166,7 @@ def main(arguments: list[str] | None = None) -> Path:
     sys.path.insert(0, str(ROOT))
     import torch
 
+    from benchmarks.report import hardware
     from sastc.records import provenance, write_json
 
     record = {
@@ -169,7 +175,8 @@ def main(arguments: list[str] | None = None) -> Path:
         "against": options.against,
         "cases": [],
     }
-    if out.exists() and (older := json.loads(out.read_text()))["against"] == options.against:
+    older = json.loads(out.read_text()) if out.exists() else None
+    if older and (older["against"], hardware(older)) == (options.against, hardware(record)):
         record["cases"] = [{"commit": older["provenance"]["commit"]} | row for row in older["cases"]]
     with tempfile.TemporaryDirectory() as folder:
         for row in cases(options, earlier(options.against, Path(folder))):
@@ -177,12 +184,7 @@ def main(arguments: list[str] | None = None) -> Path:
             record["cases"] = [*others, row | {"commit": record["provenance"]["commit"]}]
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, record)  # after every case: what was measured is kept
-            print(
-                "{precision} width {width:g} {student} & {teacher} {method:10s} {seconds_before:.3f} s -> "
-                "{seconds_now:.3f} s, {ratio:.2f}x, convolutions {convolution_share:.0%}, images/s {one_run:.0f} "
-                "in one run, {side_by_side:.0f} side by side".format(**row),
-                flush=True,
-            )
+            print(LINE.format(**row), flush=True)
     return out
 
 

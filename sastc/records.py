@@ -45,6 +45,7 @@ from sastc.files import sha256, user_path
 
 AGAIN = "again"  # folder in a recorded run's, where it is made again
 SUMS = "SHA256SUMS"
+DIVERGED = "diverged.json"  # of a run that ended without a result, see `Run.diverged`
 
 MEASURES = {
     "student_layers": "(S,) names of the student layers",
@@ -134,6 +135,11 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Final numbers; ``accuracy`` is the headline, in percent."""
         return self._json("metrics.json")
+
+    @property
+    def diverged(self) -> dict[str, Any] | None:
+        """Of a run that ended without a result: the epoch, and what was not finite in it, "the loss" or "a weight"."""
+        return self._json(DIVERGED) if not self.complete and self.has(DIVERGED) else None
 
     @property
     def history(self) -> pd.DataFrame:

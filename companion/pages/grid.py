@@ -68,8 +68,12 @@ def cell(rows: pd.DataFrame, paper: float | None = None, comparable: bool = Fals
 
 
 def not_run(runs: pd.DataFrame, plan: Experiment) -> str:
-    """Collapsed list of the cells without a run and the command for each, the experiment's own first."""
-    missing = runs[~runs.complete].sort_values("planned", ascending=False, kind="stable")
+    """Collapsed list of the cells without a run and the command for each, the experiment's own first.
+
+    A run that diverged was run.
+    """
+    ended = runs.diverged.notna() if "diverged" in runs else False
+    missing = runs[~(runs.complete | ended)].sort_values("planned", ascending=False, kind="stable")
     if missing.empty:
         return "<p>Every cell is run.</p>"
     commands = html.escape("\n".join(missing.command))

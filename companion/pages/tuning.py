@@ -117,7 +117,11 @@ def table(rows: pd.DataFrame, place: str) -> str:
             for field in tried(rows)
         },
         "validation<br>accuracy (%)": lambda r: (
-            f"{r.accuracy:.2f} [{r.accuracy - r.error:.2f}, {r.accuracy + r.error:.2f}]" if r.complete else "–"
+            f"{r.accuracy:.2f} [{r.accuracy - r.error:.2f}, {r.accuracy + r.error:.2f}]"
+            if r.complete
+            else "–"
+            if np.isnan(r.diverged)
+            else f"diverged in epoch {r.diverged:.0f}"
         ),
         "β × feature<br>/ KD loss,<br>first epoch": "loss_ratio",
         "gradient on<br>the student,<br>feature / KD": "gradient_ratio",
@@ -149,8 +153,15 @@ def sentences(rows: pd.DataFrame) -> list[str]:
             best = data.loc[data.accuracy.idxmax()]
             ours = data[data[field] == used].iloc[0]
             gap, error = best.accuracy - ours.accuracy, math.hypot(best.error, ours.error)
-            missing = sorted(set(along(rows, method, field, recorded=False)[field]) - set(data[field]))
-            lacking = f" ({', '.join(f'{v:g}' for v in missing)} not run)" if missing else ""
+            others = along(rows, method, field, recorded=False).query("not complete")
+            lacking = "".join(
+                f" ({', '.join(f'{v:g}' for v in values)} {why})"
+                for why, values in (
+                    ("diverged", others[field][others.diverged.notna()]),
+                    ("not run", others[field][others.diverged.isna()]),
+                )
+                if len(values)
+            )
             head = f"{LABELS[method]}, {words}: best of {len(data)}{lacking} is {best[field]:g} ({best.accuracy:.2f} %)"
             if best[field] == used:
                 out.append(f"{head}, the preset.")
@@ -206,8 +217,11 @@ def best(rows: pd.DataFrame) -> list[str]:
     for method, trials in done.groupby("method", sort=False):
         top, fields = trials.iloc[0], [f for f in tried(rows) if method in methods_of(f)]
         setting = ", ".join(f"{FIELDS[f]} {top[f]:g}" for f in fields)
-        planned = len(rows[rows.method == method])
-        out.append(f"{LABELS[method]}, best of {len(trials)} of {planned} trials: {setting} ({top.accuracy:.2f} %).")
+        ours = rows[rows.method == method]
+        lost = ours.diverged.notna().sum()
+        ended = f", {lost} of which diverged" if lost else ""
+        trials_of = f"best of {len(trials) + lost} of {len(ours)} trials{ended}"
+        out.append(f"{LABELS[method]}, {trials_of}: {setting} ({top.accuracy:.2f} %).")
     return out
 
 

@@ -100,6 +100,7 @@ class Recorder:
     def _write_beginning(self, teacher: Run | None, first: int) -> None:
         """Record what is about to be run, from which epoch."""
         config, folder = self.config, self.folder
+        (folder / records.DIVERGED).unlink(missing_ok=True)  # it is tried again
         records.write_config(folder, config)
         provenance = records.provenance(config.command, self.step.device, torch.get_num_threads())
         provenance["processes"] = distributed.size()
@@ -186,6 +187,11 @@ class Recorder:
         self.log(f"{metrics['finished']} finished: accuracy {metrics['accuracy']:.2f} %")
         records.seal(self.folder, "metrics.json", records.json_bytes(metrics))
         records.remove_checkpoints(self.folder)
+
+    def diverged(self, epoch: int, what: str) -> None:
+        """Record that `what`, "the loss" or "a weight", was not finite in an epoch: of a search, that is a result."""
+        self.log(f"{records.now()} {what} is not finite in epoch {epoch}")
+        records.write_json(self.folder / records.DIVERGED, dict(epoch=epoch, what=what, at=records.now()))
 
     def log(self, line: str) -> None:
         """Add a line to ``log.txt``."""

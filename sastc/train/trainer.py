@@ -75,6 +75,8 @@ class Trainer:
                 row = self.epoch(epoch, bar)
                 if not np.isfinite(row["train_loss"]) or not self.step.is_finite():
                     what = "a weight" if np.isfinite(row["train_loss"]) else "the loss"
+                    if recorder.writes:
+                        recorder.diverged(epoch + 1, what)
                     raise RunError(
                         f"{what} is not finite in epoch {epoch + 1} of {config.name}: "
                         "try a smaller learning_rate or beta; the epochs before are kept"

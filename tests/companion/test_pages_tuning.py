@@ -72,6 +72,14 @@ def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
     assert "–" in page
 
 
+def test_a_trial_that_diverged_is_a_result(rows):
+    lost = rows.assign(diverged=[*rows.diverged[:-1], 2.0])
+    assert "diverged in epoch 2" in tuning.table(lost, "Here.")
+    assert "best of 2 (100 diverged) is 10" in tuning.sentences(lost)[1]
+    assert "SASTC, best of 3 of 3 trials, 1 of which diverged: " in tuning.best(lost)[1]
+    assert grid.not_run(lost, plan(config(method="sastc", beta=100.0))) == "<p>Every cell is run.</p>"
+
+
 def test_what_is_not_run_is_listed_with_its_command(rows):
     page = grid.not_run(rows, plan(*(config(method="sastc", beta=b) for b in (1.0, 100.0))))
     assert "Not run: 1 planned; their commands" in page

@@ -32,6 +32,7 @@ from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
 from sastc.train import Trainer
 from sastc.train.recorder import locked
+from sastc.verify import verify
 
 CPU = torch.device("cpu")
 # The only columns that differ between equal runs.
@@ -280,7 +281,22 @@ def test_mistakes_show_before_any_work(tiny, tmp_path, monkeypatch, changes, wor
 def test_loss_that_is_not_finite_stops_with_the_epochs_kept(tiny, tmp_path):
     with pytest.raises(RunError, match="not finite in epoch"):
         sastc.run(tiny(learning_rate=1e30, method="baseline", teacher=""), results=tmp_path, progress=False)
-    assert not any(r.complete for r in sastc.list_runs(tmp_path))
+    (run,) = sastc.list_runs(tmp_path)
+    assert not run.complete
+    assert (run.diverged["epoch"], run.diverged["what"]) in [(1, "the loss"), (1, "a weight")]
+
+
+def test_a_run_that_diverged_can_be_tried_again(tiny, tmp_path, monkeypatch):
+    config = tiny(method="baseline", teacher="")
+    with monkeypatch.context() as broken:
+        broken.setattr("sastc.train.step.Step.is_finite", lambda self: False)
+        with pytest.raises(RunError, match="a weight is not finite in epoch 1"):
+            sastc.run(config, results=tmp_path, progress=False)
+    (run,) = sastc.list_runs(tmp_path)
+    assert run.diverged["what"] == "a weight"
+    assert sastc.run(config, results=tmp_path, progress=False).complete
+    assert run.diverged is None
+    assert not verify(tmp_path, progress=False), "the finished run lists all of its files"
 
 
 def test_weight_that_is_not_finite_stops_though_neurons_hide_it(tiny, tmp_path, monkeypatch):

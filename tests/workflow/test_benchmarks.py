@@ -313,6 +313,36 @@ def test_steps_take_turns_with_those_of_an_earlier_version(tmp_path, monkeypatch
         assert f"<td>{'75 %' if older else '–'}</td>" in shown
 
 
+def test_steps_that_are_not_measured_again_stay(tmp_path, monkeypatch):
+    made = dict(seconds_before=2.0, seconds_now=1.0, convolution_share=0.5)
+    about = dict(zip(steps.WHAT, ("vgg11", "resnet19", "kd", "bf16", 0.25), strict=True))
+    rows = [about | made, about | made | dict(method="sastc")]
+    out = tmp_path / "steps.json"
+    words = ["--out", str(out)]
+    monkeypatch.setattr(steps, "earlier", lambda commit, folder: ROOT)
+    for measured in (rows, [rows[1] | dict(seconds_now=0.5)]):
+        monkeypatch.setattr(steps, "cases", lambda options, before, found=tuple(measured): iter(found))
+        monkeypatch.setattr(steps, "LINE", "")
+        steps.main(words)
+    record = json.loads(out.read_text())
+    assert [(row["method"], row["seconds_now"]) for row in record["cases"]] == [("kd", 1.0), ("sastc", 0.5)]
+    assert {row["commit"] for row in record["cases"]} == {record["provenance"]["commit"]}
+    steps.main([*words, "--against", "HEAD"])
+    assert len(json.loads(out.read_text())["cases"]) == 1, "rows against another version are not kept"
+
+
+def test_the_neuron_against_its_yardstick_in_words():
+    row = dict(case="lif", precision="fp32", timesteps=2, layout="contiguous", shape=[2, 4, 8], median=1.0)
+    made = dict(device="a machine", threads=2, device_type="cpu", versions=dict(torch="2"))
+    times = {"library": [3.0, 2.2, 2.0], "handwritten": [2.0, 2.0, 2.0]}
+    rows = [row | dict(implementation=name, seconds=seconds) for name, seconds in times.items()]
+    rows += [r | dict(case="call", seconds=[1e-6 * s for s in r["seconds"]]) for r in rows]
+    text = report.yardstick(dict(provenance=made, cases=rows))
+    assert "1.10 to 1.10 times as long in fp32" in text
+    assert "At 32 neurons, where the call is all there is, 1.10 times: 0 µs more" in text
+    assert not report.yardstick(dict(provenance=made, cases=rows[:1])), "nothing to compare with"
+
+
 def test_an_earlier_version_is_unpacked(tmp_path):
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
