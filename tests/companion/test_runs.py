@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from browsing import closed_context, served, violations
-from firefox import firefox
+from engines import ENGINES
 
 from sastc.config import RunConfig, parse_arguments
 from sastc.records import Run, find_run, list_runs, seal, write_json
@@ -338,9 +338,10 @@ def test_the_table_filters_sorts_and_is_downloaded(site, browser):
 
 
 @pytest.mark.browser
-def test_table_and_viewer_work_in_firefox_too(site, tmp_path):
+@ENGINES
+def test_table_and_viewer_work_in_other_engines_too(engine, site, tmp_path):
     run = site.runs[0]
-    with served(site.folder) as base, firefox(tmp_path) as page:
+    with served(site.folder) as base, engine(tmp_path) as page:
         page.goto(f"{base}/every_run.html?find={run.name[-10:]}")
         visible = "return [...document.querySelectorAll('tbody tr')].filter(row => !row.hidden).length"
         assert page.run(visible) == 1

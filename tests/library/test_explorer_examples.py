@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsing import closed_context, served
+from engines import ENGINES
 from explored import record
-from firefox import firefox
 
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
@@ -213,12 +213,32 @@ def test_one_click_shows_an_example_and_says_what_to_look_at(browser, example_si
 
 IN = "const root = document.querySelector('.sastc-explorer').shadowRoot;"
 
+# Every control and cell once, as they come: how many; or the one after which there is neither a map nor why not
+EVERY_ACTION = f"""return (async () => {{ {IN}
+    const all = () => [...root.querySelectorAll("input, select, button, summary, .cell, a[download]")];
+    const told = () => /No recorded/.test(root.querySelector(".panel").textContent);
+    let actions = 0;
+    for (let i = 0; i < all().length; i++) {{
+        const one = all()[i], options = [...one.options || []].map(option => option.value);
+        const values = one.type === "range" ? [one.min, one.max] : options;
+        for (const value of values) {{
+            one.value = value;
+            for (const kind of ["input", "change"]) one.dispatchEvent(new Event(kind, {{bubbles: true}}));
+        }}
+        if (!values.length) one.dispatchEvent(new MouseEvent("click", {{bubbles: true, cancelable: true}}));
+        await new Promise(done => setTimeout(done, 20));
+        if (!root.querySelector(".cell .value") && !told()) return one.getAttribute("aria-label") || one.textContent;
+        actions += values.length || 1;
+    }}
+    return actions;
+}})()"""
+
 
 @pytest.mark.browser
-def test_the_explorer_works_in_firefox_too(example_site, tmp_path):
-    """Debian's firefox-esr, where it is installed."""
+@ENGINES
+def test_the_explorer_works_in_other_engines_too(engine, example_site, tmp_path):
     folder, runs = example_site
-    with served(folder) as base, firefox(tmp_path) as page:
+    with served(folder) as base, engine(tmp_path) as page:
         page.goto(f"{base}/explorer.html")
         examples = find_examples(runs)
         count = page.run(f"{IN} return root.querySelectorAll('.examples button').length")
@@ -248,4 +268,7 @@ def test_the_explorer_works_in_firefox_too(example_site, tmp_path):
         assert facts.startswith(f"Epoch 2 of {E}")
         assert "epoch=2" in page.run("return location.href")
         assert page.run("return document.documentElement.scrollWidth - innerWidth") <= 0
+        actions = page.run(EVERY_ACTION)
+        assert isinstance(actions, int), f"nothing is shown after {actions}"
+        assert actions > 40
         assert page.faults == []
