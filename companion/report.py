@@ -284,6 +284,10 @@ def held_up_by(found: Mapping[str, Difference]) -> str:
         "better": "better than",
         "worse": "worse than",
     }
+    run = {name: found[other] for other, name in _NAMES.items() if found[other].n}
+    if run and {d.n for d in run.values()} == {1}:
+        gaps = " and ".join(f"{d.words()} points against {name}" for name, d in run.items())
+        return f"One seed decides nothing: SASTC has {gaps} (n=1)."
     told = []
     for other, name in _NAMES.items():
         d = found[other]

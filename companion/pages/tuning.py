@@ -211,18 +211,28 @@ def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
 
 
 def best(rows: pd.DataFrame) -> list[str]:
-    """A sentence a method, most accurate first: its best trial and how many it had."""
+    """A sentence a method, most accurate first: its best trial and how many it had; whether it ends the range."""
     out = []
     done = rows[rows.complete].sort_values("accuracy", ascending=False)
     for method, trials in done.groupby("method", sort=False):
         top, fields = trials.iloc[0], [f for f in tried(rows) if method in methods_of(f)]
-        setting = ", ".join(f"{FIELDS[f]} {top[f]:g}" for f in fields)
-        ours = rows[rows.method == method]
-        lost = ours.diverged.notna().sum()
-        ended = f", {lost} of which diverged" if lost else ""
-        trials_of = f"best of {len(trials) + lost} of {len(ours)} trials{ended}"
-        out.append(f"{LABELS[method]}, {trials_of}: {setting} ({top.accuracy:.2f} %).")
+        planned = rows[rows.method == method]
+        ended = planned[planned.complete | planned.diverged.notna()]
+        lost = len(ended) - len(trials)
+        setting = ", ".join(f"{FIELDS[f]} {top[f]:g}{_at_the_end(ended[f], top[f])}" for f in fields)
+        out.append(
+            f"{LABELS[method]}, best of {len(ended)} of {len(planned)} trials"
+            + (f", {lost} of which diverged" if lost else "")
+            + f": {setting} ({top.accuracy:.2f} %)."
+        )
     return out
+
+
+def _at_the_end(values: pd.Series, value: float) -> str:
+    """Words where the values that were tried end at this one, so that a better one may lie beyond."""
+    if values.nunique() < 2 or value not in (ends := {values.min(): "smallest", values.max(): "largest"}):
+        return ""
+    return f", the {ends[value]} tried"
 
 
 def schedule(rows: pd.DataFrame) -> str:

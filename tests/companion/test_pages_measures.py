@@ -153,7 +153,7 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     preset, gamma, released = choices.verdict_of_each(runs)
     assert "not compared with the baseline, not distinguishable from KD (+2.00 [−10.71, +14.71] points, n=2)" in preset
     assert "worse than KD (−5.00 [" in gamma
-    assert "not to be judged from one seed against KD (+20.00 points, n=1)" in released
+    assert "One seed decides nothing: SASTC has +20.00 points against KD (n=1)." in released
     assert headlines.other_choices(choices.gains(runs)) == (
         "With 2 other choices, made for every method alike, SASTC is against KD less accurate in 1 of 2, without an "
         "interval in 1."

@@ -139,7 +139,7 @@ def test_trials_of_other_weights_and_of_a_triangle(tmp_path):
     rows = tuning.collect(plan(*runs.values()), tmp_path)
     assert tuning.tried(rows) == {"beta": ["sastc"], "kl_weight": ["kd"]}
     kd, sastc = tuning.best(rows)
-    assert kd == "KD, best of 2 of 2 trials: weight of the KL term 0.3 (60.00 %)."
+    assert kd == "KD, best of 2 of 2 trials: weight of the KL term 0.3, the smallest tried (60.00 %)."
     assert sastc.startswith("SASTC, best of 2 of 2 trials: ")
     assert "β of the feature loss 10" in sastc
     assert '<th scope="col">weight<br>of KL</th>' in tuning.table(rows, "")
