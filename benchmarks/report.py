@@ -237,7 +237,12 @@ def steps_table(record: dict[str, Any]) -> str:
     head = ["method", "before", "now", "speed-up (range)", "at most", "convolutions", "of the peak"]
     head += ["images/s, one run", "side by side"]
     body = ""
-    for about, group in itertools.groupby(record["cases"], key=_about_steps):
+    order = list(METHOD_NAMES)
+    rows = sorted(
+        record["cases"],
+        key=lambda row: (row["precision"], row["width"], row["student"], order.index(row["method"])),
+    )
+    for about, group in itertools.groupby(rows, key=_about_steps):
         body += f'<tr class="group"><th colspan="{len(head)}">{html.escape(about)}</th></tr>'
         for row in group:
             convolutions = row["convolution_share"] * row["seconds_now"]
@@ -259,7 +264,7 @@ def steps_table(record: dict[str, Any]) -> str:
     changed = " with changes" * bool(made["dirty"])
     caption = (
         f"{KINDS.get(record['processor'], record['processor'])}: {hardware(record)}; commit "
-        f"{' and '.join(commits)}{changed} against {record['against']}, {made['started'][:10]}."
+        f"{', '.join(commits)}{changed} against {record['against']}, {made['started'][:10]}."
     )
     return (
         f'<div class="table-box"><table class="results measured"><caption>{html.escape(caption)}</caption>'
