@@ -3,7 +3,9 @@
 import html
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -76,29 +78,30 @@ def published_table() -> str:
     rows = rows.assign(label=[REGISTRY[name].label for name in rows.method])
 
     def known(column: str):
-        return lambda r: html.escape(str(getattr(r, column))) or "not known"
+        return lambda r: html.escape(str(getattr(r, column))) or "–"
 
     def number(column: str, digits: int):
-        return lambda r: "not known" if pd.isna(v := getattr(r, column)) else f"{v:.{digits}f}"
+        return lambda r: "–" if pd.isna(v := getattr(r, column)) else f"{v:.{digits}f}"
+
+    def both(above: Callable[[Any], str], below: Callable[[Any], str]) -> Callable[[Any], str]:
+        return lambda r: f'{above(r)}<br><span class="seeds">{below(r)}</span>'
 
     columns = {
-        "method": ("label", lambda r: html.escape(r.label)),
+        "method": ("label", both(lambda r: html.escape(r.label), known("citation"))),
         "dataset": ("dataset", known("dataset")),
-        "student": ("student", known("student")),
-        "teacher": ("teacher", known("teacher")),
+        "student, teacher": ("student", both(known("student"), known("teacher"))),
         "T": ("timesteps", number("timesteps", 0)),
-        "epochs": ("epochs", number("epochs", 0)),
-        "epoch reported": ("selection", known("selection")),
+        "epochs, which": ("epochs", both(number("epochs", 0), known("selection"))),
         "accuracy (%), reported": ("accuracy", number("accuracy", 2)),
         "accuracy read in": ("accuracy_from", known("accuracy_from")),
         "settings read in": ("settings_from", known("settings_from")),
-        "paper": ("citation", known("citation")),
         "note": (None, lambda r: html.escape(r.note)),
     }
     caption = (
         "What the methods' papers and released codes report. None of it was run here. Rows differ in student, teacher, "
         "T, epochs, augmentation and choice of the epoch: no two of them may be compared, nor any with ours. "
-        "“Second hand”: read in a summary or in another paper, and not in the paper itself."
+        "Below the epochs: the one whose accuracy is reported. “Second hand”: read in a summary or in another paper, "
+        "and not in the paper itself. –: not known."
     )
     filters = ["method", "dataset", "accuracy read in"]
     return bench.sortable(rows, caption, "bench-reported", columns, filters, "rows", rows.drop(columns="label"))

@@ -11,7 +11,7 @@ from companion import figures, report
 from companion.html import interval, table, text
 from companion.pages.choices import effects
 from companion.pages.parts import run_links
-from companion.stats import NO_INTERVAL, Difference, paired, signed, spread
+from companion.stats import NO_INTERVAL, Difference, over, paired, signed, spread
 from sastc.attention import attention_bounds
 from sastc.records import Run
 
@@ -112,7 +112,7 @@ def changes_of_accuracy(runs: pd.DataFrame) -> dict[str, Difference]:
 
 
 def controls_table(runs: pd.DataFrame) -> str:
-    """HTML table: accuracy and where the weight goes, a row a control."""
+    """HTML of two tables, a row a control: the accuracy, and where the weight goes."""
     known = table_of_facts(runs)
     means = known.drop(columns=["run", "seed"]).groupby("control", sort=False).mean()
     changes = changes_of_accuracy(runs)
@@ -121,20 +121,28 @@ def controls_table(runs: pd.DataFrame) -> str:
     def share(column: str):
         return lambda r: "–" if math.isnan(getattr(r, column)) else f"{100 * getattr(r, column):.0f} %"
 
-    columns = {
-        "weights": lambda r: text(WORDS.get(r.control, r.control)),
+    first = {"weights": lambda r: text(WORDS.get(r.control, r.control))}
+    accuracies = first | {
         "accuracy (%)": lambda r: report.mean_sd(known[known.control == r.control].accuracy),
-        "change from learned<br>(points)": lambda r: interval(changes[r.control]) if r.control in changes else "–",
+        "change from learned (points)": lambda r: interval(changes[r.control]) if r.control in changes else "–",
+        "runs": lambda r: run_links(known[known.control == r.control]),
+    }
+    places = first | {
         **{f"η of {c.removeprefix('weight_')}": c for c in layers},
         "entropy / ln A": "entropy",
         "at the bound": share("bound"),
-        "on the easiest layer": share("easiest"),
-        "on the layer of highest CKA": share("likest"),
+        "on the easiest": share("easiest"),
+        "on the most similar": share("likest"),
         "rank correlation with CKA": lambda r: signed(r.rank_correlation),
-        "runs": lambda r: run_links(known[known.control == r.control]),
     }
-    caption = "Means over the seeds, after the last epoch; shares of cells (student layers × time steps)."
-    return table(means.reset_index(), caption, "controls", columns)
+    rows = means.reset_index()
+    caption = (
+        "Means over the seeds, after the last epoch: weight η of each teacher layer, and the share of cells (student "
+        "layers × time steps) whose largest weight is at its bound, on the layer easiest to imitate, and on the layer "
+        "most similar by CKA."
+    )
+    told = f"Test accuracy, mean ± sd over the seeds; changes with 95 % intervals over {over(changes.values())}."
+    return table(rows, told, "controls", accuracies) + table(rows, caption, "controls-weights", places)
 
 
 def spread_table(runs: pd.DataFrame) -> str:

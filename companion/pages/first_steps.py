@@ -153,12 +153,12 @@ def table(rows: pd.DataFrame) -> str:
     rows = rows.assign(name=names(rows))
     columns = {
         "run": lambda r: f'{html.escape(r.name)}<br><span class="seeds">{report.SCALE_WORDS[r.scale]}</span>',
-        "on the<br>easiest<br>layer,<br>first step": share("first"),
-        f"after<br>{EARLY} steps": share("early"),
-        "at the<br>last step": share("last"),
-        "at the<br>bound<br>from step": lambda r: "–" if math.isnan(r.bound) else f"{r.bound + 1:.0f}",
-        "pull of the<br>feature loss<br>over KD,<br>first step": "pull_first",
-        "last<br>step": "pull_last",
+        "on the easiest layer, first step": share("first"),
+        f"after {EARLY} steps": share("early"),
+        "at the last step": share("last"),
+        "at the bound from step": lambda r: "–" if math.isnan(r.bound) else f"{r.bound + 1:.0f}",
+        "pull over KD, first step": "pull_first",
+        "pull, last step": "pull_last",
         "record": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
     }
     caption = (

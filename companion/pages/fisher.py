@@ -76,13 +76,13 @@ def summary_table(values: pd.DataFrame, place: str) -> str:
     """HTML table of :func:`summary`, a row a run; `place` is :func:`companion.pages.parts.place`."""
     columns = {
         "method": lambda r: LABELS[r.method],
-        "after the first epoch": lambda r: f"{r.first:.3g}",
-        "after the last epoch": lambda r: f"{r.last:.3g}",
+        "first epoch": lambda r: f"{r.first:.3g}",
+        "last epoch": lambda r: f"{r.last:.3g}",
         "change (×)": lambda r: f"{r.change:.3g}",
-        "with one step only, last epoch": lambda r: f"{r.one_step:.3g}",
+        "last epoch, one step": lambda r: f"{r.one_step:.3g}",
         "run": lambda r: run_links(pd.DataFrame([r])),
     }
-    caption = f"Trace of the empirical Fisher information with all T steps. {place}"
+    caption = f"Trace of the empirical Fisher information after an epoch, with one step or all T steps. {place}"
     return table(summary(values), caption, "fisher", columns)
 
 

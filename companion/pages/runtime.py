@@ -92,18 +92,19 @@ def ours_table(times: pd.DataFrame) -> str:
     def over_kd(row) -> str:
         if row.method in ("baseline", "kd"):  # a baseline has no teacher, so it has a ratio to each of several
             return ""
-        return f"{text(row.over_kd)} ({text(row.lowest)}–{text(row.highest)})" if pd.notna(row.over_kd) else "–"
+        span = f'<span class="seeds">({text(row.lowest)}–{text(row.highest)})</span>'
+        return f"{text(row.over_kd)} {span}" if pd.notna(row.over_kd) else "–"
 
     columns = {
         "student &amp; teacher": lambda r: LABELS[r.student] + (f" &amp; {LABELS[r.taught_by]}" if r.taught_by else ""),
         "T": "timesteps",
         "method": lambda r: LABELS[r.method],
-        "images,<br>train / test": lambda r: f"{r.train_images:,} / {r.test_images:,}",
-        "training, CPU<br>(s an epoch)": cpu,
-        "time over KD's<br>(single seeds)": over_kd,
-        "training, wall clock<br>(s an epoch)": SECONDS[0],
-        "inference, wall clock<br>(s)": SECONDS[1],
-        "peak memory<br>(MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
+        "images, train / test": lambda r: f"{r.train_images:,} / {r.test_images:,}",
+        "CPU s an epoch": cpu,
+        "time over KD's": over_kd,
+        "wall s an epoch": SECONDS[0],
+        "wall s to test": SECONDS[1],
+        "peak memory (MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
         "on": "device",
         "runs": lambda r: run_links(of(r)),
     }
@@ -111,10 +112,14 @@ def ours_table(times: pd.DataFrame) -> str:
     if rows.device.nunique() == 1:
         del columns["on"]
         data += f" on {rows.device.iloc[0]}"
+    if len(rows[["train_images", "test_images"]].drop_duplicates()) == 1:
+        del columns["images, train / test"]
+        data += f", {rows.train_images.iloc[0]:,} training and {rows.test_images.iloc[0]:,} test images"
     caption = (
-        f"Ours, {data}: means over all epochs and seeds; inference is of all test images. CPU seconds are those of all "
-        "threads, of the seeds beside them where not all runs recorded them. Time over KD's: median and range over the "
-        "seeds that have CPU seconds in both runs; where none has, of wall-clock seconds. Training includes the "
+        f"Ours, {data}: means over all epochs and seeds; the test is of all test images, once. CPU seconds are those "
+        "of all threads, of the seeds beside them where not all runs recorded them; wall seconds are those of the "
+        "clock. Time over KD's: median and range over the seeds that have CPU seconds in both runs; where none has, of "
+        "wall seconds. Training includes the "
         "batches on which the mismatch score is measured, for which the baseline, too, calls the teacher. Memory is "
         "the most that torch's tensors took on a GPU; on a CPU it is the largest resident set of the whole process, "
         "Python and its libraries included. A dash: recorded before this was measured."

@@ -116,24 +116,25 @@ def table(rows: pd.DataFrame, place: str) -> str:
             SIGNS[field]: lambda r, field=field: f"{getattr(r, field):g}" if r.method in methods_of(field) else ""
             for field in tried(rows)
         },
-        "validation<br>accuracy (%)": lambda r: (
-            f"{r.accuracy:.2f} [{r.accuracy - r.error:.2f}, {r.accuracy + r.error:.2f}]"
+        "validation accuracy (%)": lambda r: (
+            f"{r.accuracy:.2f} [{r.accuracy - r.error:.2f},\N{NO-BREAK SPACE}{r.accuracy + r.error:.2f}]"
             if r.complete
             else "–"
             if np.isnan(r.diverged)
             else f"diverged in epoch {r.diverged:.0f}"
         ),
-        "β × feature<br>/ KD loss,<br>first epoch": "loss_ratio",
-        "gradient on<br>the student,<br>feature / KD": "gradient_ratio",
-        "cosine<br>of the two": lambda r: parts.signed(r.cosine),
-        "on projectors<br>(and<br>attention)": lambda r: (
-            "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %"
-        ),
-        "STM (ln)": "stm",
+        "loss, feature / KD": "loss_ratio",
+        "gradient, feature / KD": "gradient_ratio",
+        "cosine": lambda r: parts.signed(r.cosine),
+        "on projectors": lambda r: "–" if np.isnan(r.projectors) else f"{100 * r.projectors:.0f} %",
         "run": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
     }
     names = [*FIELDS, "method", "accuracy", *FACTS, "stm", "run"]
-    caption = f"{errors(rows)} Gradients: once an epoch, means over the epochs. {place}"
+    caption = (
+        f"{errors(rows)} Loss: β times the feature loss over the KD loss, in the first epoch. Gradients are means over "
+        "the epochs: norm on the student of the feature term's over the KD term's, cosine of the two, and the share of "
+        f"the feature term's squared gradient that falls on projectors and attention. {place}"
+    )
     return parts.table(rows, caption, "tuning", columns, csv=rows[[*names, "command"]])
 
 

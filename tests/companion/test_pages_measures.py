@@ -353,7 +353,7 @@ def test_older_records_without_memory_show_a_dash(tmp_path):
     times = runtime.ours(plan(old, new), tmp_path)
     cells = [re.findall("<td>(.*?)</td>", row) for row in runtime.ours_table(times).split("<tr>")[2:]]
     assert [row[1] for row in cells] == ["KD", "SASTC"]
-    assert [(row[3], row[6], row[7]) for row in cells] == [("–", "–", "–"), ("–", "0.25", "700")]
+    assert [(row[2], row[5], row[6]) for row in cells] == [("–", "–", "–"), ("–", "0.25", "700")]
     assert "here: 700 to 700 MiB. The paper's text says 0.8 to 1.2 GB" in " ".join(runtime.sentences(times))
 
 
@@ -385,10 +385,10 @@ def test_ratios_pair_seeds_and_prefer_the_cpus_own_seconds(tmp_path):
     row = runtime.relative(runtime.ours(plan(*configs), tmp_path)).set_index("method").loc["sastc"]
     assert (row.over_kd, row.lowest, row.highest, row.on_cpu, row.n, row.left_out) == (2.5, 2.5, 2.5, 1, 1, 1)
     times = runtime.ours(plan(*configs), tmp_path)
-    cells = [re.findall("<td>(.*?)</td>", row)[3:6] for row in runtime.ours_table(times).split("<tr>")[2:]]
+    cells = [re.findall("<td>(.*?)</td>", row)[2:5] for row in runtime.ours_table(times).split("<tr>")[2:]]
     assert cells == [
         ['1.00 <span class="seeds">seed 0</span>', "", "2.00"],
-        ['2.50 <span class="seeds">seed 0</span>', "2.50 (2.50–2.50)", "19.00"],
+        ['2.50 <span class="seeds">seed 0</span>', '2.50 <span class="seeds">(2.50–2.50)</span>', "19.00"],
     ], "CPU seconds are seed 0's, wall-clock seconds those of both"
     said = runtime.sentences(times)[1]
     assert "compared with KD's: 1 by CPU seconds; 1 left out, in which a run has wall-clock seconds alone" in said

@@ -61,7 +61,7 @@ def test_best_values_are_weighed_against_the_error_of_the_images(rows):
     half = 200 * math.sqrt(0.6 * 0.4 / 400)
     assert any(np.ptp(line[:, 1]) == pytest.approx(2 * half) for bar in bars for line in bar.get_segments())
     page = tuning.table(rows, "Here.")
-    assert f"60.00 [{60 - half:.2f}, {60 + half:.2f}]" in page, "one error on the whole page"
+    assert f"60.00 [{60 - half:.2f},\N{NO-BREAK SPACE}{60 + half:.2f}]" in page, "one error on the whole page"
     assert "two standard errors either way, from the number of validation images (400) alone. " in page
 
 
