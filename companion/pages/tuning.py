@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
+from companion.html import rows_table
 from companion.pages import parts
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -136,6 +137,39 @@ def table(rows: pd.DataFrame, place: str) -> str:
         f"the feature term's squared gradient that falls on projectors and attention. {place}"
     )
     return parts.table(rows, caption, "tuning", columns, csv=rows[[*names, "command"]])
+
+
+def joint(rows: pd.DataFrame) -> bool:
+    """Whether there are trials that change two settings of a method at once."""
+    alone = {run for f, methods in tried(rows).items() for m in methods for run in along(rows, m, f, False).run}
+    return not set(rows.run) <= alone
+
+
+def rates_and_weights(rows: pd.DataFrame, place: str) -> str:
+    """HTML table: accuracy by learning rate and β, each method that has both below its name; '' without such trials."""
+    methods = [m for m in methods_of("beta") if m in set(rows.method)]
+    shown = rows[rows.method.isin(methods)]
+    if not joint(shown):
+        return ""
+    weights = sorted(shown.beta.unique())
+
+    def cell(found: pd.DataFrame) -> str:
+        if found.empty:
+            return ""
+        row = found.iloc[0]
+        told = f"{row.accuracy:.2f}" if row.complete else "not run" if np.isnan(row.diverged) else "diverged"
+        top = row.complete and row.accuracy == shown[shown.method == row.method].accuracy.max()
+        return f"<strong>{told}</strong>" if top else told
+
+    body = []
+    for method in methods:
+        ours = shown[shown.method == method]
+        for rate in sorted(ours.learning_rate.unique()):
+            cells = (cell(ours[(ours.learning_rate == rate) & (ours.beta == beta)]) for beta in weights)
+            body.append([LABELS[method], f"{rate:g}", *cells])
+    heads = ["method", "learning rate", *(f"β = {beta:g}" for beta in weights)]
+    caption = f"Validation accuracy (%) by learning rate and β; the best of a method in bold, empty: not tried. {place}"
+    return rows_table(caption, heads, body)
 
 
 def sentences(rows: pd.DataFrame) -> list[str]:

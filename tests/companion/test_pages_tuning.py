@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from made_up_runs import plan, record
 
-from companion.pages import grid, tuning
+from companion.pages import grid, headlines, tuning
 from sastc.config import RunConfig
-from sastc.records import run_path
+from sastc.records import run_path, write_json
 
 
 def config(**changes):
@@ -70,6 +70,31 @@ def test_the_table_shows_every_run_and_a_dash_for_what_is_not_run(rows):
     assert page.count("<tr>") == 1 + len(rows)
     assert run_path(config(method="sastc", beta=10.0), "").name in page
     assert "–" in page
+
+
+def test_learning_rate_and_weight_tried_together(tmp_path):
+    """Rows of learning rates, columns of β; what diverged says so. No table where one setting changes at a time."""
+    tried = {(0.05, 10.0): 50.0, (0.02, 30.0): 70.0, (0.02, 100.0): None, (0.05, 30.0): 60.0}
+    runs = {key: config(method="sastc", learning_rate=key[0], beta=key[1]) for key in tried}
+    for key, accuracy in tried.items():
+        if accuracy:
+            run = record(tmp_path, runs[key], accuracy=accuracy)
+            (run.path / "provenance.json").write_text(json.dumps(dict(data=dict(test_images=400))))
+            pd.DataFrame(dict(epoch=[1], kd_loss=[2.0])).to_csv(run.path / "history.csv", index=False)
+    kd = record(tmp_path, config(method="kd"), accuracy=55.0)
+    (kd.path / "provenance.json").write_text(json.dumps(dict(data=dict(test_images=400))))
+    pd.DataFrame(dict(epoch=[1], kd_loss=[2.0])).to_csv(kd.path / "history.csv", index=False)
+    write_json(run_path(runs[0.02, 100.0], tmp_path) / "diverged.json", dict(epoch=1, what="the loss"))
+    rows = tuning.collect(plan(*runs.values(), config(method="kd")), tmp_path)
+    page = tuning.rates_and_weights(rows, "Here.")
+    assert '<th scope="row">SASTC</th><td>0.02</td><td></td><td><strong>70.00</strong></td><td>diverged</td>' in page
+    assert '<th scope="row">SASTC</th><td>0.05</td><td>50.00</td><td>60.00</td><td></td>' in page
+    assert headlines.tuned(rows) == (
+        "Best of 1 to 4 trials for every method, on held-out images: SASTC 70.00 % (its worst 50.00 %), "
+        "KD 55.00 % (its worst 55.00 %); one seed each (n=1)."
+    )
+    alone = tuning.collect(plan(runs[0.05, 10.0], runs[0.05, 30.0]), tmp_path)
+    assert tuning.rates_and_weights(alone, "") == ""
 
 
 def test_a_trial_that_diverged_is_a_result(rows):
