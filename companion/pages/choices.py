@@ -167,12 +167,10 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     out = []
     for word in ("better", "worse", "not distinguishable"):
         names = "; ".join(text(s) for s in known[known.said == word].switch)
-        out.append(
-            f"Accuracy {word}{' from' if word.startswith('not') else ' than'} the first row's: {names or 'none'}."
-        )
+        out.append(f"Accuracy {word}{' from' if word.startswith('not') else ' than'} the preset's: {names or 'none'}.")
     widths = [d.half for d in known.accuracy]
     out.append(
-        f"An interval's half width is {min(widths):.1f} to {max(widths):.1f} points with "
+        f"Half an interval is {min(widths):.1f} to {max(widths):.1f} points wide with "
         f"{' or '.join(str(n) for n in sorted({d.n for d in known.accuracy}))} seeds: a smaller effect would not "
         f"be seen. The words are corrected for {len(found)} differences (Holm)."
     )

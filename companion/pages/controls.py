@@ -241,7 +241,7 @@ def answer(runs: pd.DataFrame) -> str:
     chance = float(learned.chance.mean())
     easy, like = ("{} of cells ({})".format(*_judged(learned[c], chance)) for c in ("easiest", "likest"))
     always = (learned.easiest == 1).all()
-    settles = "always settles on" if always else f"in {easy} settles on"
+    where = "always" if always else f"in {easy}"
     told: dict[str, list[str]] = {}
     seeds, once, missing = set(), [], []
     changes = changes_of_accuracy(runs)
@@ -253,8 +253,8 @@ def answer(runs: pd.DataFrame) -> str:
         else:
             (once if gain.n else missing).append(f"{control} {signed(gain.mean)}" if gain.n else control)
     out = [
-        f"Attention {settles} the teacher layer that is easiest to imitate; it is on the layer most similar by CKA in "
-        f"{like}, where chance is {100 * chance:.0f} %."
+        f"Attention is {where} largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
+        f"CKA in {like}; chance is {100 * chance:.0f} %."
     ]
     n = f"n={report._span(seeds)}" if seeds else ""
     words = {

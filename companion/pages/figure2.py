@@ -154,13 +154,13 @@ def sentences(panel: Panel) -> list[str]:
         if (s, a) not in accuracy:
             continue
         place = int((accuracy > accuracy[s, a]).sum()) + 1
-        words = f"The paper praises student layer {s} with teacher layer {a}; here this pair is number {place} of " \
-                f"{len(accuracy)}"  # fmt: skip
+        words = f"The paper finds student layer {s} better with teacher layer {a} than with the one at the same " \
+                f"relative depth; here this pair ranks {place} of {len(accuracy)}"  # fmt: skip
         if same == (s, a):
-            words += ", and the pair at the same relative depth"
+            words += ", and is here itself the pair at that depth"
         elif same in accuracy:
             gap = parts.signed(accuracy[s, a] - accuracy[same])
-            words += f", {gap} points from the pair at the same relative depth, {s}-{same[1]}"
+            words += f", {gap} points from that pair, {s}-{same[1]}"
         lines.append(words + ".")
     poor = sorted({int(v) for v in panel.facts.snn_layer[panel.facts.fact == "very_poor_for_all_targets"]})
     if poor:

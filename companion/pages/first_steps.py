@@ -119,8 +119,8 @@ def answer(rows: pd.DataFrame) -> str:
             f"{report.SCALE_WORDS[scale].capitalize()}{teacher}, {runs} run{'s' * (runs > 1)} up to step "
             f"{report._span((same.steps + 1).astype(int))}: attention is largest on the easiest layer in {first} "
             f"% of cases at the first step, {early} % after {EARLY} steps and {last} % at the last (chance: {chance} "
-            f"%); the weights reach their bound in {len(reach)} of {runs}{when}. β times the feature loss pulls the "
-            f"student {pull} times as hard as KD at first."
+            f"%); the weights reach their bound in {len(reach)} of {runs}{when}. At the first step the gradient of β "
+            f"times the feature loss is {pull} times KD's."
         )
     return " ".join(told) or "No run has recorded its first steps."
 

@@ -15,15 +15,31 @@ from sastc.labels import LABELS
 AGAINST = {"baseline": "the baseline", "kd": "KD", "feature_kd": "feature KD", "teacher": "its teacher"}
 
 
-def tally(found: Iterable[Difference], better: str = "more accurate", worse: str = "less accurate") -> str:
-    """How differences fall by their intervals: ``more accurate in 2 of 3, not distinguishable in 1``; '' for none."""
+def tally(
+    found: Iterable[Difference],
+    better: str = "more accurate",
+    worse: str = "less accurate",
+    than: str = "",
+    of: str = "",
+) -> str:
+    """How differences fall by their intervals: ``more accurate in 2 of 3, not distinguishable in 1``; '' for none.
+
+    With what they are taken from, and what there are several `of`: ``more accurate than KD in 2 of 3 pairs, ...``.
+    """
     known = [d for d in found if d.n > 0]
     said = Counter(d.judgement for d in known)
-    words = {"better": better, "worse": worse, "not distinguishable": "not distinguishable"}
-    told = [(words[says], said.pop(says)) for says in words if says in said]
-    told += [("without an interval", said.total())] * bool(said)  # one seed, or seeds that do not differ
-    first = f" of {len(known)}"
-    return ", ".join(f"{word} in {n}{first if i == 0 else ''}" for i, (word, n) in enumerate(told))
+    words = {"better": (better, "than"), "worse": (worse, "than")}
+    words["not distinguishable"] = ("not distinguishable", "from")
+    told = [(*words[says], said.pop(says)) for says in words if says in said]
+    told += [("without an interval", "beside", said.total())] * bool(said)  # one seed, or seeds that do not differ
+    whole = f" of {len(known)} {of}".rstrip()
+    first = [f"{word}{f' {to} {than}' * bool(than)} in {n}{whole}" for word, to, n in told[:1]]
+    return ", ".join(first + [f"{word} in {n}" for word, _, n in told[1:]])
+
+
+def _n(found: Iterable[Difference]) -> str:
+    """The numbers of pairs behind differences: ``n=3 to 5``."""
+    return f"n={report._span({d.n for d in found if d.n})}"
 
 
 def beside(d: Difference, better: str, worse: str) -> str:
@@ -33,9 +49,10 @@ def beside(d: Difference, better: str, worse: str) -> str:
 
 
 def by_method(found: Mapping[str, Sequence[Difference]], **words: str) -> str:
-    """The same for several other methods: ``than KD: ...; than feature KD: ...``; what is not run is left out."""
-    told = {AGAINST[other]: tally(rows, **words) for other, rows in found.items()}
-    return "; ".join(f"against {name} {text}" for name, text in told.items() if text)
+    """The same for several other methods: ``more accurate than KD in 2 of 2; ...``; what is not run is left out."""
+    told = [tally(rows, than=AGAINST[other], **words) for other, rows in found.items()]
+    n = _n(d for rows in found.values() for d in rows)
+    return f"{'; '.join(filter(None, told))} ({n})" if any(told) else ""
 
 
 def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
@@ -43,12 +60,11 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
     told = []
     for panel in panels:
         gaps = sweeps.differences(of, panel)
-        text = tally(gaps.difference[gaps.other == "kd"])
+        beside_kd = gaps.difference[gaps.other == "kd"]
+        text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
-        told += [text + f" ({kind})" * bool(kind)] * bool(text)
-    if not told:
-        return f"No comparison of SASTC with KD is run ({of.words})."
-    return f"Compared with KD over the values of “{of.words}”, SASTC is {'; '.join(told)}."
+        told += [f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})"] * bool(text)
+    return f"SASTC is {'; '.join(told)}." if told else f"SASTC is not compared with KD at any of several {of.values}."
 
 
 def beta(panels: Sequence[sweeps.Panel]) -> str:
@@ -62,8 +78,9 @@ def beta(panels: Sequence[sweeps.Panel]) -> str:
 def mismatch(runs: pd.DataFrame) -> str:
     """SASTC's score against every other method's, over pairs of networks."""
     gaps = stm.differences(runs).values()
-    told = by_method({other: [of[other] for of in gaps] for other in METHODS[:-1]}, better="higher", worse="lower")
-    return f"SASTC's mismatch score is, by 95 % intervals over pairs of networks, {told}." if told else "Not run."
+    rows = {other: [of[other] for of in gaps] for other in METHODS[:-1]}
+    told = by_method(rows, better="higher", worse="lower", of="pairs of networks")
+    return f"SASTC's mismatch score is {told}, by 95 % intervals." if told else "Not run."
 
 
 def traces(values: pd.DataFrame) -> str:
@@ -89,8 +106,9 @@ def energies(counted: pd.DataFrame) -> str:
     if counted.empty:
         return "No run with counted energy is recorded."
     gains = energy.differences(counted)
-    told = tally(gains.difference[gains.other == "kd"], "higher", "lower")
-    beside_kd = f"Against KD at equal T, SASTC's energy is {told}." if told else ""
+    gaps = gains.difference[gains.other == "kd"]
+    told = tally(gaps, "higher", "lower", "KD's", "cases")
+    beside_kd = f"At equal T, SASTC's energy is {told} ({_n(gaps)})." if told else ""
     return f"{energy.share(counted)} {beside_kd}".strip() or "No student and teacher are recorded together."
 
 
@@ -113,24 +131,19 @@ def times(measured: pd.DataFrame) -> str:
 
 def one_setting(found: pd.DataFrame, what: str) -> str:
     """What a change of one setting does to the accuracy of every method; `found` is of :mod:`choices`."""
-    told = tally(found.accuracy, "higher", "lower")
+    told = tally(found.accuracy, "higher", "lower", "that without it", "methods")
     known = [d.mean for d in found.accuracy if d.n > 0]
     if not told:
         return f"{what} is not run."
     span = f"{signed(min(known))} to {signed(max(known))} points"
-    return (
-        f"Over {len(known)} method{'s' * (len(known) != 1)}, the accuracy with {what} is {told} (mean change {span})."
-    )
+    return f"The accuracy with {what} is {told} (mean change {span}, {_n(found.accuracy)})."
 
 
 def other_choices(gains: pd.DataFrame) -> str:
     """Whether SASTC still gains over each other method when every method has the other setting."""
     others = gains[gains.switch != choices.BASE]
-    told = by_method({other: list(others[other]) for other in METHODS[:-1]})
-    n = len(others)
-    return (
-        f"With {n} other choice{'s' * (n != 1)}, made for every method alike, SASTC is {told}." if told else "Not run."
-    )
+    told = by_method({other: list(others[other]) for other in METHODS[:-1]}, of="other settings")
+    return f"Where every method has the same other setting, SASTC is {told}." if told else "Not run."
 
 
 def tuned(rows: pd.DataFrame) -> str:
@@ -145,8 +158,9 @@ def tuned(rows: pd.DataFrame) -> str:
     if not said:
         return "Nothing is recorded yet."
     return (
-        f"Of {len(said)} methods and settings, the preset is the best value tried in {best} and within the error of "
-        f"the best in {near}; in {len(said) - best - near} another value is better by more than the error (n=1)."
+        f"{len(said)} settings were tuned, each of one method. The preset is the best value tried in {best} and within "
+        f"the error of the best in {near}; in {len(said) - best - near} another value is better by more than the error "
+        "(one seed each)."
     )
 
 

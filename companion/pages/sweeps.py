@@ -26,6 +26,7 @@ class Sweep:
 
     field: str  # of RunConfig
     words: str
+    values: str  # what there are several of
     table: str  # paper/<table>.csv
     column: str  # of that table
     methods: tuple[str, ...] = ("teacher", *METHODS)
@@ -40,17 +41,21 @@ class Sweep:
 
 
 TABLE7 = Sweep(
-    "label_noise", "wrong training labels", "noisy_labels", "noise_fraction", percent=True, neutral=0.0,
-    split_field="noise_teacher",
+    "label_noise", "wrong training labels", "shares of wrong labels", "noisy_labels", "noise_fraction", percent=True,
+    neutral=0.0, split_field="noise_teacher",
     split={"clean": "teacher trained on clean labels", "same_noise": "teacher trained on the same wrong labels"},
 )  # fmt: skip
 FEWSHOT = Sweep(
-    "train_fraction", "training images of each class", "few_shot", "train_fraction", percent=True, neutral=1.0,
-    split_field="subset_teacher",
+    "train_fraction", "training images of each class", "shares of the images", "few_shot", "train_fraction",
+    percent=True, neutral=1.0, split_field="subset_teacher",
     split={"same_subset": "teacher trained on the same images", "full": "teacher trained on all images"},
 )  # fmt: skip
-BATCHSIZE = Sweep("batch_size", "batch size", "batch_size", "batch_size", methods=("baseline", "kd", "sastc"))
-BETA = Sweep("beta", "weight β of the feature loss", "beta_sensitivity", "", methods=("baseline", "kd", "sastc"))
+BATCHSIZE = Sweep(
+    "batch_size", "batch size", "batch sizes", "batch_size", "batch_size", methods=("baseline", "kd", "sastc")
+)
+BETA = Sweep(
+    "beta", "weight β of the feature loss", "values of β", "beta_sensitivity", "", methods=("baseline", "kd", "sastc")
+)
 
 
 class Panel(NamedTuple):
@@ -213,9 +218,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
             paper = f'<span class="paper">paper {parts.signed(row.paper)}</span>' if np.isfinite(row.paper) else ""
             cells.append(f"{interval(row.difference, says=True)}{paper}")
         body.append(cells)
-    caption = (
-        f"{panel.title}. Percentage points, mean and 95 % interval over {over(gaps.difference)}; one says nothing."
-    )
+    caption = f"{panel.title}. Percentage points, mean and 95 % interval over {over(gaps.difference)}."
     heads, csv = (
         [sweep.words, *(f"SASTC −<br>{LABELS[m]}" for m in others)],
         gaps.rename(columns={"value": sweep.field}),
@@ -235,9 +238,10 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
             known = rows.dropna(subset=column).groupby("value")[column].agg(["min", "count"])
             known = known[known["count"] == len(names)]
             if len(known):
-                told.append(f"{who} at {int((known['min'] > 0).sum())} of {len(known)} values")
+                what = f" {sweep.values}" * (not told)
+                told.append(f"{who} at {int((known['min'] > 0).sum())} of {len(known)}{what}")
         if names and told:
-            lines.append(f"SASTC's mean is above {words} {', '.join(told)}.")
+            lines.append(f"SASTC's mean is above {words}: {', '.join(told)}.")
     run = gaps[gaps.n > 0]
     if run.empty:
         return [f"{panel.title} is not run."]
@@ -245,8 +249,8 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
     counts = run.judgement.value_counts()
     words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
     judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
-    single = f"{open_ended} of {len(run)} differences rest on one seed, from which nothing can be said"
-    same = f"{equal} of {len(run)} are the same in every seed, which gives no interval"
+    single = f"{open_ended} of {len(run)} are of one seed and have no interval"
+    same = f"{equal} of {len(run)} are the same in every seed and have no interval"
     told = filter(None, (judged, single if open_ended else "", same if equal else ""))
     lines.append("SASTC minus each other method: " + "; ".join(told) + ".")
     return [f"{panel.title}: {lines[0]}", *lines[1:]]

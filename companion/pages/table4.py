@@ -145,8 +145,9 @@ def sentences(runs: pd.DataFrame) -> list[str]:
                      f"T={best.timesteps}); {ahead}.")  # fmt: skip
     done = int(runs.complete.sum())
     lines.append(
-        f"{done} of our runs are on one of these datasets and stand in the figure, at the "
-        f"{' and '.join(dict.fromkeys(runs.scale[runs.complete]))} scale: below the axis where an arrow says so."
+        f"The figure has {done} runs of ours ("
+        f"{' and '.join(report.SCALE_WORDS[s] for s in dict.fromkeys(runs.scale[runs.complete]))}); an arrow marks those "
+        "that lie below an axis."
         if done
         else "No recorded run of ours is on one of these datasets, so none stands in the figure."
     )

@@ -295,9 +295,9 @@ def summary(found: Sequence[Found]) -> str:
     """How many claims got which verdict, the open ones by the reason."""
     decided = sorted(map(verdict, found), key=lambda pair: ORDER.index(pair[1]))
     words, why = Counter(word for word, _ in decided), Counter(rule for word, rule in decided if word == "open")
-    told = ", ".join(f"{n} {word}" for word, n in words.items())
+    told = ", ".join(f"{n} {word.replace('not always', 'did not always hold')}" for word, n in words.items())
     reasons = {
-        "undecided": "with intervals that include zero or disagree",
+        "undecided": "whose intervals include zero or disagree",
         "too few": f"with too few cells of {FEWEST} seeds",
         "other data": "on other data than the paper's",
     }

@@ -65,7 +65,7 @@ def test_the_answer_counts_runs_that_recorded_their_steps(rows):
     )
     assert "50 % after 20 steps and 75 to 100 % at the last (chance: 50 %); the weights reach their bound" in line
     assert "in 1 of 2, after 20 steps. " in line
-    assert line.endswith("pulls the student 0.5 to 40 times as hard as KD at first.")
+    assert line.endswith("At the first step the gradient of β times the feature loss is 0.5 to 40 times KD's.")
     larger = rows.assign(scale=["slim", "quick", "quick", "quick"])
     assert first_steps.answer(larger).startswith("Small-scale runs, 1 run up to step 21: attention")
     assert "Smoke test" not in first_steps.answer(larger)

@@ -169,20 +169,24 @@ def test_sentences_count_and_claim_no_more(plan, record):
     results = record((*noise.runs, *noise.teachers), lambda c: point(c) - 100 * (c.method == "sastc") * c.label_noise)
     panel, same = sweeps.collect(sweeps.TABLE7, noise, results)
     lines = sweeps.sentences(sweeps.TABLE7, panel)
-    told = "SASTC's mean is above the other students here at 1 of 3 values, in the paper at 6 of 6 values."
+    told = "SASTC's mean is above the other students: here at 1 of 3 shares of wrong labels, in the paper at 6 of 6."
     assert lines[0] == f"{panel.title}: {told}"
-    assert lines[1] == "SASTC's mean is above the teacher here at 2 of 3 values."
-    assert "12 of 12 differences rest on one seed" in lines[2]
+    assert lines[1] == "SASTC's mean is above the teacher: here at 2 of 3 shares of wrong labels."
+    assert "12 of 12 are of one seed and have no interval" in lines[2]
     assert "better" not in lines[2]
     lines = sweeps.sentences(sweeps.TABLE7, same)
-    assert lines[1] == "SASTC's mean is above the teacher here at 1 of 2 values, in the paper at 4 of 6 values."
+    assert (
+        lines[1] == "SASTC's mean is above the teacher: here at 1 of 2 shares of wrong labels, in the paper at 4 of 6."
+    )
 
 
 def test_a_value_where_a_method_is_missing_is_not_counted(plan, record):
     noise = plan("table7")
     some = [c for c in noise.runs if c.method != "feature_kd" or c.label_noise != 0.2]
     panel = sweeps.collect(sweeps.TABLE7, noise, record(some, point))[0]
-    assert "above the other students here at 2 of 2 values" in sweeps.sentences(sweeps.TABLE7, panel)[0]
+    assert (
+        "above the other students: here at 2 of 2 shares of wrong labels" in sweeps.sentences(sweeps.TABLE7, panel)[0]
+    )
 
 
 def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record):
@@ -258,7 +262,7 @@ def test_list_of_commands_holds_each_missing_run_once(plan, record):
     assert noise.runs[0].command not in commands
     planned = len(noise.runs) + len(noise.teachers) - 3
     assert f"Not run: {planned} planned, {len(commands) - planned} more of the paper's cells; their" in page
-    assert grid.not_run(runs[runs.complete], noise) == "<p>Every cell is run.</p>"
+    assert grid.not_run(runs[runs.complete], noise) == "<p>Nothing that is planned at this scale is missing.</p>"
 
 
 # Table 2
