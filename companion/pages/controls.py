@@ -253,8 +253,8 @@ def answer(runs: pd.DataFrame) -> str:
         else:
             (once if gain.n else missing).append(f"{control} {signed(gain.mean)}" if gain.n else control)
     out = [
-        f"Attention is {where} largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
-        f"CKA in {like}; chance is {100 * chance:.0f} %."
+        f"Attention is {where} largest on the teacher layer that is easiest to imitate, and on the layer most similar "
+        f"by CKA in {like}; chance is {100 * chance:.0f} %."
     ]
     n = f"n={report._span(seeds)}" if seeds else ""
     words = {

@@ -48,11 +48,12 @@ def beside(d: Difference, better: str, worse: str) -> str:
     return words.get(d.judgement, "without an interval beside")
 
 
-def by_method(found: Mapping[str, Sequence[Difference]], **words: str) -> str:
+def by_method(found: Mapping[str, Sequence[Difference]], of: str = "", **words: str) -> str:
     """The same for several other methods: ``more accurate than KD in 2 of 2; ...``; what is not run is left out."""
-    told = [tally(rows, than=AGAINST[other], **words) for other, rows in found.items()]
-    n = _n(d for rows in found.values() for d in rows)
-    return f"{'; '.join(filter(None, told))} ({n})" if any(told) else ""
+    told: list[str] = []
+    for other, rows in found.items():
+        told += filter(None, [tally(rows, than=AGAINST[other], of=of * (not told), **words)])
+    return f"{'; '.join(told)} ({_n(d for rows in found.values() for d in rows)})" if told else ""
 
 
 def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:

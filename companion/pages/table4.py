@@ -144,10 +144,9 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         lines.append(f"{LABELS[dataset]}: the paper's SASTC reaches {best.accuracy:.2f} % ({best.architecture}, "
                      f"T={best.timesteps}); {ahead}.")  # fmt: skip
     done = int(runs.complete.sum())
+    scales = " and ".join(report.SCALE_WORDS[scale] for scale in dict.fromkeys(runs.scale[runs.complete]))
     lines.append(
-        f"The figure has {done} runs of ours ("
-        f"{' and '.join(report.SCALE_WORDS[s] for s in dict.fromkeys(runs.scale[runs.complete]))}); an arrow marks those "
-        "that lie below an axis."
+        f"The figure has {done} runs of ours ({scales}); an arrow marks those that lie below an axis."
         if done
         else "No recorded run of ours is on one of these datasets, so none stands in the figure."
     )

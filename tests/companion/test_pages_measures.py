@@ -155,8 +155,8 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     assert "worse than KD (−5.00 [" in gamma
     assert "One seed decides nothing: SASTC has +20.00 points against KD (n=1)." in released
     assert headlines.other_choices(choices.gains(runs)) == (
-        "With 2 other choices, made for every method alike, SASTC is against KD less accurate in 1 of 2, without an "
-        "interval in 1."
+        "Where every method has the same other setting, SASTC is less accurate than KD in 1 of 2 other settings, "
+        "without an interval in 1 (n=1 to 2)."
     )
     first, second = choices.changed(plan(*configs))
     assert first == "gamma = 0.3 (was 1.0)"
@@ -234,9 +234,9 @@ def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
     runs = parts.frame(plan(*configs), tmp_path)
     words = controls.answer(runs)
     assert words == (
-        "Attention in 50 % of cells (in every run, which gives no interval) settles on the teacher layer that is "
-        "easiest to imitate; it is on the layer most similar by CKA in 100 % of cells (in every run, which gives no "
-        "interval), where chance is 33 %. "
+        "Attention is in 50 % of cells (in every run, which gives no interval) largest on the teacher layer that is "
+        "easiest to imitate, and on the layer most similar by CKA in 100 % of cells (in every run, which gives no "
+        "interval); chance is 33 %. "
         "Not run: uniform, random, untrained, cka weights."
     )
     assert controls.between_seeds(runs)["learned"] == 0.0
@@ -258,8 +258,8 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     # Learned less uniform 1, 0.5, -0.5 (deviation 0.7638), less untrained 3, 3, 4 (0.5774); t(0.975, 2) = 4.302653.
     half, other = (4.302653 * s / math.sqrt(3) for s in (0.763763, 0.577350))
     assert controls.answer(runs) == (
-        "Attention always settles on the teacher layer that is easiest to imitate; it is on the layer most similar by "
-        "CKA in 50 % of cells (in every run, which gives no interval), where chance is 33 %. "
+        "Attention is always largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
+        "CKA in 50 % of cells (in every run, which gives no interval); chance is 33 %. "
         f"Learned weights are not distinguishable from uniform +0.33 [{1 / 3 - half:+.2f}, {1 / 3 + half:+.2f}] "
         "(learned minus it, points; n=3). "
         f"Learned weights are more accurate than untrained +3.33 [{10 / 3 - other:+.2f}, {10 / 3 + other:+.2f}] "

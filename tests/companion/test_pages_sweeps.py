@@ -385,7 +385,7 @@ def test_figure_2_compares_each_pair_with_kd(plan, record):
     assert "19 of 20 pairs are below KD, from −8.10 to +1.90 points" in lines[0]
     assert "interval of 19 of 20 lies below zero" in lines[0]
     assert lines[1].startswith("1 of 20 fixed pairs end above SASTC, which is +0.90 points from KD (better)")
-    assert "5 with teacher layer 3; here this pair is number 1 of 20, +4.00 points from the pair at" in lines[2]
+    assert "here this pair ranks 1 of 20, +4.00 points from that pair, 5-" in lines[2]
     assert "layer 2 −3.60" in lines[3]
     assert figure2.sentences(others[0]) == ["(b) ResNet-18 & PyramidNet-20 is not run."]
     figure = figure2.bars([panel, *others])
@@ -420,7 +420,7 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         paper = pd.read_csv(grid.parts.PAPER / "sota_static.csv")
         assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
     assert "above it stand SPIKE-NORM" in table4.sentences(runs)[2]
-    assert "8 of our runs" in table4.sentences(runs)[3]
+    assert "8 runs of ours (small-scale runs)" in table4.sentences(runs)[3]
 
 
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):

@@ -157,7 +157,7 @@ def test_what_was_judged_stands_beside_the_papers_number():
     assert list(rows.p_holm[:2]) == pytest.approx([2 * p[0], p[1]])
     every = [found("none"), one, found("up", "flat"), one]
     assert verdicts.summary(every) == (
-        "Of 4 claims of the paper, 2 held, 2 open (1 with intervals that include zero or disagree, 1 not run)."
+        "Of 4 claims of the paper, 2 held, 2 open (1 whose intervals include zero or disagree, 1 not run)."
     )
 
 
