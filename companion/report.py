@@ -331,7 +331,7 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
     """The same of several pairs: in how many SASTC beats each other method, in how many it loses, and by how much."""
     if len(pairs) == 1:
         return held_up(pairs[0])
-    told = []
+    told, units = [], set()
     for other, name in _NAMES.items():
         found = [d for d in family(difference(rows, "sastc", other) for rows in pairs) if d.n > 1]
         if not found:
@@ -339,13 +339,14 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
         said = Counter(d.judgement for d in found)
         loses = f" and loses to it in {said['worse']}" * (said["worse"] > 0)
         means = [d.mean for d in found]
+        units |= {d.n for d in found}
         of = f"{len(found)}{' combinations of networks and T' * (not told)}"
         told.append(f"{name} in {said['better']} of {of}{loses} ({signed(min(means))} to {signed(max(means))})")
     if not told:
         return "SASTC is not compared with another method over several seeds."
     return (
-        f"SASTC beats {', '.join(told)}. That counts 95 % intervals over seeds, corrected for their number; in "
-        "brackets are the lowest and the highest mean difference in points of accuracy."
+        f"SASTC beats {', '.join(told)}. This counts 95 % intervals over seeds (n={_span(units)}), corrected "
+        "for their number; brackets hold the lowest and the highest mean difference in points of accuracy."
     )
 
 

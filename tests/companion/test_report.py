@@ -239,8 +239,8 @@ def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
     told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
     assert told["held_up"] == (
         "SASTC beats the baseline in 1 of 3 combinations of networks and T and loses to it in 2 (−9.98 to +3.90), KD "
-        "in 0 of 3 (−0.02 to +0.00). That counts 95 % intervals over seeds, corrected for their number; in brackets "
-        "are the lowest and the highest mean difference in points of accuracy."
+        "in 0 of 3 (−0.02 to +0.00). This counts 95 % intervals over seeds (n=2), corrected for their number; brackets "
+        "hold the lowest and the highest mean difference in points of accuracy."
     )
     page = told["results_short"]
     assert (
