@@ -124,15 +124,20 @@ function draw(run) {
   const part = (title, ...content) => (content.flat().filter(Boolean).length ? [el("h2", title), ...content.flat().filter(Boolean)] : []);
   const commit = run.commit ? [run.commit_url ? link(run.commit_url, run.commit.slice(0, 10)) : run.commit.slice(0, 10), run.dirty ? " with uncommitted changes" : ""] : "unknown";
   const teacher = run.teacher ? [link(`#${run.teacher.run}`, run.teacher.run), run.teacher.accuracy === undefined ? "" : `, ${number(run.teacher.accuracy)} %`] : null;
+  const accuracy = metrics.last_accuracy ?? metrics.accuracy;
+  const steps = run.accuracy_by_step.map((v, t) => `t = ${t + 1}: ${number(v)} %`).join(", ");
+  const differs = Math.abs(run.accuracy_by_step.at(-1) - accuracy) > 0.004; // in older records, see Network.logits_by_step
   place.replaceChildren(...[
     el("p", el("strong", run.title), { class: "run-title", tabindex: -1 }),
     facts([
-      ["Test accuracy", `${number(metrics.last_accuracy ?? metrics.accuracy)} % after the last epoch; best ${number(metrics.best_accuracy)} % in epoch ${metrics.best_epoch} of ${metrics.epochs}`],
+      ["Test accuracy", `${number(accuracy)} % after the last epoch; best ${number(metrics.best_accuracy)} % in epoch ${metrics.best_epoch} of ${metrics.epochs}`],
       ["STM score", metrics.stm === undefined ? null : number(metrics.stm, 3)],
-      ["Accuracy by time step", run.accuracy_by_step.map((v, t) => `t = ${t + 1}: ${number(v)} %`).join(", ")],
+      ["Accuracy by time step", steps + (differs ? `; counted on the mean of the steps' logits, the accuracy above on the logits of the mean features, which ${run.settings.precision} rounds otherwise` : "")],
       ["Data", `${run.data}, ${run.scale} scale`],
       ["Teacher", teacher],
       ["Parameters", metrics.parameters.toLocaleString("en")],
+      ["Commit", commit],
+      ["Repeat it", el("code", run.short)],
     ]),
     ...part("Pages and runs beside it", beside(run)),
     ...part("Curves", el("div", curves(run), { class: "curves" })),
@@ -141,12 +146,11 @@ function draw(run) {
     ...part("Energy", run.energy ? rowsTable("Operations and energy of one image, by layer (nJ).", run.energy[0].map((n) => n.replaceAll("_", " ")), run.energy.slice(1).map((row) => row.map((v) => (typeof v === "number" ? short(v) : v)))) : []),
     ...part("How it was made",
       facts([
-        ["Commit", commit], ["Started", made.started], ["Hardware", `${made.device}, ${made.threads} thread${made.threads > 1 ? "s" : ""}`],
+        ["Started", made.started], ["Hardware", `${made.device}, ${made.threads} thread${made.threads > 1 ? "s" : ""}`],
         ["Versions", [`Python ${made.python}`, ...Object.entries(made.versions).map(([name, v]) => `${name} ${v}`)].join(", ")],
         ["Weights (SHA-256)", metrics.weights_sha256 ?? null], ...files(run),
       ]),
-      el("p", "The command, short:"), el("pre", run.short, { tabindex: 0 }),
-      el("p", "The same with every setting that decides the numbers:"), el("pre", run.command, { tabindex: 0, class: "explicit" })),
+      el("p", "The command with every setting that decides the numbers:"), el("pre", run.command, { tabindex: 0, class: "explicit" })),
     ...part("Settings", settings(run)),
     run.left_out ? el("p", `Left out of this page, see the run's folder: ${run.left_out.join(", ")}.`) : null,
     el("p", el("button", "Download as JSON", { type: "button", click: () => save(`${run.name}.json`, JSON.stringify(run, null, 1)) })),

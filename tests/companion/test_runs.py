@@ -234,6 +234,12 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
         assert page.url == f"{base}/run.html#{run.name}"
         text = page.locator(".run-viewer").inner_text()
         assert f"{run.metrics['last_accuracy']:.2f} %" in text
+        first = page.locator(".run-viewer dl").first.inner_text()
+        assert run.config.command in first
+        assert run.provenance["commit"][:10] in first
+        last = run.measures["accuracy_by_step"][-1]
+        assert abs(last - run.metrics["last_accuracy"]) > 0.004
+        assert f"t = {run.config.timesteps}: {last:.2f} %; counted on the mean" in first
         assert runs.explicit(run) in page.locator("pre.explicit").inner_text()
         assert page.locator(".curves svg").count() == 3
         attention = page.locator("table", has_text="Attention: weight").locator("tbody td").all_text_contents()
