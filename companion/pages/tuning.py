@@ -245,6 +245,41 @@ def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
     )
 
 
+def on_all_images(rows: pd.DataFrame, results: str | Path = "results") -> str:
+    """A sentence: test accuracy of Table 2's students at this scale that have the settings of a method's best trial.
+
+    They are trained on all images, for the epochs of the scale, with a teacher that is.
+    """
+    plan = load_experiment(report.ROOT / "experiments" / "table2.yaml", rows.scale[0])
+    done = rows[rows.complete].sort_values("accuracy").drop_duplicates("method", keep="last").set_index("method")
+    told, teachers, waiting = {}, {}, []
+    for config, run in zip(plan.runs, report.recorded(plan.runs, results), strict=True):
+        same = all(getattr(config, name) == rows[name].iloc[0] for name in ("student", "teacher", "timesteps"))
+        fields = [f for f in FIELDS if config.method in methods_of(f)]
+        if (
+            not same
+            or config.method not in done.index
+            or any(getattr(config, f) != done.loc[config.method, f] for f in fields)
+        ):
+            continue
+        if run is None:
+            waiting.append(config.method)
+            continue
+        told.setdefault(config.method, []).append(run.metrics["accuracy"])
+        if teacher := run.provenance.get("teacher"):
+            teachers[teacher["run"]] = teacher["accuracy"]
+    if not told or not joint(rows):
+        return ""
+    means = sorted(told.items(), key=lambda item: -np.mean(item[1]))
+    words = ", ".join(f"{LABELS[m]} {np.mean(values):.2f} % (n={len(values)})" for m, values in means)
+    missing = [LABELS[m] for m in dict.fromkeys(waiting) if m not in told]
+    return (
+        f"On all images, with the settings of a method's best trial: {words}; test images, last epoch."
+        + (f" Teacher: {report._span(teachers.values(), '{:.2f} %'.format)}." if teachers else "")
+        + (f" Not run yet: {', '.join(missing)}." if missing else "")
+    )
+
+
 def best(rows: pd.DataFrame) -> list[str]:
     """A sentence a method, most accurate first: its best trial and how many it had; whether it ends the range."""
     out = []

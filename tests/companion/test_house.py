@@ -417,7 +417,7 @@ def test_one_stem_for_one_page():
     used = {name: content["notebook"] for name, content in experiments.items()}
     assert all(notebook == name if name in notebooks else used[notebook] == notebook for name, notebook in used.items())
     assert set(notebooks) == {*used.values(), "combination", "teacher"}, "of one run"
-    assert {re.sub("_(slim|paper)$", "", page) for page in toc} == set(experiments)
+    assert {re.sub("_(slim|quarter|paper)$", "", page) for page in toc} == set(experiments)
     for name in set(notebooks) & set(experiments):
         assert f'"experiment = \\"{name}\\"' in notebooks[name], "its own by default"
     users = {

@@ -97,6 +97,29 @@ def test_learning_rate_and_weight_tried_together(tmp_path):
     assert tuning.rates_and_weights(alone, "") == ""
 
 
+def test_students_with_the_best_settings_are_named(tmp_path, monkeypatch):
+    shared = dict(dataset="cifar10", scale="quarter")
+    trials = [RunConfig(**shared, method="sastc", validation=0.2, **kw)
+              for kw in ({}, dict(beta=30.0), dict(learning_rate=0.05, beta=30.0))]  # fmt: skip
+    trials += [RunConfig(**shared, method="kd", validation=0.2)]
+    for trial, accuracy in zip(trials, (50.0, 55.0, 60.0, 40.0), strict=True):
+        run = record(tmp_path, trial, accuracy=accuracy)
+        (run.path / "provenance.json").write_text(json.dumps(dict(data=dict(test_images=400))))
+        pd.DataFrame(dict(epoch=[1], kd_loss=[2.0])).to_csv(run.path / "history.csv", index=False)
+    best = [RunConfig(**shared, method="sastc", learning_rate=0.05, beta=30.0, seed=seed) for seed in (0, 1)]
+    others = [RunConfig(**shared, method="sastc"), RunConfig(**shared, method="kd")]
+    monkeypatch.setattr(tuning, "load_experiment", lambda path, scale: plan(*best, *others))
+    rows = tuning.collect(plan(*trials), tmp_path)
+    assert tuning.on_all_images(rows, tmp_path) == ""
+    for config, accuracy in zip([*best, others[0]], (90.0, 91.0, 70.0), strict=True):
+        run = record(tmp_path, config, accuracy=accuracy)
+        write_json(run.path / "provenance.json", dict(teacher=dict(run="t", accuracy=95.0)))
+    assert tuning.on_all_images(rows, tmp_path) == (
+        "On all images, with the settings of a method's best trial: SASTC 90.50 % (n=2); test images, last epoch. "
+        "Teacher: 95.00 %. Not run yet: KD."
+    )
+
+
 def test_a_trial_that_diverged_is_a_result(rows):
     lost = rows.assign(diverged=[*rows.diverged[:-1], 2.0])
     assert "diverged in epoch 2" in tuning.table(lost, "Here.")
