@@ -21,7 +21,7 @@ LEVEL = 0.05
 class Difference:
     """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number `n` of its units.
 
-    `unit` says what those are: ``seeds``, ``seeds within this teacher``, or ``teachers``, see :func:`paired`.
+    `unit` says what those are: ``seeds``, ``seeds with one teacher``, or ``teachers``, see :func:`paired`.
     `corrected` is its p-value after the correction of :func:`family`, ``nan`` for a difference that stands alone.
     """
 
@@ -98,13 +98,13 @@ def paired(a: pd.Series, b: pd.Series | float, teachers: pd.Series | None = None
     effect). The differences are averaged over each teacher's students first, every teacher counts the same, and `n` is
     the number of teachers; one student each is the simple case. This is exact for teachers with as many students each,
     and needs no estimate of either variance; for unequal numbers the scatter of the means still holds both. With one
-    teacher the interval is over its students' seeds, and says nothing of other teachers: "within this teacher".
+    teacher the interval is over its students' seeds, and says nothing of other teachers: "with one teacher".
     """
     both = pd.concat({"a": a, "b": pd.Series(b, a.index) if np.isscalar(b) else b}, axis=1).dropna()
     unit = "seeds"
     if teachers is not None and len(both):
         of_pair = teachers.reindex(both.index)
-        unit = "teachers" if of_pair.nunique() > 1 else "seeds within this teacher"
+        unit = "teachers" if of_pair.nunique() > 1 else "seeds with one teacher"
         both = both.groupby(of_pair).mean() if of_pair.nunique() > 1 else both
     gaps, n = both.a - both.b, len(both)
     if n == 0:
@@ -182,7 +182,7 @@ def pooled(found: Iterable[Difference]) -> Difference:
 
 
 def over(found: Iterable[Difference]) -> str:
-    """What the intervals of differences are over, in words: ``n seeds within this teacher``."""
+    """What the intervals of differences are over, in words: ``n seeds with one teacher``."""
     units = dict.fromkeys(d.unit for d in found if d.n)
     return " or ".join(f"n {unit}" for unit in units) or "n seeds"
 

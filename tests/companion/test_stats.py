@@ -139,7 +139,7 @@ def test_students_of_several_teachers_have_the_teacher_as_unit(sizes):
     d = difference(runs.sample(frac=1, random_state=0), "sastc", "kd")
     assert (d.mean, d.n) == (pytest.approx(mean), len(values))
     assert d.half == pytest.approx(t.ppf(0.975, len(values) - 1) * error)
-    assert d.unit == ("teachers" if len(sizes) > 1 else "seeds within this teacher")
+    assert d.unit == ("teachers" if len(sizes) > 1 else "seeds with one teacher")
 
 
 def test_intervals_over_teachers_hold_the_truth_where_those_over_seeds_do_not():
