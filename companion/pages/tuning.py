@@ -89,24 +89,41 @@ def curves(rows: pd.DataFrame) -> Figure:
     drawing, axes = plt.subplots(1, len(fields), figsize=(7.0, 3.3), sharey=True, squeeze=False)
     for axis, (field, methods) in zip(axes[0], fields.items(), strict=True):
         for i, method in enumerate(methods):
-            data = along(rows, method, field)
+            data = highest(rows, method, field) if joint(rows) else along(rows, method, field)
             look = dict(color=figures.COLOURS[method], marker=figures.MARKERS[method], label=LABELS[method])
             x = data[field] * 1.04 ** (i - (len(methods) - 1) / 2)  # beside each other
             axis.errorbar(x, data.accuracy, data.error, capsize=2.5, **look)
         known = sorted(rows[field][rows.complete & rows.method.isin(methods)].unique())
         axis.axvline(getattr(preset(rows, "sastc"), field), color="black", linewidth=0.8, linestyle=":")
         axis.set(xscale="log", xlabel=FIELDS[field])
-        axis.set_xticks(known, [f"{v:g}" for v in known])
+        axis.set_xticks(known, _apart(known))
         axis.minorticks_off()
     axes[0, 0].set_ylabel("validation accuracy (%)")
     drawing.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
     return drawing
 
 
+def _apart(values: list[float]) -> list[str]:
+    """Labels of ticks on a log axis, without those that would run into the one before."""
+    labels, last, factor = [], 0.0, (values[-1] / values[0]) ** 0.19
+    for value in values:
+        labels.append(f"{value:g}" if value >= factor * last else "")
+        last = value if labels[-1] else last
+    return labels
+
+
+def highest(rows: pd.DataFrame, method: str, field: str) -> pd.DataFrame:
+    """Of the runs of a method with the same value of `field`, the most accurate, whatever the other fields are."""
+    done = rows[(rows.method == method) & rows.complete]
+    return done.sort_values("accuracy").drop_duplicates(field, keep="last").sort_values(field)
+
+
 def errors(rows: pd.DataFrame) -> str:
-    """A sentence: what brackets and bars are."""
+    """Sentences: what points, brackets and bars are."""
     images = report._span(rows.images.dropna(), "{:,.0f}".format) if rows.images.notna().any() else "no"
-    return f"Brackets and bars: two standard errors either way, from the number of validation images ({images}) alone."
+    points = "Each point is the best of a method's trials with that value. " if joint(rows) else ""
+    error = f"two standard errors either way, from the number of validation images ({images}) alone"
+    return f"{points}Brackets and bars: {error}."
 
 
 def table(rows: pd.DataFrame, place: str) -> str:
