@@ -84,6 +84,28 @@ def test_first_steps(text):
         assert found.step.max() < 100
 
 
+def test_trials(text):
+    rows = frame(load_experiment(ROOT / "experiments/tuning.yaml", "quarter"), ROOT / "results")
+    assert set(rows.groupby("method").size()) == {11}
+    assert (rows.complete | rows.diverged.notna()).all()
+    done = rows[rows.complete]
+    best = {method: f"{of_each.accuracy.max():.2f} %" for method, of_each in done.groupby("method")}
+    assert "11 trials for every method" in text
+    assert (
+        f"the best trials reach {best['feature_kd']} (feature KD), {best['sastc']} (SASTC), {best['kd']} (KD) and "
+        f"{best['baseline']} (baseline)" in text
+    )
+    worst = {m: done.loc[done[done.method == m].accuracy.idxmin()] for m in ("feature_kd", "sastc")}
+    assert {row.beta for row in worst.values()} == {3.0}
+    feature_kd, sastc = (f"{worst[m].accuracy:.2f} %" for m in ("feature_kd", "sastc"))
+    assert f"with β = 3, {feature_kd} and {sastc}." in text
+    by_weight = done[done.method.isin(worst)].groupby(["method", "beta"]).accuracy.max()
+    for method in worst:
+        assert by_weight[method, 10.0] < by_weight[method].max() - 5, "β = 10 is too small"
+    (teacher,) = {Run(path).provenance["teacher"]["accuracy"] for path in done[done.method != "baseline"].path}
+    assert f"with a teacher of {teacher:.2f} %" in text
+
+
 def test_attention(text, runs):
     assert "In each of these runs the attention of every student layer sits at its bound on the teacher layer" in text
     for name in pd.concat(runs).query("method == 'sastc'").run:
