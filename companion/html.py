@@ -38,13 +38,16 @@ def text(value: Any) -> str:
 def interval(d: Difference, digits: int = 2, unit: str = "", says: bool = False) -> str:
     """A mean difference, its 95 % interval and the number of pairs: ``+0.72 [+0.09, +1.35] n=5``.
 
-    With `says`, what it allows to say as well, where there is more than one pair.
+    With `says`, what it allows to say as well, where there is more than one pair; and that this is for the correction
+    for several differences, where the interval alone would say more.
     """
     if d.n == 0:
         return f'<span class="missing">{d.judgement if says else "–"}</span>'
     bounds = d.bounds(digits).replace(", ", ",\N{NO-BREAK SPACE}")
     ours = f'<span class="ours">{signed(d.mean, digits)}</span>{bounds} {unit}'.rstrip()
     judged = f": {d.judgement}" if says and d.n > 1 else ""
+    if d.judgement == "not distinguishable" and (d.low > 0 or d.high < 0):
+        judged += " once corrected (Holm)" * bool(judged)
     over = f' title="over {d.unit}"'
     return f'<span class="interval"{over}>{ours} <span class="seeds">n={d.n}{judged}</span></span>'
 

@@ -79,7 +79,8 @@ def likeness(runs: Sequence[Run]) -> str:
     chance = sum(f["chance"] * f["cells"] for f in found) / cells
     return (
         f"It lies on the layer that is most similar by centred kernel alignment (CKA) in {like} of {cells}; "
-        f"{chance * cells:.0f} would be chance."
+        f"{chance * cells:.0f} would be chance. Cells of one run are not independent: the page of controls has the "
+        "test."
     )
 
 
@@ -226,7 +227,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
     told = [f"{v:.2g} between {name}" for name, v in spreads.items()]
     low, high = attention_bounds(round(1 / chance))
-    tiny = f" Its bounds are {low:.2f} and {high:.2f}: it is the same for every image, step and seed."
+    tiny = f" Its bounds are {low:.2f} and {high:.2f}: it is all but the same for every image, step and seed."
     same = tiny if max(spreads.values()) < 0.01 * (high - low) else ""
     out.append(f"The standard deviation of a learned weight is {', '.join(told[:-1])} and {told[-1]}.{same}")
     return out
@@ -246,12 +247,12 @@ def answer(runs: pd.DataFrame) -> str:
     seeds, once, missing = set(), [], []
     changes = changes_of_accuracy(runs)
     for control in REPLACED:
-        gain = -changes.get(control, Difference())
-        if gain.n > 1:
-            told.setdefault(gain.judgement, []).append(f"{control.replace('cka', 'CKA')} {gain.words()}")
-            seeds.add(gain.n)
+        change = changes.get(control, Difference())
+        if change.n > 1:
+            told.setdefault(change.judgement, []).append(f"{control.replace('cka', 'CKA')} {change.words()}")
+            seeds.add(change.n)
         else:
-            (once if gain.n else missing).append(f"{control} {signed(gain.mean)}" if gain.n else control)
+            (once if change.n else missing).append(f"{control} {signed(change.mean)}" if change.n else control)
     out = [
         f"Attention is {where} largest on the teacher layer that is easiest to imitate, and on the layer most similar "
         f"by CKA in {like}; chance is {100 * chance:.0f} %."
@@ -264,7 +265,10 @@ def answer(runs: pd.DataFrame) -> str:
         NO_INTERVAL: "not to be judged, for lack of an interval, beside",
     }
     for says, which in told.items():
-        out.append(f"Learned weights are {words[says]} {', '.join(which)} (learned minus it, points; {n}).")
-    out += [f"One seed each, too few to judge; learned minus these: {', '.join(once)} points."] * bool(once)
+        out.append(
+            f"Other weights are {words[says]} learned ones: {', '.join(which)} (accuracy minus that with learned "
+            f"weights, points; {n})."
+        )
+    out += [f"One seed each, too few to judge; these minus learned: {', '.join(once)} points."] * bool(once)
     out += [f"Not run: {', '.join(missing)} weights."] * bool(missing)
     return " ".join(out)

@@ -32,7 +32,7 @@ def axis(claims: Sequence[Found]) -> tuple[float, float, list[int]]:
 
 
 def plot(claim: Found, low: float, high: float, ticks: Sequence[int]) -> str:
-    """SVG of a claim's comparisons, one below the other: a dot and its interval, filled where zero is outside.
+    """SVG of a claim's comparisons, one below the other: a dot and its interval, filled where the verdict counts it.
 
     Lengths are in percent of the width, so that it fits any column while dots and lines keep their size.
     """
@@ -40,15 +40,15 @@ def plot(claim: Found, low: float, high: float, ticks: Sequence[int]) -> str:
     def x(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    known = claim.known
+    known, (above, below, _) = claim.known, claim.sides
     height = ROW * len(known)
     parts = [f'<line class="tick" x1="{x(t)}" x2="{x(t)}" y1="0" y2="{height}"/>' for t in ticks if t]
     parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{height}"/>')
-    for i, (_, d) in enumerate(known):
+    for i, (what, d) in enumerate(known):
         y = ROW * i + ROW // 2
         if d.judged:
             parts.append(f'<line class="reach" x1="{x(d.low)}" x2="{x(d.high)}" y1="{y}" y2="{y}"/>')
-        outside = "outside" if d.judgement in ("better", "worse") else "inside"
+        outside = "outside" if what in (*above, *below) else "inside"
         parts.append(f'<circle class="{outside}" cx="{x(d.mean)}" cy="{y}" r="4.5"/>')
     told = "; ".join(f"{name}: {d.words()} points, n={d.n}" for name, (_, d) in zip(names(known), known, strict=True))
     return f'<svg role="img" aria-label="{html.escape(told)}" width="100%" height="{height}">{"".join(parts)}</svg>'
@@ -84,7 +84,8 @@ def claims_list(found: Sequence[Found], folder: str = "runs/") -> str:
     low, high, ticks = axis(claims)
     head = (
         '<div class="claims-head" aria-hidden="true"><span>Claim</span><span>Verdict here</span><span>'
-        f"Difference in test accuracy (points), 95 % interval{scale_of(low, high, ticks)}</span></div>"
+        "Difference in test accuracy (points), 95 % interval; filled: not zero, corrected for their number (Holm)"
+        f"{scale_of(low, high, ticks)}</span></div>"
     )
     rows = []
     for claim in claims:
@@ -167,7 +168,7 @@ def _first(beats: Sequence[Found], place: str) -> str:
         if rule == "held" and above == m:
             wins.append(f"{rival} in {'all ' if m > 1 else ''}{m} comparison{'s' * (m > 1)}")
         elif rule == "held":
-            wins.append(f"{rival} on average over {m} comparisons ({above} of them alone)")
+            wins.append(f"{rival} on average over {m} comparisons (and in {above} of them singly)")
         elif rule == "did not hold":
             fails.append(f"{rival} ({above} of {m})")
         elif above:

@@ -60,8 +60,8 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
     """SASTC against KD at the values of a setting, panel by panel."""
     told = []
     for panel in panels:
-        gaps = sweeps.differences(of, panel)
-        beside_kd = gaps.difference[gaps.other == "kd"]
+        gaps = sweeps.differences(of, panel)  # without the value at which nothing is changed
+        beside_kd = gaps.difference[(gaps.other == "kd") & (gaps.value != of.neutral)]
         text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
         told += [f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})"] * bool(text)

@@ -147,6 +147,9 @@ def mark(found: Found, why: bool = False) -> str:
     """A claim's verdict as an HTML mark: a sign, a word and a colour; an open one with the reason if `why`."""
     word, rule = verdict(found)
     text = f"{word}: {reason(found)}" if why and word == "open" else word
+    above, below, _ = found.sides
+    if rule == "not always" and not above:
+        text = f"not shown, worse in {len(below)} of {len(found.counted)}" + " here" * word.endswith("here")
     kind = {"held": "held", "did not hold": "failed", "not always": "failed"}.get(rule, "open")
     return f'<span class="verdict {kind}"><span aria-hidden="true">{MARKS.get(rule, "?")}</span> {text}</span>'
 
@@ -178,7 +181,7 @@ def ours(found: Found, source: bool = True) -> str:
     means = [d.mean for _, d in known]
     n = report._span({d.n for _, d in known})
     text = (
-        f"{sum(m > 0 for m in means)} of {len(known)} differences above zero, "
+        f"{sum(m > 0 for m in means)} of {len(known)} means above zero, "
         f"median {np.median(means):+.{claim.digits}f} {claim.unit} (n={n})"
     ).replace("-", "−")
     above, below_zero, _ = found.sides

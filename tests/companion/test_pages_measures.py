@@ -210,7 +210,7 @@ def test_cells_of_one_run_and_the_sentence_on_likeness(tmp_path):
     data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
     assert len(data) == run.measures["attention"][-1].size
     np.testing.assert_allclose(data.weight.to_numpy().reshape(2, -1).sum(1), 1.0, rtol=1e-6)
-    assert "in 2 of 2; 1 would be chance" in controls.likeness([run])
+    assert "in 2 of 2; 1 would be chance. Cells" in controls.likeness([run])
     assert controls.likeness([]) == ""
 
 
@@ -260,11 +260,11 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     assert controls.answer(runs) == (
         "Attention is always largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
         "CKA in 50 % of cells (in every run, which gives no interval); chance is 33 %. "
-        f"Learned weights are not distinguishable from uniform +0.33 [{1 / 3 - half:+.2f}, {1 / 3 + half:+.2f}] "
-        "(learned minus it, points; n=3). "
-        f"Learned weights are more accurate than untrained +3.33 [{10 / 3 - other:+.2f}, {10 / 3 + other:+.2f}] "
-        "(learned minus it, points; n=3). "
-        "One seed each, too few to judge; learned minus these: cka -0.75 points. Not run: random weights."
+        f"Other weights are not distinguishable from learned ones: uniform -0.33 [{-1 / 3 - half:+.2f}, "
+        f"{-1 / 3 + half:+.2f}] (accuracy minus that with learned weights, points; n=3). "
+        f"Other weights are less accurate than learned ones: untrained -3.33 [{-10 / 3 - other:+.2f}, "
+        f"{-10 / 3 + other:+.2f}] (accuracy minus that with learned weights, points; n=3). "
+        "One seed each, too few to judge; these minus learned: cka +0.75 points. Not run: random weights."
     ).replace("-", "−")
     ((_, share),) = claims.most_alike(runs)
     assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
