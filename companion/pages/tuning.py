@@ -105,7 +105,7 @@ def curves(rows: pd.DataFrame) -> Figure:
 
 def _apart(values: list[float]) -> list[str]:
     """Labels of ticks on a log axis, without those that would run into the one before."""
-    labels, last, factor = [], 0.0, (values[-1] / values[0]) ** 0.19
+    labels, last, factor = [], 0.0, (max(values, default=1.0) / min(values, default=1.0)) ** 0.19
     for value in values:
         labels.append(f"{value:g}" if value >= factor * last else "")
         last = value if labels[-1] else last

@@ -155,6 +155,7 @@ def test_the_pull_of_a_loss_names_what_the_method_has(rows):
 
 
 def test_labels_of_a_log_axis_do_not_run_into_each_other():
+    assert tuning._apart([]) == []
     assert tuning._apart([0.01, 0.0125, 0.025, 0.1, 0.15, 0.2]) == ["0.01", "", "0.025", "0.1", "", "0.2"]
 
 

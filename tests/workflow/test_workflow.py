@@ -53,12 +53,13 @@ def project(tmp_path_factory, request):
     measured = request.config.rootpath / "results" / "benchmarks"
     if measured.is_dir():
         shutil.copytree(measured, project.root / "results" / "benchmarks")
-    for run in list_runs(request.config.rootpath / "results" / "slim"):  # of record: one seed is enough
-        config, few = run.config, ("kd", "teacher")  # and of the large sweeps a part
-        whole = not config.validation and config.gamma == 1 and config.variant == "paper"
-        if config.seed == 0 and (whole or config.method in few):
-            folder = project.root / "results" / "slim" / run.name
-            shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("*.pt", ".*"))
+    for scale in ("slim", "quarter"):
+        for run in list_runs(request.config.rootpath / "results" / scale):  # of record: one seed is enough
+            config, few = run.config, ("kd", "teacher")  # and of the large sweeps a part
+            whole = not config.validation and config.gamma == 1 and config.variant == "paper"
+            if run.complete and config.seed == 0 and (whole or config.method in few):
+                folder = project.root / "results" / scale / run.name
+                shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("*.pt", ".*"))
     return project
 
 
