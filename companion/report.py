@@ -209,9 +209,15 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
     elif experiment.scale in ("slim", "quarter"):
         words = SCALE_WORDS[experiment.scale].capitalize()
         text = f"<strong>{words}: compare the methods, not the paper's numbers.</strong> "
-        text += f"{', '.join(size(experiment))}; "
-        held_out = any(config.validation for config in experiment.runs)
-        text += "tested on images held out of the training set. " if held_out else "tested on all test images. "
+        text += f"{', '.join(words := size(experiment))}; "
+        held_out = sum(bool(config.validation) for config in experiment.runs)
+        others = len(experiment.runs) - held_out
+        text += f"{held_out} of {held_out + others} runs are " if held_out and others else ""
+        text += "tested on images held out of the training set" if held_out else "tested on all test images"
+        text += ", the others on all test images. " if held_out and others else ". "
+        tried = f"runs/tuning_{experiment.scale}" in (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+        if tried and sets <= {"cifar10", "cifar100"} and any(word.startswith("learning rate") for word in words):
+            text += f'<a href="tuning_{experiment.scale}.html">Other learning rates and β</a> were tried. '
         students = [config for config in experiment.runs if config.method != "baseline"]
         if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
             text += "All seeds of a pair share one teacher and one subset of the images: the intervals do not cover "
@@ -362,6 +368,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     learned = [run for run in runs if run.config.attention == "learned"]
     all_learned, runs = len(learned) == len(runs), learned
     cells = easiest = at_bound = 0
+    by_data: dict[str, tuple[int, int]] = {}  # on the easiest layer, of all
     favourites: dict[str, int] = {}
     bounds, images, steps = set(), [], []
     for run in runs:
@@ -371,7 +378,10 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
         near = 0.01 * (high - low)
         best = attention.argmax(-1)
         cells += best.size
-        easiest += int((best == distance.argmin(-1)).sum())
+        on_easiest = int((best == distance.argmin(-1)).sum())
+        easiest += on_easiest
+        so_far, of = by_data.get(config.dataset, (0, 0))
+        by_data[config.dataset] = so_far + on_easiest, of + best.size
         at_bound += int((attention.max(-1) >= high - near).sum())
         bounds.add(high)
         images.append(spread(measures["attention_instance"][-1]))  # of (P, T, S, A)
@@ -395,10 +405,12 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
             f"{where}, for every student layer and time step ({cells} cases), attention "
             f"gave {bound} to the teacher layer that is easiest to imitate ({layers}).{differ}"
         )
+    sets = ", ".join(f"{n} of {of} on {LABELS[name]}" for name, (n, of) in by_data.items())
+    sets = f" ({sets})" if len(by_data) > 1 else ""
     return (
         f"{where} there are {cells} cases, one for each student layer and time step. In {at_bound} of them attention "
         f"gave {bound}, to within 1 %; in {easiest} the highest weight lies on the teacher layer with the lowest "
-        f"distance, the easiest to imitate. The layers with the highest weight: {layers}.{differ}"
+        f"distance, the easiest to imitate{sets}. The layers with the highest weight: {layers}.{differ}"
     )
 
 

@@ -2,7 +2,8 @@
 
 (() => {
   "use strict";
-  const TOGETHER = [[/\bT\s*=\s*(\d+)/gi, "timesteps$1"], [/\b([a-z]+)-(\d+)(?:-(\d+))?\b/gi, (_, a, b, c) => `${a}${b}${c ?? ""}`]];
+  const TOGETHER = [[/\bT\s*=\s*(\d+)/gi, "timesteps$1"], [/\b([a-z]+)-(\d+)(?:-(\d+))?\b/gi, (_, a, b, c) => `${a}${b}${c ?? ""}`], [/(?<![\w.])(\d+)\.(\d+)(?!\w|\.\d)/g, "$1point$2"]];
+  const tokens = (text) => text.toLowerCase().split(/[\s,&()]+/).filter(Boolean);
   const asked = () => (new URLSearchParams(location.search).get("q") ?? "").trim();
   const asIndexed = (query) => TOGETHER.reduce((words, [pattern, to]) => words.replace(pattern, to), query).replaceAll("&", " ");
   // What is to be seen in an excerpt: the words as they were typed.
@@ -10,8 +11,10 @@
 
   Scorer.title = 25; // above the names of functions
   // Results before other pages; of them those at a larger scale than digits, and the main table; the library's reference last.
-  const BETTER = [[/^runs\//, 2], [/^runs\/\w+_[a-z]+$/, 1], [/^runs\/table2/, 1], [/^api/, -2]];
-  Scorer.score = ([name, , , , score]) => BETTER.reduce((sum, [pattern, points]) => sum + (pattern.test(name) ? points : 0), score);
+  const BETTER = [[/^(runs\/|builders$)/, 2], [/^runs\/\w+_[a-z]+$/, 1], [/^runs\/table2/, 1], [/^api/, -2]];
+  // Above all a page whose title has every word that is looked for.
+  const titled = (title) => tokens(asked()).every((word) => tokens(title).some((token) => token.startsWith(word)));
+  Scorer.score = ([name, title, , , score]) => BETTER.reduce((sum, [pattern, points]) => sum + (pattern.test(name) ? points : 0), score + (titled(title) ? 10 : 0));
   if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false; // pages cannot be read from the disk
 
   const parse = Search._parseQuery;
@@ -43,7 +46,6 @@
   };
 
   // Runs of which every word is one of their title's or name's; of long words and hashes the beginning is enough.
-  const tokens = (text) => text.toLowerCase().split(/[\s,&()]+/).filter(Boolean);
   function fits(query, [name, title]) {
     const own = [...tokens(title), name.toLowerCase(), ...name.toLowerCase().split("-")];
     return tokens(query).every((word) => own.some((token) => token === word || (word.length > 3 && token.startsWith(word))));

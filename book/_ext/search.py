@@ -1,8 +1,9 @@
 """The book's search: over articles, not code or footers; with words for Greek letters; and over all recorded runs.
 
 Sphinx indexes what :func:`article` leaves of a page. There β is also ``beta``, and what belongs together is one word:
-``VGG-11`` is ``vgg11``, ``T=2`` is ``timesteps2``; ``search.js`` does the same with what is looked for. Runs are not in
-that index: ``_static/run-names.js``, which the search page alone loads, has one line of words for each.
+``VGG-11`` is ``vgg11``, ``T=2`` is ``timesteps2``, ``80.28`` is ``80point28``; ``search.js`` does the same with what is
+looked for. Runs are not in that index: ``_static/run-names.js``, which the search page alone loads, has one line of
+words for each.
 """
 
 import html
@@ -32,6 +33,7 @@ HIDDEN = re.compile(
 TOGETHER = (
     (re.compile(r"\bT\s*=\s*(\d+)"), r"timesteps\1"),
     (re.compile(r"\b([A-Za-z]+)-(\d+)(?:-(\d+))?\b"), r"\1\2\3"),
+    (re.compile(r"(?<![\w.])(\d+)\.(\d+)(?!\w|\.\d)"), r"\1point\2"),  # Sphinx finds no word of digits alone
 )
 
 

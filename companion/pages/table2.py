@@ -1,7 +1,6 @@
 """Table 2 whole: every cell of the paper, what is run of it here, and the gain of each method at a glance."""
 
 import functools
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,14 +113,13 @@ def _table(
     grouped: dict[tuple, list[tuple[str, pd.DataFrame, float]]], caption: str, csv: pd.DataFrame | None = None
 ) -> str:
     body, last = [], None
-    steps = Counter(key[:3] for key in grouped)
     for (dataset, student, teacher, timesteps), row in grouped.items():
         pair = (dataset, student, teacher)
         name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{LABELS[dataset]}</span>"
-        first = [f'<th scope="rowgroup" rowspan="{steps[pair]}">{name}</th>'] if pair != last else []
+        first = f'<th scope="row" class="again">{name}</th>' if pair == last else name
         columns = [grid.cell(own, paper, grid.subtractable(own[own.complete], dataset)) for _, own, paper in row]
         taught = teachers(pd.concat([own for method, own, _ in row if method != "baseline"]))
-        body.append([*first, f'<th scope="row">{timesteps}</th>', taught, *columns])
+        body.append([first, str(timesteps), taught, *columns])
         last = pair
     heads = ["student &amp; teacher", "T", "teacher", *(LABELS[m] for m in METHODS)]
     return rows_table(caption, heads, body, "table2", csv)

@@ -298,9 +298,10 @@ def test_table_2_joins_and_subtracts_on_the_papers_data_alone(plan, record):
     page = table2.table(runs)
     assert "paper 93.55<" in page
     assert ", ours" not in page
-    assert page.count('rowspan="3"') == 12, "of the thirteenth pair one row is run, and two are not"
+    assert page.count('<th scope="row">') == 14, "of the thirteenth pair one row is run, and two are not"
+    assert page.count('<th scope="row" class="again">VGG-11 &amp; ResNet-19<') == 2, "at three T"
     assert page.index("<details>") > page.index("ResNet-18 &amp; WRN-28-4"), "what is run stands first"
-    assert page.count("rowspan=") == 14
+    assert page.count('<th scope="row" class="again">') == 25
     full = table2.collect(plan("table2", "paper"), record(plan("table2", "paper").runs, lambda c: 90.0 + c.seed))
     row = table2.summary(full).set_index(["student", "teacher", "timesteps", "method"])
     assert row.difference["vgg11", "resnet19", 2, "sastc"] == pytest.approx(91.0 - 93.55)
@@ -330,7 +331,7 @@ def test_a_line_of_yaml_adds_a_teacher_and_a_number_of_steps(tmp_path, record, r
         assert np.isnan(row.paper)
         page = table2.table(runs)
         assert "71.00" in page
-        assert page.count("rowspan=") == 14, "a pair more, or a pair of which a part is run"
+        assert page.count('<th scope="row">') == 14, "a pair more, or a pair of which a part is run"
         assert page.index("71.00") < page.index("<details>")
         names = [label.get_text() for label in table2.overview(runs).axes[0].get_yticklabels()]
         assert len(names) == (14 if scale == "quick" else 13)

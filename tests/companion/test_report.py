@@ -139,6 +139,11 @@ def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
     doubtful = report.ease_or_meaning([*runs, Recorded(attention[..., ::-1], distance)], question=True)
     assert doubtful.startswith("In all 3")
     assert "in 4 the highest" in doubtful
+    other = Recorded(attention[..., ::-1], distance)
+    object.__setattr__(other, "config", RunConfig(dataset="cifar10"))
+    assert "the easiest to imitate (4 of 4 on Digits, 0 of 2 on CIFAR-10). The" in report.ease_or_meaning(
+        [*runs, other]
+    )
 
 
 def test_controls_do_not_count_as_what_attention_chose():
@@ -163,9 +168,14 @@ def test_slim_says_what_it_is(tmp_path):
         in note
     )
     assert "β = 10 instead of 1300, γ = 1 instead of 0.3; tested on all test images." in note
+    assert '<a href="tuning_slim.html">Other learning rates and β</a> were tried.' in note
+    some = Experiment("x", "x", "x", "slim", (slim(), slim(seed=1), slim(validation=0.1)))
+    assert "1 of 3 runs are tested on images held out of the training set, the others on all test images. " in (
+        report.scale_note(some, tmp_path)
+    )
     assert "All seeds" not in note
     assert "JPEG" not in note
-    assert note.endswith("tested on all test images. Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2.</p>")
+    assert note.endswith("were tried. Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2.</p>")
     others = (slim(timesteps=7), slim(), slim(method="baseline", timesteps=4), slim(student="resnet18"))
     assert report.networks(Experiment("x", "x", "x", "slim", others)) == [
         "Student &amp; teacher: VGG-11 &amp; ResNet-19 at T = 2, 7; ResNet-18 &amp; ResNet-19 at T = 2."

@@ -26,6 +26,7 @@ def test_greek_letters_and_what_belongs_together_have_words():
     assert told.startswith("Weight β beta  of VGG-11 and WRN-28-4")
     assert told.endswith("γ gamma  timesteps3 timesteps2 VGG11 WRN284")
     assert search.words("no such") == "no such"
+    assert search.words("not 80.28, nor version 1.2.3.") == "not 80.28, nor version 1.2.3. 80point28"
 
 
 def test_plain_words_of_html_have_neither_code_nor_footer():
@@ -58,6 +59,7 @@ def test_a_page_of_results_is_found_by_its_pairs():
     assert search.pairs_of("method") == search.pairs_of("runs/combination/x") == ""
 
 
+TITLES = ("Front", "Energy", "Every run", "Table 2: accuracy", "Weight β of the loss", "Your own network or method")
 CONF = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "book" / "_ext")!r})
@@ -72,13 +74,15 @@ root_doc = "index"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A book of five pages, with notebooks as papermill leaves them."""
+    """A book of six pages, with notebooks as papermill leaves them."""
     folder = tmp_path_factory.mktemp("book")
     (folder / "runs").mkdir()
     (folder / "conf.py").write_text(CONF)
-    pages = "runs/table2_slim\nruns/beta_slim\nother\nevery_run"
+    pages = "runs/table2_slim\nruns/beta_slim\nother\nbuilders\nevery_run"
     (folder / "index.md").write_text(f"# Front\n\nWords of the front page.\n\n```{{toctree}}\n{pages}\n```\n")
-    (folder / "other.md").write_text("# Energy\n\nHere beta stands once.\n\n```python\nhiddenincode = 1\n```\n")
+    text = "Here beta stands once, and 80.28. snnTorch.\n\n## One method, shown\n\n```python\nhiddenincode = 1\n```\n"
+    (folder / "other.md").write_text(f"# Energy\n\n{text}")
+    (folder / "builders.md").write_text("# Your own network or method\n\nsnnTorch.\n")
     (folder / "every_run.md").write_text("# Every run\n\nA table.\n")
     for name, title, text in (("table2", "Table 2: accuracy", "VGG-11"), ("beta", "Weight β of the loss", "KD at T=2")):
         output = f'<p>{text} wins.</p><dl class="footer"><dt>hiddeninfooter</dt></dl>'
@@ -98,7 +102,7 @@ def test_the_index_holds_articles_and_titles_as_they_are_shown(site):
     index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
     assert not {"hiddenincod", "hiddenincode", "hiddeninfoot", "hiddeninfooter"} & set(index["terms"])
     assert "beta" in index["titleterms"]
-    assert set(index["alltitles"]) == {"Front", "Energy", "Every run", "Table 2: accuracy", "Weight β of the loss"}
+    assert set(index["alltitles"]) == {*TITLES, "One method, shown"}
 
 
 def test_only_the_search_page_loads_what_searches_runs(site):
@@ -133,6 +137,9 @@ def test_what_readers_look_for_is_found(site, browser, width):
         assert "beta stands once" in excerpts
         assert "hidden" not in excerpts
         assert ask("hiddenincode") == ask("hiddeninfooter") == []
+        assert ask("80.28") == ["Energy"]
+        assert "and 80.28" in page.locator("p.context").first.inner_text()
+        assert ask("own method")[0] == ask("snnTorch")[0] == TITLES[-1]
         assert ask("VGG-11 ResNet-19 T=2")[0] == "Table 2: accuracy"
         shown = page.locator(".found-runs")
         pair = [
