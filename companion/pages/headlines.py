@@ -64,7 +64,8 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
         beside_kd = gaps.difference[(gaps.other == "kd") & (gaps.value != of.neutral)]
         text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
-        told += [f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})"] * bool(text)
+        if text:
+            told.append(f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})")
     return f"SASTC is {'; '.join(told)}." if told else f"SASTC is not compared with KD at any of several {of.values}."
 
 

@@ -6,10 +6,11 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from companion import report
-from companion.pages import front, headlines
+from companion.pages import front, headlines, sweeps
 from companion.pages.verdicts import Found
 from companion.pages.verdicts_claims import Claim, Comparison
 from companion.stats import Difference
@@ -172,3 +173,13 @@ def test_a_single_difference_in_words():
     assert headlines.beside(DOWN, "higher", "lower") == "lower than"
     assert headlines.beside(OPEN, "higher", "lower") == "not distinguishable from"
     assert headlines.beside(Difference(0.5, math.nan, 1), "higher", "lower") == "without an interval beside"
+
+
+def test_the_value_that_changes_nothing_is_not_counted(monkeypatch):
+    """A sweep's headline leaves out the clean data, and a panel in which nothing else is run."""
+    found = pd.DataFrame(dict(value=[0.0, 0.5], other="kd", difference=[UP, OPEN]))
+    panel = SimpleNamespace(title="A & B, T=2: one teacher")
+    monkeypatch.setattr(sweeps, "differences", lambda of, panel: found)
+    assert headlines.sweep(sweeps.TABLE7, [panel]).startswith("SASTC is not distinguishable from KD in 1 of 1 shares")
+    monkeypatch.setattr(sweeps, "differences", lambda of, panel: found[:1])
+    assert "is not compared with KD" in headlines.sweep(sweeps.TABLE7, [panel])
