@@ -221,10 +221,8 @@ def yardstick(record: dict[str, Any]) -> str:
         if key[0] == "call":
             neurons = math.prod(rows[key]["library"]["shape"][1:])
             more = 1e6 * float(np.median(np.subtract(*both[key])))
-            text += (
-                f". At {neurons} neurons, where the call is all there is, {times[key]:.2f} times: {more:.0f} µs more a"
-            )
-            text += " layer and training step for options, layouts and checks"
+            text += f". At {neurons} neurons, where the call is all there is, {times[key]:.2f} times: "
+            text += f"{more:.0f} µs more a layer and training step for options, layouts and checks"
     return f"<p>{html.escape(text)}.</p>"
 
 

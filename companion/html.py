@@ -45,9 +45,8 @@ def interval(d: Difference, digits: int = 2, unit: str = "", says: bool = False)
         return f'<span class="missing">{d.judgement if says else "–"}</span>'
     bounds = d.bounds(digits).replace(", ", ",\N{NO-BREAK SPACE}")
     ours = f'<span class="ours">{signed(d.mean, digits)}</span>{bounds} {unit}'.rstrip()
-    judged = f": {d.judgement}" if says and d.n > 1 else ""
-    if d.judgement == "not distinguishable" and (d.low > 0 or d.high < 0):
-        judged += " once corrected (Holm)" * bool(judged)
+    only_corrected = d.judgement == "not distinguishable" and (d.low > 0 or d.high < 0)
+    judged = f": {d.judgement}{' once corrected (Holm)' * only_corrected}" if says and d.n > 1 else ""
     over = f' title="over {d.unit}"'
     return f'<span class="interval"{over}>{ours} <span class="seeds">n={d.n}{judged}</span></span>'
 

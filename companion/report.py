@@ -216,6 +216,7 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         text += "tested on images held out of the training set" if held_out else "tested on all test images"
         text += ", the others on all test images. " if held_out and others else ". "
         tried = f"runs/tuning_{experiment.scale}" in (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+        tried &= experiment.notebook != "tuning"
         if tried and sets <= {"cifar10", "cifar100"} and any(word.startswith("learning rate") for word in words):
             text += f'<a href="tuning_{experiment.scale}.html">Other learning rates and β</a> were tried. '
         students = [config for config in experiment.runs if config.method != "baseline"]

@@ -57,6 +57,7 @@ template <bool SOFT> static inline float charge(float in, float& v, float& o, co
     return u;
 }
 
+// Potentials of a block before the first step. A zero instead of none changes no spike and no gradient.
 static inline void begin(const float* v0, float* v, long start, long count) {
     for (long n = 0; n < count; n++) v[n] = v0 ? v0[start + n] : 0.f;
 }

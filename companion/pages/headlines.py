@@ -152,9 +152,11 @@ def tuned(rows: pd.DataFrame) -> str:
     """The best trial of each method, where several settings are tried at once; else how often the preset is best."""
     if tuning.joint(rows) and (done := rows[rows.complete]).method.nunique() > 1:
         of_each = done.groupby("method").accuracy.agg(["max", "min"]).sort_values("max", ascending=False)
-        told = [f"{LABELS[m]} {best:.2f} % (its worst {worst:.2f} %)" for m, best, worst in of_each.itertuples()]
+        told = [f"{LABELS[m]} {best:.2f} % (worst {worst:.2f} %)" for m, best, worst in of_each.itertuples()]
         trials = report._span(rows.groupby("method").size(), "{:.0f}".format)
-        return f"Best of {trials} trials for every method, on held-out images: {', '.join(told)}; one seed each (n=1)."
+        lost = int(rows.diverged.notna().sum())
+        beside = f"; {lost} of all {len(rows)} diverged" * bool(lost)
+        return f"Best of {trials} trials of every method, on held-out images: {', '.join(told)}{beside} (n=1 each)."
     said = [s for s in tuning.sentences(rows) if "best of" in s]
     best, near = sum(s.endswith("the preset.") for s in said), sum("less than the error" in s for s in said)
     if not said:

@@ -90,8 +90,8 @@ def test_learning_rate_and_weight_tried_together(tmp_path):
     assert '<th scope="row">SASTC</th><td>0.02</td><td></td><td><strong>70.00</strong></td><td>diverged</td>' in page
     assert '<th scope="row">SASTC</th><td>0.05</td><td>50.00</td><td>60.00</td><td></td>' in page
     assert headlines.tuned(rows) == (
-        "Best of 1 to 5 trials for every method, on held-out images: SASTC 70.00 % (its worst 40.00 %), "
-        "KD 55.00 % (its worst 55.00 %); one seed each (n=1)."
+        "Best of 1 to 5 trials of every method, on held-out images: SASTC 70.00 % (worst 40.00 %), KD 55.00 % (worst "
+        "55.00 %); 1 of all 6 diverged (n=1 each)."
     )
     lines = {axis.get_xlabel(): axis.containers[0][0].get_ydata() for axis in tuning.curves(rows).axes}
     assert list(lines["weight β of the feature loss"]) == [50, 70], "the best of each β"

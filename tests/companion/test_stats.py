@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from companion import stats
-from companion.stats import Difference, difference, paired
+from companion.html import interval
+from companion.stats import Difference, difference, family, paired
 
 
 def table(**accuracies):
@@ -196,3 +197,12 @@ def test_mcnemar_is_an_exact_binomial_test(first, second):
     from scipy.stats import binomtest
 
     assert stats.Images(first, second).p == pytest.approx(binomtest(first, first + second, 0.5).pvalue)
+
+
+def test_a_word_that_only_the_correction_takes_back_says_so():
+    barely = Difference(1.0, 0.95, 5)
+    assert interval(barely, says=True).endswith("n=5: better</span></span>")
+    one, other = family([barely, Difference(0.1, 1.0, 5)])
+    assert interval(one, says=True).endswith("n=5: not distinguishable once corrected (Holm)</span></span>")
+    assert interval(other, says=True).endswith("n=5: not distinguishable</span></span>")
+    assert interval(one).endswith("n=5</span></span>")

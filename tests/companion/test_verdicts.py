@@ -84,6 +84,11 @@ def test_a_verdict_says_its_scale():
         assert verdicts.verdict(found(*kinds, scale="slim"))[0] == word
 
 
+def test_not_always_without_a_cell_above_says_that_it_was_not_shown():
+    assert "≠</span> not always here" in verdicts.mark(found(*["up5"] * 9, "down5", scale="slim"))
+    assert "≠</span> not shown, worse in 1 of 4 here" in verdicts.mark(found(*["flat5"] * 3, "far_down", scale="slim"))
+
+
 def test_cells_are_pooled_with_cells_as_units():
     # 3, 3, 0.5: mean 2.1667, deviation 1.4434, t(0.975, 2) = 4.302653
     d = found("up", "up5", "flat", "one", "two").pooled
