@@ -198,22 +198,22 @@ PAGE = (
 )
 
 
-@pytest.fixture
-def site(tmp_path, runs):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, runs):
     names = ("first", "second", "old", "training")
     html = explore([getattr(runs, n) for n in names]).to_html()
-    path = tmp_path / "explorer.html"
+    path = tmp_path_factory.mktemp("site") / "explorer.html"
     path.write_text(PAGE.format(html), encoding="utf-8")
     return path
 
 
 @pytest.fixture
-def open_page(browser, site):
+def open_page(browser, site, tmp_path):
     """Opens the page with the network closed; at the end, no request was tried and the console is silent."""
     faults, contexts = [], []
 
     def open_page(hash_="", address=None, **options):
-        own = (site.parent.as_uri(), "http://127.0.0.1:")
+        own = (site.parent.as_uri(), tmp_path.as_uri(), "http://127.0.0.1:")
         contexts.append(closed_context(browser, own, faults, **options))
         page = contexts[-1].new_page()
         page.goto((address or site.as_uri()) + hash_)

@@ -40,7 +40,7 @@ def lab(tmp_path, request):
 
 def wait_for_kernel(page):
     """Returns when the notebook's kernel is idle, for the server and for the page."""
-    # asked by the page itself: its requests pass through a handler here that only runs while Playwright waits
+    # asked by the page itself, which sees what it is told
     connected = """async () => {
         const kernels = await (await fetch("/api/kernels")).json();
         return kernels.length === 1 && kernels[0].execution_state === "idle" && kernels[0].connections === 1;
