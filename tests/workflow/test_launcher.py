@@ -283,9 +283,7 @@ def test_recordings_on_the_disk_to_table_6_by_its_command(project, tmp_path):
     data, results = recordings_for_training(tmp_path / "data"), tmp_path / "results"
     command = load_experiment(project.root / "experiments/table6.yaml", "paper").command.split()[1:]
     command += ["--data", str(data), "--results", str(results), "--no-book"]
-    code, output = project.run(*command, "--dry-run")
-    assert code == 0, output
-    assert re.search(r"total +36\b", output), "30 students, 4 teachers, the page, and what waits for all"
+    assert len(plan.make_plan("paper", {}, ("table6",), results, data)) == 35, "30 students, 4 teachers, the page"
     small = dict(method="sastc", teacher_input="mean_frame", seed=0, timesteps=2, width=1 / 32, epochs=1)
     small |= dict(teacher_epochs=1)
     settings = [f"{name}={value}" for name, value in small.items()]
