@@ -15,20 +15,30 @@ from sastc.config import RunConfig
 
 torch.set_num_threads(1)
 
-# Files that take longest begin first, so that two workers end together; the others follow in order.
-LONGEST = ("workflow/test_workflow.py", "workflow/test_launcher.py", "library/test_run.py", "library/test_explorer.py")
+# Files that take longest begin first, so that two workers end together, and folders of many short tests come last: a
+# worker takes its next file when it has two tests left, so that a long file of two tests would leave the other alone.
+LONGEST = (
+    "workflow/test_workflow.py", "workflow/test_launcher.py", "library/test_run.py", "library/test_explorer.py",
+    "library/test_second_device.py", "library/test_distributed.py", "library/test_examples.py",
+    "workflow/test_notebook_alone.py", "workflow/test_benchmarks.py",
+)  # fmt: skip
+FOLDERS = ("workflow", "library", "companion")
 
 
 def pytest_collection_modifyitems(items):
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
+    def place(item):
+        name = "/".join(item.path.parts[-2:])
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + FOLDERS.index(item.path.parts[-2])
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def decoded_copies(tmp_path_factory):
-    """No test writes into the user's cache folder."""
+    """No test writes into the user's cache folder; workers share one, so that kernels are built once."""
+    own = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SASTC_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        patch.setenv("SASTC_CACHE", str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "decoded"))
         yield
 
 
