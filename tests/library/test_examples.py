@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 from sastc.methods import REGISTRY
@@ -18,9 +19,8 @@ STAND_INS = ROOT / "tests" / "helpers" / "stand_ins"  # of libraries that are no
 def run(name, *arguments, cwd=None):
     """What an example prints."""
     paths = [str(ROOT), *sys.path, str(STAND_INS)]  # the library itself goes first, where it is installed
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    done = subprocess.run(command, env=environment, cwd=cwd or ROOT, capture_output=True, text=True, timeout=300)
+    environment = dict(PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1")
+    done = programs.run(EXAMPLES / f"{name}.py", *arguments, cwd=cwd or ROOT, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -35,7 +35,11 @@ def test_calibration_on_networks_of_other_libraries(name):
 
 
 def test_the_first_program_is_complete_and_short():
-    assert re.fullmatch(r"loss [\d.]+, attention \(4, 64, 2, 2\)\n", run("first_step"))
+    """Run as a reader does, by Python itself."""
+    command = [sys.executable, str(EXAMPLES / "first_step.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert re.fullmatch(r"loss [\d.]+, attention \(4, 64, 2, 2\)\n", done.stdout), done.stderr
     code = (EXAMPLES / "first_step.py").read_text().partition('"""\n\n')[2]
     lines = [line for line in code.splitlines() if line.strip()]
     assert lines[0] == "import torch", "imports first, nothing to be added"

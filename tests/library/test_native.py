@@ -1,10 +1,9 @@
 """The neuron's C++ kernels: torch's bits for every option, and a neuron all the same where they cannot be built."""
 
 import itertools
-import subprocess
-import sys
 import warnings
 
+import programs
 import pytest
 import torch
 
@@ -90,8 +89,8 @@ def test_without_a_build_a_neuron_works_all_the_same(broken, tmp_path):
         f"import os, torch; os.environ.update({environment}); from sastc import native, neurons;"
         "print(native.library(), neurons.LIF()(torch.tensor([[0.6], [0.8]])).flatten().tolist())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[0] == "None [0.0, 1.0]"
+    done = programs.run("-c", code)
+    assert done.stdout.split("\n")[0] == "None [0.0, 1.0]", done.stderr
 
 
 @needs_compiler
@@ -100,7 +99,7 @@ def test_processes_that_build_at_the_same_moment(tmp_path):
         f"import os; os.environ['SASTC_CACHE'] = {str(tmp_path)!r}; from sastc import native;"
         "assert native.library() is not None"
     )
-    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    both = [programs.Program("-c", code) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
 

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import programs
 import psutil
 import pytest
 import torch
@@ -56,8 +56,7 @@ def rewrite(run, **metrics):
 
 def train_process(results, *settings):
     given = dict(setting.split("=") for setting in (*TINY_SETTINGS, *settings))
-    command = [sys.executable, "-m", "sastc", "--results", str(results), "train", *map("=".join, given.items())]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return programs.Program("-m", "sastc", "--results", results, "train", *map("=".join, given.items()))
 
 
 def test_peak_memory_is_the_most_that_was_resident_in_bytes():
@@ -71,7 +70,8 @@ def test_peak_memory_is_the_most_that_was_resident_in_bytes():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_records(run, tiny, method):
-    config = tiny(method=method)
+    few = dict(batch_size=16) if method == "sastc" else {}  # as many images as are recorded one by one
+    config = tiny(method=method, **few)
     done = run(config)
     assert done.complete
     assert done.config == config
@@ -185,22 +185,23 @@ def wait_for_epochs(folder, epochs, process):
 
 def test_killed_run_resumes_to_the_same_numbers(run, tiny, tmp_path):
     """kill -9 three times, once with the latest checkpoint damaged: history, measures and weights stay the same."""
-    config = tiny(epochs=8, seed=5)
+    settings = "epochs=8", "seed=5", "batch_size=16"  # of smaller batches an epoch takes longer
+    config = tiny(epochs=8, seed=5, batch_size=16)
     whole = run(config)
     folder = run_path(config, tmp_path)
     for killing, epochs in enumerate((2, 4, 6)):
-        process = train_process(tmp_path, "epochs=8", "seed=5")
+        process = train_process(tmp_path, *settings)
         wait_for_epochs(folder, epochs, process)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         assert not Run(folder).complete
         if killing == 1:
             content = bytearray((folder / "checkpoint.pt").read_bytes())
             content[len(content) // 2] ^= 1
             (folder / "checkpoint.pt").write_bytes(content)
-    process = train_process(tmp_path, "epochs=8", "seed=5")
+    process = train_process(tmp_path, *settings)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.poll() == 0, errors
     resumed = Run(folder)
     log = (folder / "log.txt").read_text()
     assert log.count("resumed at epoch") == 3
@@ -241,8 +242,7 @@ def test_full_disk_is_a_clear_error_and_keeps_what_was_recorded(tiny, tmp_path):
         "from sastc.__main__ import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", script, "--results", str(tmp_path), "train", *TINY_SETTINGS]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = programs.run("-c", script, "--results", tmp_path, "train", *TINY_SETTINGS)
     assert result.returncode == 2
     assert f"cannot write {tmp_path}" in result.stderr
     assert os.strerror(errno.EFBIG) in result.stderr
@@ -279,8 +279,9 @@ def test_mistakes_show_before_any_work(tiny, tmp_path, monkeypatch, changes, wor
 
 
 def test_loss_that_is_not_finite_stops_with_the_epochs_kept(tiny, tmp_path):
+    config = tiny(learning_rate=1e30, method="baseline", teacher="", batch_size=16)
     with pytest.raises(RunError, match="not finite in epoch"):
-        sastc.run(tiny(learning_rate=1e30, method="baseline", teacher=""), results=tmp_path, progress=False)
+        sastc.run(config, results=tmp_path, progress=False)
     (run,) = sastc.list_runs(tmp_path)
     assert not run.complete
     assert (run.diverged["epoch"], run.diverged["what"]) in [(1, "the loss"), (1, "a weight")]
@@ -402,11 +403,10 @@ def test_recorded_run_stays_whole_until_the_new_one_is(tiny, tmp_path, content, 
             sastc.run(config, results=tmp_path, progress=False, force=True)
     assert content(done.path) == before
     assert not again.exists()
-    command = [sys.executable, "-m", "sastc", "--results", str(tmp_path), "train", *config.arguments, "--force"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = programs.Program("-m", "sastc", "--results", tmp_path, "train", *config.arguments, "--force")
     wait_for_epochs(again, 2, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     assert content(done.path) == before
     assert list(again.glob("checkpoint*"))
     assert [run.path for run in sastc.list_runs(tmp_path)] == [done.path]
@@ -499,7 +499,7 @@ def test_indices_of_subset_and_noise_are_recorded(run, tiny):
 
 def test_partial_batches_are_kept_or_dropped(run, tiny):
     for partial, seen in (("drop", 64), ("keep", 70)):
-        config = tiny(train_subset=70, partial_batch=partial, epochs=1)
+        config = tiny(train_subset=70, partial_batch=partial, batch_size=16, epochs=1)
         done = run(config)
         accuracy = done.history.train_accuracy[0] / 100 * seen
         assert accuracy == pytest.approx(round(accuracy), abs=1e-3), "a share of the images seen"
@@ -533,8 +533,8 @@ def test_early_stopping(run, tiny):
 
 
 def test_switches_change_the_result(run, tiny):
-    """Every calibration, neuron and loss switch reaches the training: the weights come out different."""
-    base = run(tiny()).metrics["weights_sha256"]
+    """Every calibration, neuron and loss switch reaches the training: after two steps the weights are different."""
+    base = run(tiny(epochs=1)).metrics["weights_sha256"]
     for change in (
         dict(qk_norm=False), dict(score_scale=3.0), dict(mlp_sharing="shared"), dict(sim_norm="row_l2"),
         dict(sim_order="sorted"), dict(detach_sim=True), dict(attention="uniform"), dict(target_norm="layer"),
@@ -543,16 +543,17 @@ def test_switches_change_the_result(run, tiny):
         dict(small_student="upsample_student"), dict(reduction="sum"), dict(beta=9.0), dict(temperature=2.0),
         dict(gamma=0.6), dict(decay=0.9), dict(threshold=0.8), dict(surrogate="atan"), dict(reset="soft"),
         dict(detach_reset=True), dict(output="leaky_membrane"), dict(tdbn_alpha=0.5), dict(taps="stem_and_stages"),
-        dict(student_tap="membrane"), dict(mlp_dim=20), dict(reshuffle=False), dict(label_noise=0.5),
+        dict(student_tap="membrane"), dict(mlp_dim=20), dict(label_noise=0.5),
         dict(vgg_downsample="pool"), dict(vgg_head="single"), dict(precision="bf16"), dict(momentum=0.5),
     ):  # fmt: skip
-        assert run(tiny(**change)).metrics["weights_sha256"] != base, change
+        assert run(tiny(epochs=1, **change)).metrics["weights_sha256"] != base, change
+    both = [run(tiny(reshuffle=again)).metrics["weights_sha256"] for again in (True, False)]
+    assert both[0] != both[1], "the order of the second epoch"
 
 
 def test_terminal_interface(run, tiny, results):
     def cli(*arguments):
-        command = [sys.executable, "-m", "sastc", "--results", str(results), *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
+        return programs.run("-m", "sastc", "--results", results, *arguments)
 
     kd, base = run(tiny(method="kd")), run(tiny(method="baseline"))
     train = cli("train", *TINY_SETTINGS, "method=kd")
