@@ -14,7 +14,7 @@ from sastc.train import Step, networks
 @pytest.fixture
 def training(tiny):
     def make(**changes):
-        config = tiny(**dict(train_subset=0) | changes)
+        config = tiny(**dict(train_subset=0, batch_size=16) | changes)
         return Step(config, *networks(config, sizing.stand_in(config, config.batch_size)))
 
     return make
@@ -59,7 +59,7 @@ def test_operations_of_a_step_are_those_of_a_real_one(training, fields):
 
 
 def test_operations_of_a_run(tiny):
-    config = tiny(method="baseline", epochs=3, train_subset=70, train_fraction=0.5)
+    config = tiny(method="baseline", epochs=3, train_subset=70, train_fraction=0.5, batch_size=16)
     forward, _ = sizing._network_flops(config, "student")
     assert sizing.run_flops(config) == 3 * (2 * sizing.step_flops(config) + 360 * forward), (
         "35 images: two whole batches"

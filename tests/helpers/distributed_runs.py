@@ -17,25 +17,24 @@ from sastc.config import RunConfig
 from sastc.data import epoch_batches
 from sastc.records import RunError
 
-SMALL = TINY | dict(train_subset=32, teacher_epochs=1)
 CASES = {
     "baseline": dict(method="baseline"),
     "kd": dict(method="kd"),
     "feature_kd": dict(method="feature_kd", target_norm="layer", projector_bn="folded"),
     "sastc": dict(method="sastc"),
-    # 41 = 16 + 16 + 9 images: the last batch falls into unequal shares
-    "partial batch": dict(method="sastc", train_subset=41, partial_batch="keep", reduction="sum", beta=0.02),
+    # 93 = 40 + 40 + 13 images: the last batch falls into unequal shares
+    "partial batch": dict(method="sastc", train_subset=93, partial_batch="keep", reduction="sum", beta=0.02),
     "control": dict(method="sastc", attention="cka", student="resnet18"),
     "accumulation": dict(method="sastc", accumulate=2, attention="untrained", stm_distance="euclidean"),
-    "step logits": dict(method="seal_kd", timesteps=3, train_subset=41, partial_batch="keep"),
-    "sum over maps": dict(method="kdsnn", train_subset=41, partial_batch="keep"),
+    "step logits": dict(method="seal_kd", timesteps=3, train_subset=93, partial_batch="keep"),
+    "sum over maps": dict(method="kdsnn", train_subset=93, partial_batch="keep"),
     "batch norm beside": dict(method="fitnet"),
     "similar images": dict(method="sp"),
     "time means": dict(method="semckd", accumulate=2),
     "checkpointing": dict(method="sastc", checkpoint="blocks", student_tap="membrane"),
 }
-RESUMED = RunConfig(**SMALL | dict(method="kd", seed=3, epochs=3))
-LOCAL = RunConfig(**SMALL | dict(method="sastc", batch_norm="per_process", similarity="per_process"))
+RESUMED = RunConfig(**TINY | dict(method="kd", seed=3, epochs=3))
+LOCAL = RunConfig(**TINY | dict(method="sastc", batch_norm="per_process", similarity="per_process"))
 
 
 class Stopped(RuntimeError):
@@ -43,7 +42,7 @@ class Stopped(RuntimeError):
 
 
 def config(name: str) -> RunConfig:
-    return RunConfig(**SMALL | CASES[name])
+    return RunConfig(**TINY | CASES[name])
 
 
 def run(config: RunConfig, results: Path) -> sastc.Run:

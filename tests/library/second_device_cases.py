@@ -111,7 +111,7 @@ def test_nothing_is_copied_between_the_steps_of_an_epoch(tiny, tmp_path, changes
     """Each copy makes the host wait for the device, and then the device for the host."""
 
     def copied(steps):
-        config = tiny(epochs=1, train_subset=16 * steps, stm_batches=0, **changes)
+        config = tiny(epochs=1, train_subset=40 * steps, stm_batches=0, **changes)
         with second_device() as (device, copies):
             training = Trainer(config, tmp_path, build.dataset(config, tmp_path), device, progress=False)
             before, found = copies.copy(), []
@@ -136,7 +136,7 @@ def test_nothing_is_copied_between_the_steps_of_an_epoch(tiny, tmp_path, changes
 def test_other_methods_update_there_and_copy_nothing(tiny, tmp_path, method):
     config = tiny(method=method)
     images = build.dataset(config, tmp_path)
-    x, y = torch.rand(16, images.in_channels, 8, 8), torch.arange(16) % images.num_classes
+    x, y = torch.rand(40, images.in_channels, 8, 8), torch.arange(40) % images.num_classes
 
     def losses(device, copies):
         step, found = Step(config, *networks(config, images), device=device), []

@@ -106,13 +106,13 @@ def test_error_in_one_process_ends_all_with_its_message(results):
 
 def test_terminal(tmp_path, tiny):
     """The command of the documentation, in float32: a spike that rounding flips may change the fourth digit."""
-    settings = tiny(method="kd", train_subset=48).arguments
-    ended = torchrun("-m", "sastc", "--results", tmp_path, "train", *settings)
+    config = tiny(method="kd")
+    ended = torchrun("-m", "sastc", "--results", tmp_path, "train", *config.arguments)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("accuracy  last") == 1
     assert ended.stderr.count("vgg11 kd:   0%") == 1, "one progress bar"
-    history = curves(tiny(method="kd", train_subset=48), tmp_path)[0]
-    expected = run(tiny(method="kd", train_subset=48), tmp_path / "one").history
+    history = curves(config, tmp_path)[0]
+    expected = run(config, tmp_path / "one").history
     np.testing.assert_allclose(history.train_loss, expected.train_loss, rtol=1e-3)
 
 
@@ -141,7 +141,7 @@ def test_batches_that_processes_cannot_share(monkeypatch):
 
 def test_accumulated_step_is_the_mean_of_its_parts(tiny, tmp_path):
     """Against a loop of its own: gradients of the halves, added and halved, then one step."""
-    config = tiny(method="baseline", teacher="", accumulate=2, epochs=1, train_subset=48)
+    config = tiny(method="baseline", teacher="", accumulate=2, epochs=1)
     done = run(config, tmp_path)
     dataset = build.dataset(config, "data")
     torch.manual_seed(config.seed)
@@ -149,10 +149,10 @@ def test_accumulated_step_is_the_mean_of_its_parts(tiny, tmp_path):
     options = dict(momentum=config.momentum, weight_decay=config.weight_decay)
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, **options)
     losses = []
-    batches = epoch_batches(dataset, "train", 16, train=True, seed=0, epoch=0, drop_last=True, device="cpu")
+    batches = epoch_batches(dataset, "train", 40, train=True, seed=0, epoch=0, drop_last=True, device="cpu")
     for x, y, _ in batches:
         optimizer.zero_grad()
-        for half in (slice(0, 8), slice(8, 16)):
+        for half in (slice(0, 20), slice(20, 40)):
             loss = torch.nn.functional.cross_entropy(model(x[half]), y[half])
             losses.append(loss.item())
             (loss / 2).backward()
@@ -166,7 +166,7 @@ def test_accumulated_step_is_the_mean_of_its_parts(tiny, tmp_path):
 @pytest.mark.parametrize("fields", [{}, dict(student="resnet18", teacher="wrn28_4", precision="bf16")])
 def test_checkpointing_changes_nothing(tiny, tmp_path, fields):
     """Weights and running statistics, bit for bit: the second forward pass is not counted twice."""
-    config = tiny(**fields, train_subset=48)
+    config = tiny(**fields)
     again = config.replace(checkpoint="blocks")
     assert again.identity == config.identity
     assert "checkpoint=blocks" in again.command
@@ -184,8 +184,8 @@ def test_fields_for_several_devices_leave_recorded_runs_their_names(tiny):
     assert explicit.identity == default.identity
     for change in (dict(accumulate=2), dict(batch_norm="per_process"), dict(similarity="per_process")):
         assert tiny(**change).identity != default.identity
-    for accumulate in (3, 16):
-        with pytest.raises(ConfigError, match=f"accumulate={accumulate}: must divide batch_size=16"):
+    for accumulate in (3, 40):
+        with pytest.raises(ConfigError, match=f"accumulate={accumulate}: must divide batch_size=40"):
             tiny(accumulate=accumulate)
 
 

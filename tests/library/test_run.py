@@ -543,7 +543,7 @@ def test_switches_change_the_result(run, tiny):
         dict(small_student="upsample_student"), dict(reduction="sum"), dict(beta=9.0), dict(temperature=2.0),
         dict(gamma=0.6), dict(decay=0.9), dict(threshold=0.8), dict(surrogate="atan"), dict(reset="soft"),
         dict(detach_reset=True), dict(output="leaky_membrane"), dict(tdbn_alpha=0.5), dict(taps="stem_and_stages"),
-        dict(student_tap="membrane"), dict(mlp_dim=20), dict(label_noise=0.5),
+        dict(student_tap="membrane"), dict(mlp_dim=50), dict(label_noise=0.5),
         dict(vgg_downsample="pool"), dict(vgg_head="single"), dict(precision="bf16"), dict(momentum=0.5),
     ):  # fmt: skip
         assert run(tiny(epochs=1, **change)).metrics["weights_sha256"] != base, change

@@ -133,7 +133,7 @@ def test_every_test_images_prediction_is_recorded(run, tiny):
 
 
 def test_single_steps_are_recorded_and_change_nothing(run, tiny):
-    config = tiny(train_subset=400, epochs=1)  # 25 steps
+    config = tiny(train_subset=400, batch_size=16, epochs=1)  # 25 steps
     plain, looked_at = run(config), run(config.replace(attention_steps=3))
     assert plain.metrics["weights_sha256"] == looked_at.metrics["weights_sha256"]
     assert not any(name.startswith("step_") for name in plain.measures)
