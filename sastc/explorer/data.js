@@ -132,6 +132,8 @@ const grid = (rows, columns, value) =>
 
 const nearBound = (run) => run.high - 0.01 * (run.high - run.low); // "at the bound": within 1 % of the range
 
+const unequal = (row) => row.some((v) => v !== row[0]); // else no layer has the highest weight: uniform ones
+
 const argmax = (row) => row.reduce((best, v, i) => (v > row[best] ? i : best), 0);
 const argmin = (row) => row.reduce((best, v, i) => (v < row[best] ? i : best), 0);
 

@@ -47,11 +47,14 @@ const picture = (width, height, label, attributes, ...children) =>
 
 const clip = (name, room) => (name.length * 6.6 > room ? `${name.slice(0, Math.max(3, Math.floor(room / 6.6) - 1))}…` : name);
 
-// Heat map, student layers down and teacher layers across. `cells[s][a]` is {colour, lines, label, title, marks}.
+// Heat map, student layers down and teacher layers across. `cells[s][a]` is {colour, lines, label, title, marks}; each
+// kind of mark has its own shape and place in a cell.
+const MARK_PLACES = { "★": 0.2, "◇": 0.5, "●": 0.8 };
+
 function heatMap({ run, cells, width, theme, label, chosen, focus, on }) {
   const left = Math.min(84, width * 0.24);
   const top = 40;
-  const cell = { width: (width - left) / run.teacher.length, height: 66 };
+  const cell = { width: (width - left) / run.teacher.length, height: 78 };
   const height = top + cell.height * run.student.length + 2;
   const svg = picture(width, height, label, { role: "grid", "aria-rowcount": run.student.length + 1, "aria-colcount": run.teacher.length + 1, class: "heat" });
   const heads = run.teacher.map((name, a) =>
@@ -77,10 +80,9 @@ function heatMap({ run, cells, width, theme, label, chosen, focus, on }) {
       },
       make("rect", { class: "ground", x: x + 1, y: y + 1, width: cell.width - 2, height: cell.height - 2, rx: 4, fill: item.colour }),
       picked ? make("rect", { x: x + 3.5, y: y + 3.5, width: cell.width - 7, height: cell.height - 7, rx: 3, fill: "none", stroke: ink, "stroke-width": 2.5 }) : null,
-      text(x + cell.width / 2, y + (item.lines.length > 1 ? 25 : 40), item.lines[0], { class: "value", "text-anchor": "middle", fill: ink, "font-size": cell.width < 90 ? 14 : 16, "font-weight": 600 }),
-      item.lines.slice(1).map((line, i) => text(x + cell.width / 2, y + 43 + 15 * i, line, { "text-anchor": "middle", fill: ink, "font-size": 11.5 })),
-      item.highest ? text(x + 7, y + 16, "★", { fill: ink, "font-size": 12 }) : null,
-      item.easiest ? text(x + cell.width - 7, y + 16, "◇", { fill: ink, "font-size": 13, "text-anchor": "end" }) : null);
+      text(x + cell.width / 2, y + (item.lines.length > 1 ? 37 : 46), item.lines[0], { class: "value", "text-anchor": "middle", fill: ink, "font-size": cell.width < 90 ? 14 : 16, "font-weight": 600 }),
+      item.lines.slice(1).map((line, i) => text(x + cell.width / 2, y + 55 + 15 * i, line, { "text-anchor": "middle", fill: ink, "font-size": 11.5 })),
+      item.marks.map((mark) => text(x + MARK_PLACES[mark] * cell.width, y + 17, mark, { class: "mark", "text-anchor": "middle", fill: ink, "font-size": 13 })));
       group.append(g);
     });
     svg.append(group);

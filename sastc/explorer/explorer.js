@@ -45,12 +45,13 @@ class Explorer extends Pictures {
     this.root = make("div", { class: "root", role: "region", "aria-label": "Attention explorer" },
       make("div", { class: "lead" },
         make("p", {}, make("strong", {}, "A high weight is no proof of meaning. "),
-          "Weights multiply the distances that train them, so the loss also falls when weight moves to the teacher layer that is cheapest to imitate. Where ★ (highest weight of a row) and ◇ (smallest distance) meet, ease alone can explain the choice.")),
+          "Weights multiply the distances that train them, so the loss also falls when weight moves to the teacher layer that is cheapest to imitate. Where ★ (highest weight of a row) meets ◇ (smallest distance), ease alone can explain the choice. ● (highest CKA) is the teacher layer that is most similar.")),
       part("examples", "div", { class: "bar examples", role: "group", "aria-label": "Examples" }),
-      part("controls", "details", { class: "controls" }, make("summary", {}, "Choose run, time step and images"),
+      part("controls", "details", { class: "controls" }, make("summary", {}, "Choose run and images"),
         part("chooser", "div", { class: "bar", role: "group", "aria-label": "Runs" }),
         part("what", "div", { class: "bar", role: "group", "aria-label": "What is shown" })),
-      make("div", { class: "bar stay", role: "group", "aria-label": "Epoch" },
+      make("div", { class: "bar stay", role: "group", "aria-label": "Time step and epoch" },
+        part("steps", "div", { class: "steps" }),
         make("div", { class: "time" },
           make("label", { class: "hidden", for: "epoch" }, "Epoch"),
           part("play", "button", { type: "button", class: "play", click: () => this.play() }),
@@ -125,14 +126,15 @@ class Explorer extends Pictures {
     parts.chooser.hidden = this.runs.length < 2;
     parts.chooser.replaceChildren(group(other ? "Run A" : "Run", run, "run"), ...(other ? [group("Run B", other, "run2")] : []), two);
     parts.what.hidden = !run.epochs;
+    parts.steps.hidden = !run.epochs;
     if (!run.epochs) return;
     const steps = Math.max(...this.shown.map((r) => r.timesteps));
     const stepNames = Array.from({ length: steps }, (_, t) => [t + 1, String(t + 1)]);
     const classSelect = (name, title) => make("label", { class: "field" }, make("span", {}, title), make("select", { name, "aria-label": title, change: (e) => this.update({ [name]: Number(e.target.value) }) },
       run.classes.map((c, i) => make("option", { value: i, selected: i === state[name] }, c))));
     const references = [["none", "none: show weights"], ["uniform", "from uniform 1/A"], ["first", "from the first epoch"], ["step", "from a time step"], ["class", "from a class"], ...(other ? [["run", "from the other run"]] : [])];
+    parts.steps.replaceChildren(choices("step", "Time step", [[0, "mean"], ...stepNames], state.step, (step) => this.update({ step })));
     parts.what.replaceChildren(
-      choices("step", "Time step", [[0, "mean"], ...stepNames], state.step, (step) => this.update({ step })),
       choices("images", "Test images", [["mean", "mean"], ["class", "one class"], ["image", "one image"]], state.images, (images) => this.update({ images })),
       ...(state.images === "class" ? [classSelect("class", "Class")] : []),
       make("label", { class: "field" }, make("span", {}, "Difference"), make("select", { name: "against", "aria-label": "Difference", change: (e) => this.update({ against: e.target.value }) },

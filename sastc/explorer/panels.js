@@ -56,12 +56,12 @@ class Pictures {
     const main = difference ?? weights;
     const cells = main.map((row, s) => row.map((value, a) => {
       const said = [`weight ${fixed(weights[s][a], 3)}`, difference && `difference ${signed(value, 3)}`, distances && `distance ${short(distances[s][a])}`, cka && `CKA ${fixed(cka[s][a], 3)}`].filter(Boolean);
-      const highest = argmax(weights[s]) === a;
-      const easiest = distances && argmin(distances[s]) === a;
-      const marks = [highest && "highest weight of its row", easiest && "smallest distance of its row", weights[s][a] >= nearBound(run) && "at the upper bound"].filter(Boolean);
+      const marks = { "★": unequal(weights[s]) && argmax(weights[s]) === a, "◇": distances && argmin(distances[s]) === a, "●": cka && argmax(cka[s]) === a };
+      const shown = Object.keys(marks).filter((mark) => marks[mark]);
+      const words = [...shown.map((mark) => `${MARKS[mark][0]} of its row`), weights[s][a] >= nearBound(run) && "at the upper bound"].filter(Boolean);
       const name = `${run.student[s]} to ${run.teacher[a]}`;
       return { colour: colour(value), lines: [difference ? signed(value, this.span < 0.01 ? 4 : this.span < 0.1 ? 3 : 2) : fixed(value), ...(distances ? [`d ${short(distances[s][a])}`] : []), ...(cka ? [`CKA ${fixed(cka[s][a])}`] : [])],
-               label: [name, ...said, ...marks].join(", "), title: [name.replace(" to ", " → "), ...said, ...marks].join("\n"), highest, easiest };
+               label: [name, ...said, ...words].join(", "), title: [name.replace(" to ", " → "), ...said, ...words].join("\n"), marks: shown };
     }));
     const on = { choose: (s, a) => this.choose(s, a), key: (e, s, a) => this.key(e, s, a, index), focus: (s, a) => { this.focus = [s, a]; }, tip: (e, what) => this.tip(e, what) };
     const focus = [Math.min(this.focus[0], run.student.length - 1), Math.min(this.focus[1], run.teacher.length - 1)];
@@ -74,9 +74,10 @@ class Pictures {
       ...(distances ? [["Weight against distance", "One line a student layer. Lines that fall to the right prefer what is easy to imitate.", this.scatter(view, width)]] : []),
       ["Entropy of attention", "Of the weights shown, by epoch. Low: one teacher layer takes the weight.", this.entropyChart(view, width)],
     ];
+    const marked = Object.keys(MARKS).filter((mark) => ({ "★": weights.some(unequal), "◇": distances, "●": cka })[mark]);
     const bar = colourBar({ width: Math.min(width, 460), theme, low: run.low, high: run.high, from, to, layers: run.teacher.length, difference: Boolean(difference), span: this.span });
-    node.append(make("div", { class: "figures" }, charts.map(([name, text, svg], i) => make("figure", {}, make("figcaption", {}, make("b", {}, name), text), svg, i ? null : bar))));
-    return { node, title, facts: `${facts}. ${verdict}`, pictures: [...charts.map(([name, , svg]) => ({ name, svg })), { name: "Colours", svg: bar }] };
+    node.append(make("div", { class: "figures" }, charts.map(([name, text, svg], i) => make("figure", {}, make("figcaption", {}, make("b", {}, name), text), svg, i ? null : [markLegend(marked), bar]))));
+    return { node, title, facts: `${facts}. ${verdict}`, marks: `${marked.map((mark) => `${mark} ${markWords(mark)}`).join(", ")}; of each row. Weights multiply the distances that train them.`, pictures: [...charts.map(([name, , svg]) => ({ name, svg })), { name: "Colours", svg: bar }] };
   }
 
   referenceMarks(run) {

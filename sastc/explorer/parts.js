@@ -212,9 +212,9 @@ function poster(panels, theme) {
   const across = gap + Math.max(...panels[0].pictures.map(({ svg }) => Number(svg.getAttribute("width")) + gap)) * 2;
   let [y, width] = [gap, across];
   const parts = [];
-  for (const { title, facts, pictures } of panels) {
+  for (const { title, facts, marks, pictures } of panels) {
     parts.push(text(gap, y + 14, title, { "font-size": 16, "font-weight": 600, fill: theme.text }));
-    for (const line of wrap(`${facts} ${MARKS}`, across - 2 * gap)) parts.push(text(gap, (y += 19) + 16, line, { fill: theme.muted }));
+    for (const line of wrap(`${facts} ${marks}`, across - 2 * gap)) parts.push(text(gap, (y += 19) + 16, line, { fill: theme.muted }));
     y += 36;
     for (let i = 0; i < pictures.length; i += 2) {
       let x = gap;

@@ -2,10 +2,14 @@
 
 const CAVEATS = "Values are stored in 16 bits: weights are exact to 0.00001, distances to 0.01 %. Distance and CKA are means over the probed test images, also where one class or one image is chosen.";
 
-const MARKS = "★ highest weight of a row, ◇ smallest distance; weights multiply the distances that train them.";
+// What a cell's mark says of it, and what that means.
+const MARKS = { "★": ["highest weight", ""], "◇": ["smallest distance", "easiest to imitate"], "●": ["highest CKA", "most similar"] };
+
+const markWords = (mark) => MARKS[mark].filter(Boolean).join(": ");
+const markLegend = (marks) => make("p", { class: "marks" }, "In each row: ", marks.map((mark) => make("span", {}, make("b", { "aria-hidden": "true" }, mark), ` ${markWords(mark)}`)));
 
 // A view in words: where it stands, and how far ease explains the map.
-function summary({ run, epoch, wanted, step, images, weights, distances, against, difference }, state) {
+function summary({ run, epoch, wanted, step, images, weights, distances, cka, against, difference }, state) {
   const rows = weights.length;
   const single = run.low > 0 ? run.shareAtBound({ ...state, epoch }) : null;
   const accuracy = run.accuracy[epoch - 1];
@@ -17,11 +21,14 @@ function summary({ run, epoch, wanted, step, images, weights, distances, against
     difference && `minus ${against}`,
   ];
   const verdict = [];
-  if (distances) {
-    const easiest = weights.filter((row, s) => argmax(row) === argmin(distances[s])).length;
-    verdict.push(`The highest weight is on the easiest teacher layer in ${easiest} of ${rows} rows.`);
+  const ordered = weights.some(unequal);
+  const agree = (best) => weights.filter((row, s) => unequal(row) && argmax(row) === best(s)).length;
+  if (!ordered) verdict.push("All teacher layers have the same weight.");
+  if (ordered && distances) {
+    const similar = cka ? `, on the most similar (by CKA) in ${agree((s) => argmax(cka[s]))}` : "";
+    verdict.push(`The highest weight is on the easiest teacher layer in ${agree((s) => argmin(distances[s]))} of ${rows} rows${similar}.`);
   }
-  if (run.low > 0) {
+  if (ordered && run.low > 0) {
     const bound = weights.filter((row) => Math.max(...row) >= nearBound(run)).length;
     const each = single === 1 ? `every one of the ${run.images} recorded images` : `${percent(single)} of the rows of the ${run.images} recorded images`;
     verdict.push(`It is at the upper bound in ${bound} of ${rows}${single === null ? "" : `, and in ${each}`}.`);

@@ -347,6 +347,7 @@ def test_runs_are_chosen_by_what_they_are(open_page, runs):
 @pytest.mark.browser
 def test_what_was_not_recorded_is_said(open_page, runs):
     page = open_page(link(run=runs.old.name, images="image", cell="0-1"))
+    assert "●" not in page.locator(".panel").inner_text(), "no mark for what is not recorded"
     text = page.locator(".root").inner_text()
     for part in (
         "CKA is not recorded in this run",
@@ -371,9 +372,17 @@ def test_distance_cka_marks_and_summary_are_those_of_the_file(open_page, runs):
         assert float(re.search(r"CKA ([−\d.]+)", said)[1].replace("−", "-")) == pytest.approx(cka[s, a], abs=0.0006)
         assert ("highest weight" in said) == (a == weights[s].argmax())
         assert ("smallest distance" in said) == (a == distance[s].argmin())
+        assert ("highest CKA" in said) == (a == cka[s].argmax())
+        marks = dict(zip("★◇●", (weights[s].argmax(), distance[s].argmin(), cka[s].argmax()), strict=True))
+        drawn = page.locator(f'.cell[data-s="{s}"][data-a="{a}"] .mark').all_text_contents()
+        assert drawn == [mark for mark, where in marks.items() if a == where]
+    legend = page.locator(".marks").inner_text()
+    for words in ("★ highest weight", "◇ smallest distance: easiest to imitate", "● highest CKA: most similar"):
+        assert words in legend
     easiest = int((weights.argmax(-1) == distance.argmin(-1)).sum())
     verdict = page.locator(".verdict").inner_text()
-    assert f"easiest teacher layer in {easiest} of 4 rows" in verdict
+    similar = int((weights.argmax(-1) == cka.argmax(-1)).sum())
+    assert f"easiest teacher layer in {easiest} of 4 rows, on the most similar (by CKA) in {similar}." in verdict
     low, high = attention_bounds(3)
     near = high - 0.01 * (high - low)
     share = (measures["attention_instance"][2, :, 1].max(-1) >= near).mean()
@@ -393,6 +402,19 @@ def test_distance_cka_marks_and_summary_are_those_of_the_file(open_page, runs):
     assert "uniform 1/3" in page.locator("svg.scale").text_content()
     for bound in (low, high):
         assert f"{bound:.3f}" in page.locator("svg.scale").text_content()
+
+
+@pytest.mark.browser
+def test_equal_weights_have_no_highest(open_page, tmp_path):
+    run = record(tmp_path, attention="uniform")
+    measures = dict(run.measures) | dict(attention=np.full_like(run.measures["attention"], 1 / 3))
+    write_arrays(run.path / "measures.npz", measures)
+    (tmp_path / "uniform.html").write_text(PAGE.format(explore(run).to_html()), encoding="utf-8")
+    page = open_page(address=(tmp_path / "uniform.html").as_uri())
+    drawn = page.locator(".mark").all_text_contents()
+    assert sorted(drawn) == sorted("◇●" * 4)
+    assert "★" not in page.locator(".marks").inner_text()
+    assert page.locator(".verdict").inner_text() == "All teacher layers have the same weight."
 
 
 @pytest.mark.browser
@@ -680,14 +702,20 @@ def test_matrices_open_in_sight_with_names_and_a_scale(open_page, runs, width):
 
 
 @pytest.mark.browser
-def test_controls_are_folded_on_a_phone_only(open_page, runs):
+def test_on_a_phone_time_step_and_epoch_stay_in_sight_and_the_rest_is_folded(open_page, runs):
     page = open_page(width=390)
-    step = page.get_by_role("radio", name="2", exact=True)
-    assert step.count() == 0, "not offered while folded"
-    page.get_by_text("Choose run, time step and images").click()
-    step.check(force=True)
+    one_class = page.get_by_role("radio", name="one class")
+    assert one_class.count() == 0, "not offered while folded"
+    page.get_by_role("radio", name="2", exact=True).check(force=True)
     assert_drawn(page, runs.first.measures["attention"][-1, 1])
-    assert open_page(width=1440).get_by_text("Choose run, time step and images").is_hidden()
+    page.get_by_text("Choose run and images").click()
+    one_class.check(force=True)
+    assert_drawn(page, runs.first.measures["attention_class"][-1, 0, 1])
+    page.locator("svg.chart").first.scroll_into_view_if_needed()
+    bar = page.locator(".stay").bounding_box()
+    assert 0 <= bar["y"] < 100
+    assert bar["height"] < 130
+    assert open_page(width=1440).get_by_text("Choose run and images").is_hidden()
 
 
 @pytest.mark.browser
