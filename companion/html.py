@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,8 @@ def rows_table(
     name, csv : str, rows, optional
         The caption ends with a link to these rows as a CSV file of this name.
     kind, box : str
-        Classes of the table, and attributes of the box around it.
+        Classes of the table, and attributes of the box around it. With the class ``cards``, a row is a card on a phone:
+        its cells stand below each other and bring their heads.
     """
 
     def line(cells: Sequence[str], tags: Iterable[str]) -> str:
@@ -78,7 +80,8 @@ def rows_table(
     if csv is not None:
         caption = f"{caption} Download: {download_csv(csv, name)}"
     head = line(heads, ['th scope="col"'] * len(heads))
-    body = (line(row, ['th scope="row"', *["td"] * (len(row) - 1)]) for row in rows)
+    told = [f' data-head="{re.sub("<[^>]+>", " ", h)}"' if "cards" in kind.split() else "" for h in heads]
+    body = (line(row, ['th scope="row"', *(f"td{head}" for head in told[1:])]) for row in rows)
     return (
         f'<div class="table-box"{box}><table class="{kind}"><caption>{caption}</caption>'
         f"<thead>{head}</thead><tbody>{''.join(body)}</tbody></table></div>"

@@ -266,7 +266,7 @@ def differences_table(runs: pd.DataFrame) -> str:
         "corrected for the number of differences in a column (Holm)."
     )
     heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{LABELS[m]}" for m in others)]
-    return rows_table(caption, heads, body, "differences", frame)
+    return rows_table(caption, heads, body, "differences", frame, kind="results cards")
 
 
 def _judged(runs: pd.DataFrame, first: RunConfig) -> list[tuple[str, str, int]]:

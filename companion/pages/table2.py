@@ -122,7 +122,7 @@ def _table(
         body.append([first, str(timesteps), taught, *columns])
         last = pair
     heads = ["student &amp; teacher", "T", "teacher", *(LABELS[m] for m in METHODS)]
-    return rows_table(caption, heads, body, "table2", csv)
+    return rows_table(caption, heads, body, "table2", csv, kind="results cards")
 
 
 def teachers(rows: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ from browsing import closed_context, served, violations
 
 import sastc
 from companion import figures
+from companion.html import rows_table
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -87,6 +88,26 @@ def test_on_a_phone_the_first_column_stays_and_can_be_read(browser):
         assert 80 < place["width"] < 140
         assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth"), "its words are inside"
         assert place["height"] < 150
+    page.close()
+
+
+@pytest.mark.browser
+def test_on_a_phone_a_row_of_cards_is_whole_in_sight_with_its_heads(browser):
+    css = (ROOT / "book" / "_static" / "custom.css").read_text()
+    heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{name}" for name in ("Baseline", "KD", "Feature KD"))]
+    row = ["VGG-11 &amp; ResNet-19", "2", *3 * ["+4.85 [+2.91, +6.79] n=5: not distinguishable"]]
+    table = rows_table("words", heads, [row], kind="results cards")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_content(f'<style>{css} td {{white-space: nowrap}}</style><article class="bd-article">{table}</article>')
+    heads = page.locator("td").evaluate_all("all => all.map(td => getComputedStyle(td, '::before').content)")
+    assert heads == ['"T"', '"SASTC − Baseline"', '"SASTC − KD"', '"SASTC − Feature KD"']
+    tops = [cell.bounding_box()["y"] for cell in page.locator("tbody th, td").all()]
+    assert tops == sorted(set(tops)), "below each other"
+    assert page.locator("thead").is_hidden()
+    assert page.locator(".table-box").evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.set_viewport_size({"width": 1440, "height": 800})
+    assert page.locator("thead").is_visible()
+    assert page.locator("td").last.evaluate("td => getComputedStyle(td, '::before').content") == "none"
     page.close()
 
 

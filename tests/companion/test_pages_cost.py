@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -61,3 +62,22 @@ def test_memory_says_what_fits(monkeypatch):
     assert (sizes.weights == sizes.weights[0]).all()
     between = sizes.peak.mean()
     assert re.findall("<td>(yes|no)</td>", cost.memory_table(sizes, between)) == ["no", "yes"]
+
+
+def test_memory_in_the_words_of_the_page_on_rerunning():
+    """ImageNet's networks at full size, without a number in them."""
+    page = (Path(__file__).parents[2] / "book" / "rerun.md").read_text(encoding="utf-8")
+    ways = [
+        dict(student=student, checkpoint=checkpoint)
+        for student in ("resnet18", "resnet34")
+        for checkpoint in ("none", "blocks")
+    ]
+    whole, blocks, whole34, blocks34 = cost.memory(ways).peak
+    (parts,) = cost.memory([dict(student="resnet18", checkpoint="blocks", accumulate=4)]).peak
+    told = (
+        "needs {:.1f} GiB for a spiking ResNet-18, {:.1f} GiB with `checkpoint=blocks`, which is the preset there, and "
+        "{:.1f} GiB with `accumulate=4` besides; a ResNet-34 needs {:.1f} and {:.1f} GiB."
+    )
+    assert told.format(whole, blocks, parts, whole34, blocks34) in page
+    assert RunConfig(**cost.IMAGENET | dict(student="resnet18")).checkpoint == "blocks"
+    assert blocks34 < 24e9 / 2**30, "the whole batch fits a card of 24 GB"

@@ -482,7 +482,7 @@ def test_keys_do_everything(open_page, runs):
     page.keyboard.press("ArrowLeft")
     assert_drawn(page, attention[2].mean(0))
     assert page.locator("#epoch").get_attribute("aria-valuetext") == "epoch 3 of 5"
-    page.get_by_role("radio", name="mean").first.focus()
+    page.get_by_role("group", name="Time step", exact=True).get_by_role("radio", name="mean").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")  # the focus stays on the choice
     assert_drawn(page, attention[2, 1])
@@ -649,7 +649,7 @@ def test_the_slider_stops_at_the_epochs_that_are_kept(open_page, tmp_path):
         distance = float(re.search(r"distance ([\d.]+)", cells(page)[2][0][3])[1])
         assert distance == pytest.approx(run.measures["distance"][epoch - 1].mean(0)[0, 0], rel=0.006)
     assert note.is_hidden()
-    page.get_by_role("radio", name="mean").nth(1).check(force=True)
+    page.get_by_role("group", name="Test images", exact=True).get_by_role("radio", name="mean").check(force=True)
     assert int(slider.get_attribute("max")) > len(kept)
 
 
