@@ -178,7 +178,7 @@ def table(sweep: Sweep, panel: Panel) -> str:
         body.append([name, *cells])
     caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(panel)}"
     heads, csv = [sweep.words, *(LABELS[m] for m in sweep.methods)], frame.rename(columns={"value": sweep.field})
-    return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}", csv)
+    return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}", csv, kind="results cards")
 
 
 def _source(panel: Panel) -> str:
@@ -223,7 +223,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
         [sweep.words, *(f"SASTC −<br>{LABELS[m]}" for m in others)],
         gaps.rename(columns={"value": sweep.field}),
     )
-    return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}_differences", csv)
+    return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}_differences", csv, kind="results cards")
 
 
 def sentences(sweep: Sweep, panel: Panel) -> list[str]:
@@ -318,7 +318,9 @@ def _draw(sweep: Sweep, axis, data: pd.DataFrame) -> None:
         axis.minorticks_off()
     few = ticks if len(ticks) <= 7 else ticks[::3]
     axis.set_xticks(few, [sweep.show(v).replace(" %", "") for v in few])
-    axis.set_xlabel(sweep.words + (" (%)" if sweep.percent else ""))
+    label = sweep.words + " (%)" * sweep.percent
+    narrow = axis.get_subplotspec().get_gridspec().ncols > 2
+    axis.set_xlabel(textwrap.fill(label, 20) if narrow else label)
 
 
 def _mark_optimum(axis, data: pd.DataFrame) -> str:

@@ -38,7 +38,7 @@ def stream_figure(image: np.ndarray, events: Events) -> Figure:
     still.grid(False)
     for polarity, colour, name in POLARITIES:
         p = events.p == polarity
-        options = dict(s=4, color=colour, linewidths=0, alpha=0.7, label=name)
+        options = dict(s=4 if len(events.t) > 2000 else 10, color=colour, linewidths=0, alpha=0.7, label=name)
         options |= dict(rasterized=True)  # thousands of marks: as vectors they are megabytes
         space.scatter(events.t[p] / 1e3, events.x[p], events.y[p], **options)
     space.set(xlabel="time (ms)", ylim=(0, events.width), yticks=[0, events.width], zticks=[0, events.height])
@@ -46,7 +46,9 @@ def stream_figure(image: np.ndarray, events: Events) -> Figure:
     space.set_ylabel("column", labelpad=-6)
     space.set_zlabel("row", labelpad=-10)
     space.set_title("events", y=0.92)
-    space.set_box_aspect((2, 1, 1), zoom=1.1)
+    space.set_box_aspect((2, 1, 1), zoom=1.0)
+    for axis in (space.xaxis, space.yaxis, space.zaxis):
+        axis.set_pane_color((0, 0, 0, 0))  # matplotlib's grey would hide the events on a dark page
     space.view_init(elev=18, azim=-62)
     space.tick_params(labelsize=7, pad=-2)
     time, rates = event_rate(events, 40)
