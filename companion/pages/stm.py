@@ -103,7 +103,9 @@ def table(runs: pd.DataFrame) -> str:
         "STM score, mean of the last ten epochs (or of all, where there are fewer), mean ± sd over n seeds; lower is "
         "closer. The paper's values: CIFAR-100 and ImageNet."
     )
-    return rows_table(caption, ["student &amp; teacher", *(LABELS[m] for m in METHODS)], body, "table5", frame)
+    return rows_table(
+        caption, ["student &amp; teacher", *(LABELS[m] for m in METHODS)], body, "table5", frame, kind="results cards"
+    )
 
 
 def curves(runs: pd.DataFrame) -> Figure:
