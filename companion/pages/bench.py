@@ -411,11 +411,15 @@ def trials_table(runs: pd.DataFrame) -> str:
         "method": "label",
         "trials": lambda r: f"{r.done} of {r.planned}",
         "published weights (%)": "published",
-        "best trial (%)": lambda r: f"{r.best:.2f} ± {r.error:.2f}" if r.done and r.error > 0 else parts.text(r.best),
+        "best trial (%)": lambda r: (
+            f"{r.best:.2f} [{r.best - r.error:.2f}, {r.best + r.error:.2f}]"
+            if r.done and r.error > 0
+            else parts.text(r.best)
+        ),
         "with": lambda r: parts.text(r.setting),
     }
     caption = (
-        "Accuracy on images held out of the training set, one seed, half the epochs; ±: two standard errors from the "
-        "number of these images alone. The best of several looks better than it is."
+        "Accuracy on images held out of the training set, one seed, half the epochs; brackets: two standard errors "
+        "either way, from the number of these images alone. The best of several looks better than it is."
     )
     return parts.table(rows, caption, "bench-trials", columns)

@@ -258,7 +258,9 @@ def test_trials_are_apart_from_the_comparison(runs):
     assert (row.done, row.planned, row.published, row.best) == (2, 3, 50.0, 50.0)
     assert row.setting == "as published"
     assert row.error == pytest.approx(200 * math.sqrt(0.25 / 400))
-    assert "2 of 3" in bench.trials_table(runs)
+    page = bench.trials_table(runs)
+    assert "2 of 3" in page
+    assert "50.00 [45.00, 55.00]" in page
     assert "planned" in bench.trials_table(runs[runs.validation == 0])
 
 

@@ -158,6 +158,7 @@ def test_stream_figure_shows_every_event_once():
     stream = simulate_events(image)
     _, space, rate = table6.stream_figure(image[0, 0].numpy(), stream).axes
     assert sum(len(points._offsets3d[0]) for points in space.collections) == len(stream.t)
+    assert space.xaxis.pane.get_facecolor()[3] == 0, "no ground of its own: events are seen on a dark page, too"
     seconds = np.diff(rate.lines[0].get_xdata()[:2])[0] / 1e3
     assert sum(line.get_ydata().sum() * 1e3 * seconds for line in rate.lines) == pytest.approx(len(stream.t))
     words = table6.stream_sentence(stream)

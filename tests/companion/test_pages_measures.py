@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 import json
 import math
 import re
@@ -244,6 +245,20 @@ def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
     assert "0.071 between images of one run and 0 between seeds" in told[-1], "one step has no spread"
     for page in (controls.controls_table(runs), controls.spread_table(runs)):
         assert "learned" in page
+
+
+def test_small_deviations_are_read_without_exponents_and_titles_do_not_overlap(tmp_path):
+    assert [controls._plain(value) for value in (0.0, 1.4e-5, 0.0707, 0.15)] == ["0", "0.000014", "0.071", "0.15"]
+    changes = [{}, {"attention": "uniform"}, {"detach_sim": True}, {"target_norm": "layer"}]
+    for changed in changes:
+        attention_run(tmp_path, **changed)
+    runs = parts.frame(plan(*(RunConfig(method="sastc", **changed) for changed in changes)), tmp_path)
+    figure = controls.weights_figure(runs)
+    figure.canvas.draw()
+    titles = [axis.title for axis in figure.axes]
+    assert [title.get_text() for title in titles[2:]] == ["learned,\nno loss through them", "learned,\nequal variances"]
+    places = [title.get_window_extent() for title in titles]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(places))
 
 
 def test_controls_of_one_seed_are_named_as_such(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 import re
 
 import matplotlib.pyplot as plt
@@ -231,6 +232,17 @@ def test_curves_draw_means_deviations_and_the_paper(plan, record):
     assert set(teachers[0]) == {50.0}, "clean"
     assert list(teachers[1]) == pytest.approx([50.0, 49.2, 48.0])
     assert list(teachers[2])[-1] == 64.27
+
+
+def test_labels_of_three_panels_do_not_overlap(plan, record):
+    few = plan("fewshot", "slim")
+    figure = sweeps.curve(
+        sweeps.FEWSHOT, sweeps.collect(sweeps.FEWSHOT, few, record((*few.runs, *few.teachers), point))
+    )
+    assert len(figure.axes) == 3
+    figure.canvas.draw()
+    places = [axis.xaxis.label.get_window_extent() for axis in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(places))
 
 
 def test_pages_stand_without_a_single_run(plan, tmp_path):
