@@ -125,27 +125,32 @@ def _stretched(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def grid(shown: Sequence[tuple[Maps, str, int]]) -> Figure:
-    """A block of rows an image: the image and the teacher's map at the left; one row a method, one column a step."""
+    """A block of rows an image: the image, the teacher's map, and the students' by method and time step.
+
+    Of methods and steps the more numerous go across.
+    """
     plt = figures.plt
     methods = [m for m in METHODS if m in shown[0][0]]
     steps = len(shown[0][0][methods[0]])
-    size = min(1.05 * (1 + steps) + 1.2, figures.WIDTH), 1.12 * len(methods) * len(shown)
-    drawing, axes = plt.subplots(len(methods) * len(shown), 1 + steps, figsize=size, squeeze=False)
+    rows, columns = sorted((len(methods), steps))
+    side = min(1.15, figures.WIDTH / (2 + columns))
+    size = side * (2 + columns), (side + 0.2) * rows * len(shown)
+    drawing, axes = plt.subplots(rows * len(shown), 2 + columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for block, (maps, name, _) in enumerate(shown):
-        rows = axes[block * len(methods) : (block + 1) * len(methods)]
+    for (maps, name, _), block in zip(shown, np.split(axes, len(shown)), strict=True):
         gray = maps["image"].mean(-1)
         one_channel = dict(cmap="gray", vmin=0, vmax=255) if maps["image"].shape[-1] == 1 else {}
-        rows[0][0].imshow(maps["image"].squeeze(), **one_channel)
-        rows[0][0].set_title(f"test image: {name}", fontsize=8)
-        if "teacher" in maps and len(rows) > 1:
-            _overlay(rows[1][0], gray, maps["teacher"])
-            rows[1][0].set_title("teacher's CAM", fontsize=8)
-        for row, method in zip(rows, methods, strict=True):
+        block[0][0].imshow(maps["image"].squeeze(), **one_channel)
+        block[0][0].set_title(f"image: {name}", fontsize=7)
+        if "teacher" in maps:
+            _overlay(block[0][1], gray, maps["teacher"])
+            block[0][1].set_title("teacher's CAM", fontsize=7)
+        students = block[:, 2:] if columns == len(methods) else block[:, 2:].T  # (steps, methods)
+        for line, method in zip(students.T, methods, strict=True):
             for t, picture in enumerate(maps[method]):
-                _overlay(row[1 + t], gray, picture)
-                row[1 + t].set_title(f"{LABELS[method]}, t = {t + 1}", fontsize=8)
+                _overlay(line[t], gray, picture)
+                line[t].set_title(f"{LABELS[method]}, t = {t + 1}", fontsize=7)
     return drawing
 
 

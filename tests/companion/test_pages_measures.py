@@ -499,7 +499,14 @@ def test_recorded_maps_are_shown_and_others_are_refused_by_name(tmp_path):
     assert (name, label, found["image"].shape) == ("c", 2, (4, 4, 1))
     with pytest.raises(RunError, match="image=5: must be one of the recorded 10, 11, 12, 13"):
         sam.maps_of(5, layer, runs, teacher)
-    assert len(sam.grid([(found, name, label)]).axes) == 2 * (1 + T)
+    titles = [axis.get_title() for axis in sam.grid([(found, name, label)] * 2).axes]
+    steps = [f"t = {t + 1}" for t in range(T)]
+    block = ["image: c", "teacher's CAM", *(f"Baseline, {t}" for t in steps), "", "", *(f"SASTC, {t}" for t in steps)]
+    assert T > 2, "so methods are the rows"
+    assert titles == 2 * block
+    few = {name: pictures[:1] if name in ("baseline", "sastc") else pictures for name, pictures in found.items()}
+    titles = [axis.get_title() for axis in sam.grid([(few, name, label)]).axes]
+    assert titles == ["image: c", "teacher's CAM", "Baseline, t = 1", "SASTC, t = 1"]
 
 
 def test_likeness_is_a_correlation_with_the_teachers_map(tmp_path):
