@@ -40,7 +40,7 @@ def table(runs: pd.DataFrame) -> str:
     done = runs[runs.complete]
     if len(done):
         ours = grid.means(done, ["dataset", "student", "timesteps", "scale"])
-        names = [f"SASTC, {OURS}, {scale} scale" for scale in ours.scale]
+        names = [f"SASTC, {OURS}, {report.SCALE_WORDS[scale]}" for scale in ours.scale]
         student = [LABELS[s] for s in ours.student]
         rows = pd.concat([rows, ours.assign(method=names, citation=OURS, architecture=student, kind="ours")])
     rows["dataset"] = [LABELS[d] for d in rows.dataset]
@@ -87,7 +87,7 @@ def chart(runs: pd.DataFrame) -> Figure:
             mean = line.groupby("timesteps").accuracy.agg(["mean", "std"])
             axis.errorbar(mean.index, mean["mean"], mean["std"], fmt="D-", color=COLOURS["sastc"])
             for t, low in mean["mean"][mean["mean"] < floor].items():
-                below.setdefault(t, [f"{OURS}, {scale}:"]).append(f"{LABELS[student]} {low:.1f} ↓")
+                below.setdefault(t, [f"{OURS}, {report.SCALE_WORDS[scale]}:"]).append(f"{LABELS[student]} {low:.1f} ↓")
         for t, lines in below.items():
             look = dict(xytext=(-8, 2), textcoords="offset points", va="bottom", fontsize=7, color=COLOURS["sastc"])
             axis.annotate("\n".join(lines), (t, floor), **look)

@@ -420,12 +420,12 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         runs = table4.collect(plan("table4", scale), tmp_path)
         assert runs.complete.sum() == 8
         page = table4.table(runs)
-        assert "SASTC, this book, slim scale" in page
+        assert "SASTC, this book, small-scale runs" in page
         assert {"61.00", "72.00"} <= set(re.findall(r"<td>([\d.]+)</td>", page))
         figure = table4.chart(runs)
         assert len(figure.axes[0].containers) == 2
         below = [text.get_text() for text in figure.axes[0].texts if "this book" in text.get_text()]
-        assert below == ["this book, slim:\nResNet-18 72.0 ↓\nVGG-11 61.0 ↓"], (
+        assert below == ["this book, small-scale runs:\nResNet-18 72.0 ↓\nVGG-11 61.0 ↓"], (
             "far below the axis, so named at its edge"
         )
         assert figure.axes[0].get_xscale() == "log"
