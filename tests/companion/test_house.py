@@ -113,6 +113,23 @@ def test_on_a_phone_a_row_of_cards_is_whole_in_sight_with_its_heads(browser):
 
 
 @pytest.mark.browser
+def test_what_stays_in_sight_in_the_explorer_does_so_in_the_book(browser):
+    theme = "div.cell_output .output {max-width: 100%; overflow-x: auto}"  # the theme's rule
+    css = (ROOT / "book" / "_static" / "custom.css").read_text()
+    bar = '<p id="bar" style="position: sticky; top: 0">epoch</p>'
+    explorer = f'<div class="sastc-explorer">{bar}<div style="height: 4000px"></div></div>'
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_content(
+        f'<style>{theme}{css}</style><article class="bd-article"><div class="cell_output"><div class="output">'
+        f"{explorer}</div></div></article>"
+    )
+    page.evaluate("scrollTo(0, 2000)")
+    assert page.evaluate("scrollY") == 2000
+    assert page.locator("#bar").bounding_box()["y"] == pytest.approx(0, abs=1)
+    page.close()
+
+
+@pytest.mark.browser
 def test_a_dark_page_is_printed_light(browser):
     page = browser.new_page()
     page.set_content('<html data-theme="dark"><body>words</body></html>')
