@@ -71,13 +71,15 @@ class FieldRole(SphinxRole):
 
 
 class Table(SphinxDirective):
-    """A directive whose content is Markdown that the code writes."""
+    """A directive whose content is Markdown that the code writes; its tables have the directive's name as a class."""
 
     def run(self):
         """Parse the Markdown."""
         self.env.note_dependency(SOURCE)
         node = nodes.container()
         self.state.nested_parse(StringList(self.markdown(), source="RunConfig"), 0, node)
+        for table in node.findall(nodes.table):
+            table["classes"].append(self.name)
         return node.children
 
 

@@ -113,6 +113,29 @@ def test_on_a_phone_a_row_of_cards_is_whole_in_sight_with_its_heads(browser):
 
 
 @pytest.mark.browser
+def test_on_a_phone_a_setting_is_a_card(browser, tmp_path):
+    (tmp_path / "source").mkdir()
+    extensions = 'extensions = ["myst_parser", "run_config"]\nmyst_enable_extensions = ["attrs_inline"]\n'
+    (tmp_path / "source/conf.py").write_text(extensions + 'html_theme = "basic"\n')
+    (tmp_path / "source/index.md").write_text("# Config\n\n```{config-presets}\n```\n\n```{config-fields}\n```\n")
+    names = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "book" / "_ext")])}
+    command = [sys.executable, "-m", "sphinx", "-q", str(tmp_path / "source"), str(tmp_path / "site")]
+    subprocess.run(command, env=names, check=True)
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((tmp_path / "site/index.html").as_uri())
+    page.evaluate("document.body.classList.add('bd-article')")
+    page.add_style_tag(path=ROOT / "book" / "_static" / "custom.css")
+    row = page.locator("table.config-fields tr", has_text="time steps T").first
+    name, default, allowed, meaning = (cell.bounding_box() for cell in row.locator("td").all())
+    assert name["y"] < meaning["y"] < default["y"] < allowed["y"], "below each other, the meaning second"
+    assert meaning["x"] + meaning["width"] <= 390
+    labels = row.locator("td").evaluate_all("all => all.map(td => getComputedStyle(td, '::before').content)")
+    assert labels == ["none", '"default: "', '"allowed: "', "none"]
+    assert page.locator("table.config-presets thead").is_visible(), "another kind of table"
+    page.close()
+
+
+@pytest.mark.browser
 def test_what_stays_in_sight_in_the_explorer_does_so_in_the_book(browser):
     theme = "div.cell_output .output {max-width: 100%; overflow-x: auto}"  # the theme's rule
     css = (ROOT / "book" / "_static" / "custom.css").read_text()
