@@ -5,12 +5,14 @@ import json
 import math
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from made_up_runs import plan, record
 from scipy.stats import spearmanr
 
+from companion import figures
 from companion.pages import choices, combination, controls, energy, fisher, headlines, parts, runtime, sam
 from companion.pages import verdicts_claims as claims
 from sastc.config import ConfigError, RunConfig
@@ -253,8 +255,10 @@ def test_small_deviations_are_read_without_exponents_and_titles_do_not_overlap(t
     for changed in changes:
         attention_run(tmp_path, **changed)
     runs = parts.frame(plan(*(RunConfig(method="sastc", **changed) for changed in changes)), tmp_path)
-    figure = controls.weights_figure(runs)
-    figure.canvas.draw()
+    with plt.rc_context():
+        figures.style()
+        figure = controls.weights_figure(runs)
+        figure.canvas.draw()
     titles = [axis.title for axis in figure.axes]
     assert [title.get_text() for title in titles[2:]] == ["learned,\nno loss through them", "learned,\nequal variances"]
     places = [title.get_window_extent() for title in titles]
