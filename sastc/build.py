@@ -30,25 +30,23 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
             shared["width"] = config.teacher_width or config.width
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
     neuron = [name for name, field in RunConfig.fields().items() if field.metadata["group"] == "neuron"]
-    return create_model(
-        config.student,
-        "lif",
-        timesteps=config.timesteps,
-        neuron_options={name: getattr(config, name) for name in neuron},
-        tap=config.student_tap,
-        output=config.output,
-        tdbn_alpha=config.tdbn_alpha or None,
-        **shared,
-    )
+    shared |= dict(neuron_options={name: getattr(config, name) for name in neuron}, tap=config.student_tap)
+    shared |= dict(timesteps=config.timesteps, output=config.output, tdbn_alpha=config.tdbn_alpha or None)
+    return create_model(config.student, "lif", **shared)
 
 
 def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
     """The trained network of a finished run, in evaluation mode.
 
-    `role` is "student" or "teacher"; by default what the run trained. The teacher of a student's run lies in a run of
-    its own in the same folder. Raises RunError where ``weights.pt`` is missing or not the recorded one, or where
-    the dataset below `data` is not the one that the run was made from, and ValueError for a role that the run does not
-    have.
+    `role` is "student" or "teacher"; by default what the run trained. The teacher of a student is in a run of its own
+    in the same folder.
+
+    Raises
+    ------
+    RunError
+        ``weights.pt`` is missing or not the recorded one, or the dataset below `data` is not that of the run.
+    ValueError
+        The run has no such role.
     """
     config = run.config
     trained = "teacher" if config.method == "teacher" else "student"
@@ -64,7 +62,7 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
 
 
 def check_data(run: Run, now: Dataset) -> None:
-    """Raise a RunError unless a recorded run was made from the dataset `now`: same pixels, labels, order and noise."""
+    """Raise a RunError unless a run was made from the dataset `now`: the same pixels, labels, order and noise."""
     recorded, here = run.provenance.get("data", {}), facts(now)
     if other := differences(recorded, here):
         raise RunError(
@@ -74,27 +72,17 @@ def check_data(run: Run, now: Dataset) -> None:
         )
 
 
-def check_root(data: str | Path) -> None:
-    """Raise a RunError unless `data` is a path: a record names the dataset by the config alone."""
-    if not isinstance(data, str | os.PathLike):
-        raise RunError(f"data=<{type(data).__name__}>: must be a path; for images of your own use dataset=imagefolder")
-
-
 def dataset(config: RunConfig, root: str | Path = "data") -> Dataset:
-    """The dataset of a config, with its subset, noise and validation images."""
-    check_root(root)
+    """The dataset of a config below the folder `root`, with its subset, noise and validation images."""
+    if not isinstance(root, str | os.PathLike):  # a record names the dataset by the config alone
+        raise RunError(f"data=<{type(root).__name__}>: must be a path; for images of your own use dataset=imagefolder")
     return load_dataset(**dataset_options(config), root=root)
 
 
 def dataset_options(config: RunConfig) -> dict[str, Any]:
-    """What a config asks of :func:`sastc.load_dataset`; equal options give equal datasets."""
-    events = dict(timesteps=config.timesteps, binning=config.binning, event_augment=config.event_augment)
-    return dict(
-        name=config.dataset,
-        image_size=config.image_size,
-        train_subset=config.train_subset or None,
-        train_fraction=config.train_fraction,
-        label_noise=config.label_noise,
-        data_seed=config.data_seed,
-        validation=config.validation,
-    ) | (events if config.dataset in EVENT_DATASETS else {})
+    """Arguments of :func:`sastc.load_dataset` for a config; equal arguments give equal datasets."""
+    names = ["image_size", "train_fraction", "label_noise", "data_seed", "validation"]
+    if config.dataset in EVENT_DATASETS:
+        names += ["timesteps", "binning", "event_augment"]
+    chosen = {name: getattr(config, name) for name in names}
+    return dict(name=config.dataset, train_subset=config.train_subset or None) | chosen

@@ -5,25 +5,19 @@ from torch import Tensor
 
 
 def linear_cka(student_similarity: Tensor, teacher_similarity: Tensor, *, unbiased: bool = False) -> Tensor:
-    """Linear CKA of every student layer at every time step with every teacher layer.
+    """Linear CKA ``(T, S, A)`` of every student layer at every time step with every teacher layer, in float64.
 
-    The Gram matrices are centred; CKA is the cosine of the angle between them. It does not change when features are
-    scaled, rotated or shifted.
+    It is the cosine of the angle between the centred Gram matrices, and does not change when features are scaled,
+    rotated or shifted. It is 0 where a layer is dead, that is, gives every instance the same features, and NaN where a
+    similarity of either layer is infinite or NaN.
 
     Parameters
     ----------
     student_similarity, teacher_similarity : Tensor
-        Dot products of instances ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``, see
-        :func:`sastc.calibration.similarity`.
+        Of :func:`sastc.calibration.similarity`: ``(T, S, B, B)``, and ``(A, B, B)`` or ``(T, A, B, B)``.
     unbiased : bool
         Estimate HSIC without bias (Song et al. 2012), as Nguyen et al. (2021) do for small batches; needs B >= 4 and
         may come out negative. The default is biased: two random layers of many features have a CKA near 1.
-
-    Returns
-    -------
-    Tensor
-        ``(T, S, A)`` in float64; 0 where a layer is dead, that is, gives every instance the same features,
-        and NaN where a similarity of either is infinite or NaN.
     """
     students, teachers = student_similarity.shape, teacher_similarity.shape
     sizes = {*students[-2:], *teachers[-2:]}

@@ -1,4 +1,4 @@
-"""Several processes that train one run together, started by torchrun: who they are, and what they compute in common.
+"""Several processes that train one run together, started by torchrun.
 
 Process r of W sees the images r, r + W, ... of every batch. Whatever mixes instances (batch norm, similarity matrices)
 is computed over all of them, with gradients, so that a step of W processes is the step of one, up to rounding. Without
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sastc.records import RunError
 
 T = TypeVar("T")
-PATIENCE = datetime.timedelta(minutes=30)  # that processes wait for each other; the first one measures alone
+PATIENCE = datetime.timedelta(minutes=30)  # how long processes wait for each other; the first one measures alone
 
 
 def size() -> int:
@@ -29,12 +29,12 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Place r of this process among them; 0 is the one that writes."""
+    """Place r of this process among them; process 0 is the one that writes."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def chosen_device(device: str | torch.device) -> torch.device:
-    """The device that is meant; "auto" takes a GPU where there is one. A RunError says what this machine has."""
+    """The device of this name; "auto" takes a GPU where there is one. A RunError says what this machine has."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return torch.device("cuda" if count else "cpu")
@@ -49,10 +49,7 @@ def chosen_device(device: str | torch.device) -> torch.device:
 def processes(device: str | torch.device) -> Iterator[torch.device]:
     """Join the processes that torchrun has started, if it has; yields the device of this one.
 
-    Parameters
-    ----------
-    device : str or torch.device
-        "auto" takes a GPU where there is one. With several processes each takes the GPU of its own rank on its machine.
+    The device is that of :func:`chosen_device`; of several processes each takes the GPU of its rank on its machine.
 
     Raises
     ------
@@ -108,21 +105,9 @@ def total(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor, dim: int, instances: int) -> Tensor:
-    """All processes' slices of `x`, in the order of the whole batch; differentiable.
+    """All processes' slices of `x` along `dim`, in the order of the whole batch of so many `instances`.
 
-    Parameters
-    ----------
-    x : Tensor
-        This process's slices along `dim`: the instances r, r + W, ...
-    dim : int
-        Dimension of the instances.
-    instances : int
-        Instances of the whole batch.
-
-    Returns
-    -------
-    Tensor
-        `instances` slices along `dim`. Its gradient is the sum of all processes' gradients.
+    `x` holds this process's slices, r, r + W, ... The gradient is the sum of all processes' gradients.
     """
     mine = len(range(rank(), instances, size()))
     if x.shape[dim] != mine:
@@ -193,7 +178,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(module: nn.Module, device: torch.device) -> None:
-    """Make the training statistics of all batch norms of a module those of all processes; all else stays."""
+    """Compute the training statistics of all batch norms of a module over all processes; nothing else changes."""
     for norm in module.modules():
         if type(norm) is nn.BatchNorm2d:
             norm.__class__ = nn.SyncBatchNorm if device.type == "cuda" else BatchNorm2d
@@ -210,22 +195,23 @@ class Trained(nn.Module):
     def forward(
         self, x: Tensor, targets: list[Tensor] | None, instances: int | None
     ) -> tuple[list[Tensor], Tensor, Tensor | None, Any]:
-        """Student features, logits, logits `by_step` if wanted, and what the calibration makes of features and targets.
+        """Student features, logits, logits of each step if `by_step`, and the calibration of features and `targets`.
 
         `instances` is the size of the whole batch where similarity matrices are of all processes.
         """
-        steps = None
+        steps = calibrated = None
         if self.by_step:
             features, steps = self.model.features_and_step_logits(x)
             logits = steps.mean(0)
         else:
             features, logits = self.model.features(x)
-        nothing = targets is None or isinstance(self.calibration, nn.Identity)
-        return features, logits, steps, None if nothing else self.calibration(features, targets, instances)
+        if targets is not None and not isinstance(self.calibration, nn.Identity):
+            calibrated = self.calibration(features, targets, instances)
+        return features, logits, steps, calibrated
 
 
 def parallel(module: nn.Module, device: torch.device, unused: bool) -> nn.Module:
-    """The module with gradients averaged over all processes; itself where there is one. `unused`: some have none."""
+    """The module with gradients averaged over all processes; with `unused`, where some weights get none."""
     if size() == 1:
         return module
     ids = [device.index] if device.type == "cuda" else None
@@ -240,20 +226,20 @@ def share_buffers(module: nn.Module) -> None:
 
 
 class MicroBatch(NamedTuple):
-    """A part of a step's images that goes through the networks at once."""
+    """The part of a step's images that goes through the networks at once."""
 
     x: Tensor  # (b, C, H, W) or (T, b, C, H, W), of this process
     y: Tensor  # (b,)
     instances: int  # of this micro-batch, over all processes
-    share: float  # of b in the instances of the whole step
-    last: bool  # of its step
+    share: float  # b divided by the instances of the whole step
+    last: bool  # whether it is the last of its step
 
 
 def micro_batches(x: Tensor, y: Tensor, whole: int, micro: int) -> list[MicroBatch]:
-    """Split this process's share of a batch of `whole` instances so that micro-batches have `micro` over all processes.
+    """Split this process's share of a batch of `whole` instances into micro-batches of `micro` over all processes.
 
-    The k-th micro-batch holds the same instances ``k·micro ... (k+1)·micro - 1`` of the batch for any number of
-    processes that divides `micro`.
+    The k-th holds the instances ``k·micro ... (k+1)·micro - 1`` of the batch for any number of processes that divides
+    `micro`.
     """
     parts = list(zip(x.split(micro // size(), x.dim() - 4), y.split(micro // size()), strict=True))
     return [
@@ -263,14 +249,15 @@ def micro_batches(x: Tensor, y: Tensor, whole: int, micro: int) -> list[MicroBat
 
 
 def micro_batch_size(images: int, batch_size: int, accumulate: int, keep_last: bool) -> int:
-    """Instances of a micro-batch over all processes.
+    """Instances of a micro-batch, over all processes.
 
     Raises
     ------
     RunError
         The processes cannot share every micro-batch of a training split of so many images.
     """
-    micro, rest = batch_size // accumulate, images % batch_size % (batch_size // accumulate)
+    micro = batch_size // accumulate
+    rest = images % batch_size % micro
     if micro % size():
         raise RunError(
             f"batch_size={batch_size}, accumulate={accumulate}: batch_size / accumulate = {micro} "

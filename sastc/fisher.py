@@ -39,13 +39,8 @@ def fisher_trace(
 ) -> Tensor:
     """Trace of the Fisher information after t = 1 ... T steps (Appendix 1, Eq. 1).
 
-    ``FIM^t = 1/n Σ_j ‖∇_w log P_w(y_j | x_j up to step t)‖²`` over all weights, in evaluation mode. The mean over
-    samples of :func:`squared_gradients`, which explains the parameters.
-
-    Returns
-    -------
-    Tensor
-        ``(T,)`` in float64.
+    ``FIM^t = 1/n Σ_j ‖∇_w log P_w(y_j | x_j up to step t)‖²`` over all weights, in evaluation mode: ``(T,)`` in
+    float64, the mean over samples of :func:`squared_gradients`, which explains parameters and errors.
     """
     # paper: one gradient a sample  Kim et al. 2023, code: the square of the mean gradient of each batch
     return squared_gradients(model, x, y, labels=labels, seed=seed, chunk=chunk).mean(1)
@@ -54,7 +49,9 @@ def fisher_trace(
 def squared_gradients(
     model: nn.Module, x: Tensor, y: Tensor | None = None, *, labels: str = "true", seed: int = 0, chunk: int = 16
 ) -> Tensor:
-    """``‖∇_w log P_w(y | x up to step t)‖²`` of every sample after every number of steps.
+    """``‖∇_w log P_w(y | x up to step t)‖²`` of every sample after every number of steps: ``(T, B)`` in float64.
+
+    It is NaN for a sample and number of steps whose logits are no distribution: NaN, +inf, or −inf alone.
 
     Parameters
     ----------
@@ -67,18 +64,10 @@ def squared_gradients(
         True labels (B,), for "true" alone.
     labels : {"true", "sampled", "expected"}
         Where y comes from, which Eq. 1 leaves open: the data (the *empirical* Fisher information of the text); one
-        draw from the model's own ``P(y | x up to step t)`` for each sample and step; or the exact expectation over
-        that distribution, which takes N times as long.
-    seed : int
-        Of the draws.
+        draw from the model's own ``P(y | x up to step t)`` for each sample and step, by `seed`; or the exact
+        expectation over that distribution, which takes N times as long.
     chunk : int
-        Samples whose gradients are in memory at a time, so many times the size of the weights.
-
-    Returns
-    -------
-    Tensor
-        ``(T, B)`` in float64. NaN for a sample and number of steps whose logits are no distribution: NaN, +inf, or
-        −inf alone.
+        Samples whose gradients are in memory at a time, each as large as the weights.
 
     Raises
     ------

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +35,15 @@ class _Options(ctypes.Structure):
     )
 
 
-def folder() -> Path:
-    """Where the built library is kept, beside decoded data: $SASTC_CACHE, else the user's cache folder; 50 kB."""
-    return user_cache()
-
-
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The built kernels; ``None`` where they cannot be built or loaded. Takes seconds the first time on a machine."""
+    """The built kernels; ``None`` where they cannot be built or loaded.
+
+    Building takes seconds, once on a machine; the file of 50 kB is kept in :func:`sastc.files.user_cache`.
+    """
     try:
         compiler = os.environ.get("CXX", "g++")
-        built = folder() / f"lif-{_key(compiler)}.so"
+        built = user_cache() / f"lif-{_key(compiler)}.so"
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=built.parent) as place:  # whole or not at all
@@ -80,9 +79,9 @@ def _processor() -> str:
 
 
 def can(x: Tensor, surrogate: str = "triangle") -> bool:
-    """Whether the kernels take a plain tensor like this one: on the CPU, of a type and surrogate that they know.
+    """Whether the kernels can compute on a tensor: a plain one on the CPU, of a type and surrogate that they know.
 
-    Not while torch traces a graph or counts operations, which it could not see.
+    They cannot while torch traces a graph or counts operations, since torch does not see what they do.
     """
     plain = x.device.type == "cpu" and x.dtype in DTYPES and type(x) in (Tensor, nn.Parameter)
     watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
@@ -106,42 +105,27 @@ def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
     return function
 
 
-def _potential(u0: Tensor | None) -> Tensor | None:
-    return None if u0 is None else u0.float().contiguous()
-
-
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
+def _run(name: str, options: ctypes.Structure, rows: Tensor, *tensors: Tensor | None) -> None:
+    """Run a kernel on currents (T, N) and on the other tensors that it reads and writes, all contiguous."""
+    pointers = (None if x is None else x.data_ptr() for x in (rows, *tensors))
+    call = _function(name, rows.dtype)
+    call(*pointers, *rows.shape, ctypes.addressof(options), torch.get_num_threads())
 
 
 def spikes(rows: Tensor, u0: Tensor | None, decay: float, threshold: float, reset: str) -> Tensor:
     """Spikes (T, N) of currents (T, N) in float32 or bfloat16 and of initial potentials (N,)."""
-    rows, start = rows.contiguous(), _potential(u0)
-    out, options = torch.empty_like(rows), _options(decay, threshold, 1.0, "triangle", reset, False)
-    _function("spikes", rows.dtype)(
-        rows.data_ptr(), _pointer(start), out.data_ptr(), *rows.shape,
-        ctypes.addressof(options), torch.get_num_threads(),
-    )  # fmt: skip
+    rows, start = rows.contiguous(), None if u0 is None else u0.float().contiguous()
+    out = torch.empty_like(rows)
+    _run("spikes", _options(decay, threshold, 1.0, "triangle", reset, False), rows, start, out)
     return out
 
 
-def gradients(
-    grad: Tensor,
-    rows: Tensor,
-    u0: Tensor | None,
-    decay: float,
-    threshold: float,
-    gamma: float,
-    surrogate: str,
-    reset: str,
-    detach_reset: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the currents (T, N), and of the initial potentials (N,), float32, where they are given."""
-    rows, grad, start = rows.contiguous(), grad.contiguous(), _potential(u0)
+def gradients(grad: Tensor, rows: Tensor, u0: Tensor | None, *options: Any) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the currents (T, N), and of the initial potentials (N,), float32, where they are given.
+
+    The options are decay, threshold, gamma, surrogate, reset and detach_reset.
+    """
+    rows, grad, start = rows.contiguous(), grad.contiguous(), None if u0 is None else u0.float().contiguous()
     found, first = torch.empty_like(rows), None if start is None else torch.empty_like(start)
-    options = _options(decay, threshold, gamma, surrogate, reset, detach_reset)
-    _function("gradients", rows.dtype)(
-        rows.data_ptr(), _pointer(start), grad.data_ptr(), found.data_ptr(), _pointer(first), *rows.shape,
-        ctypes.addressof(options), torch.get_num_threads(),
-    )  # fmt: skip
+    _run("gradients", _options(*options), rows, start, grad, found, first)
     return found, first

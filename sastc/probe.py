@@ -1,6 +1,5 @@
 """What a run records of a fixed set of test images: attention and CKA after every epoch, the rest at the end."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -20,21 +19,12 @@ Batches = Callable[[Dataset], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
 
 class Probe:
-    """A fixed random set of test images, the same in every epoch of every run.
+    """A random set of at most `size` test images of a dataset, the same in every epoch of every run.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Its test split is drawn from.
-    size : int
-        Number of images, at most.
-    batches : callable
-        Yields (x, y, index) batches of a dataset's test split.
-    autocast : callable
-        Context in which the networks run.
+    `batches` yields (x, y, index) batches of a dataset's test split; the networks run inside ``autocast()``.
     """
 
-    def __init__(self, dataset: Dataset, size: int, batches: Batches, autocast: Callable = contextlib.nullcontext):
+    def __init__(self, dataset: Dataset, size: int, batches: Batches, autocast: Callable[[], torch.autocast]):
         index = torch.randperm(len(dataset.test), generator=torch.Generator().manual_seed(0))[:size]
         self.dataset = replace(dataset, test=dataset.test.take(index))
         self.index, self._batches, self._autocast = index, batches, autocast
@@ -59,10 +49,9 @@ class Probe:
         arrays = {"cka": torch.stack(cka).mean(0)}
         if attention:
             attention, distance, labels = torch.cat(attention, 1), torch.cat(distance, 1), torch.cat(labels)
+            of_class = [attention[:, labels == c].mean(1) for c in range(self.dataset.num_classes)]
             arrays["attention"] = attention.mean(1)
-            arrays["attention_class"] = torch.stack(  # nan for a class that has no image among them
-                [attention[:, labels == c].mean(1) for c in range(self.dataset.num_classes)]
-            )
+            arrays["attention_class"] = torch.stack(of_class)  # NaN for a class that has no image among these
             arrays["attention_instance"] = attention[:, :INSTANCES].transpose(0, 1)
             arrays["distance"] = distance.mean(1)
         return arrays
@@ -72,7 +61,7 @@ class Probe:
         """Arrays that pages show image by image; `model` is the student, or the teacher of a teacher's own run."""
         test = self.dataset.test
         x, _, _ = next(self._batches(self.dataset))
-        first = x[:, :INSTANCES] if x.dim() == 5 else x[:INSTANCES]
+        first = x.split(INSTANCES, x.dim() - 4)[0]
         with self._autocast():
             logits = model.logits_by_step(first).float()
         arrays = {
@@ -91,7 +80,7 @@ class Probe:
             with torch.enable_grad():
                 arrays["cam"] = class_activation_map(model, first)
         if teacher is not None:
-            part = x[:, :MATRIX] if x.dim() == 5 else x[:MATRIX]
+            part = x.split(MATRIX, x.dim() - 4)[0]
             with self._autocast():
                 features, targets = model.features(part)[0], teacher.features(part)[0]
             students, teachers = SelfAttentiveCalibration.similarities(features, targets)

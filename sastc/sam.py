@@ -12,25 +12,22 @@ from sastc.models.network import Network
 
 
 def spike_activation_map(model: nn.Module, x: Tensor, *, layer: str | None = None, gamma: float = 0.5) -> Tensor:
-    """Spike Activation Map at every time step; takes neither labels nor gradients.
+    """Spike Activation Map ``(T, B, H, W)`` at every time step, see :func:`contribution_map`.
+
+    It has the layer's size; :func:`heatmap` fits it to the image. It needs neither labels nor gradients.
 
     Parameters
     ----------
     model : nn.Module
-        An SNN that is called on `x`; evaluated in evaluation mode, its state is left as it is.
+        An SNN that is called on `x`, in evaluation mode; its state is left as it is.
     x : Tensor
         Images (B, C, H, W) or sequences (T, B, C, H, W).
     layer : str, optional
         The name of any module that spikes and is called once, on all steps; in a :class:`sastc.models.Network` also a
         stage ("stem", "stage1", ...) for its last neuron, or in pre-activation networks the last stage for the neuron
-        behind it. The default, there alone, is the last stage.
+        behind it. There the default is the last stage; other networks have none.
     gamma : float
         Steepness γ of the kernel, not negative; 0.5 in Kim & Panda's code.
-
-    Returns
-    -------
-    Tensor
-        ``(T, B, H, W)`` at the layer's size; :func:`heatmap` fits it to the image.
 
     Raises
     ------
@@ -41,11 +38,8 @@ def spike_activation_map(model: nn.Module, x: Tensor, *, layer: str | None = Non
     check("model", _name(model), getattr(model, "spiking", True), "an SNN; class_activation_map is for ANNs")
     maps: list[Tensor] = []
     hook = _find(model, layer).register_forward_hook(lambda module, args, output: maps.append(output))
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            model(x)
-    finally:
-        hook.remove()
+    with hook, evaluation_mode(model), torch.no_grad():
+        model(x)
     spikes = maps[0] if maps else None
     fires = spikes is not None and spikes.dim() == 5 and bool(((spikes == 0) | (spikes == spikes.max())).all())
     check("layer", layer, fires, "a stage or module whose output is spikes (T, B, C, H, W)")
@@ -55,20 +49,8 @@ def spike_activation_map(model: nn.Module, x: Tensor, *, layer: str | None = Non
 def contribution_map(spikes: Tensor, gamma: float = 0.5) -> Tensor:
     """``SAM^t = Σ_c NCS^t S^t`` with the score ``NCS^t = Σ exp(-γ (t - t'))`` over the neuron's spikes t' <= t.
 
-    The spike at t itself counts, with 1, so that a first spike is seen. (Kim & Panda's code also adds exp(-γ t) for
-    every step without a spike, which their formula does not.)
-
-    Parameters
-    ----------
-    spikes : Tensor
-        S, (T, B, C, H, W), boolean or of 0 and 1.
-    gamma : float
-        Steepness γ.
-
-    Returns
-    -------
-    Tensor
-        ``(T, B, H, W)``, at least float32.
+    S is ``(T, B, C, H, W)``, boolean or of 0 and 1; the map is ``(T, B, H, W)``, at least float32. The spike at t
+    counts, too, as 1. (Kim & Panda's code also adds exp(-γ t) for every step without a spike; their formula does not.)
     """
     check("spikes", tuple(spikes.shape), spikes.dim() == 5, "(T, B, C, H, W)")
     spikes = spikes.to(torch.promote_types(spikes.dtype, torch.float32))
@@ -84,14 +66,13 @@ def class_activation_map(
 ) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) of an ANN: ``relu(Σ_c a_c f_c)``, a_c the mean gradient of the class's logit.
 
-    Before a global average pool and one linear layer this is the class activation map of Zhou et al. (2016), up to a
-    factor and the relu.
+    The map is ``(B, H, W)`` at the layer's size. Before a global average pool and one linear layer this is the class
+    activation map of Zhou et al. (2016), up to a factor and the relu.
 
     Parameters
     ----------
     model : nn.Module
-        An ANN that gives logits (B, N), its weights frozen or not; evaluated in evaluation mode, its state is left as
-        it is.
+        An ANN that gives logits (B, N), in evaluation mode; its state is left as it is.
     x : Tensor
         Images (B, C, H, W), or sequences (T, B, C, H, W); where the model sees each frame, its maps' mean is taken.
     class_index : int or Tensor, optional
@@ -100,10 +81,10 @@ def class_activation_map(
         The name of any module with a map; in a :class:`sastc.models.Network` also a stage, as in
         :func:`spike_activation_map`, and by default the last.
 
-    Returns
-    -------
-    Tensor
-        ``(B, H, W)`` at the layer's size.
+    Raises
+    ------
+    ValueError
+        An SNN, a layer that does not exist or whose output is not a map, or a class that the model does not have.
     """
     check("model", _name(model), not getattr(model, "spiking", False), "an ANN; spike_activation_map is for SNNs")
     maps: list[Tensor] = []
@@ -114,10 +95,8 @@ def class_activation_map(
 
     hook = _find(model, layer).register_forward_hook(cut)
     with evaluation_mode(model), torch.enable_grad():
-        try:
+        with hook:
             logits = model(x)
-        finally:
-            hook.remove()
         check("layer", layer, bool(maps) and maps[0].dim() >= 4, "a stage or module whose output is (B, C, H, W)")
         score = logits.gather(1, _classes(class_index, logits)).sum()
         (gradient,) = torch.autograd.grad(score, maps[0])
@@ -137,7 +116,7 @@ def _classes(class_index: int | Tensor | None, logits: Tensor) -> Tensor:
 
 
 def heatmap(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Maps (..., H, W) brought to an image's size, bilinearly, and each of them to [0, 1]; a constant one is all 0."""
+    """Maps (..., H, W) resized bilinearly to an image's size, each scaled to [0, 1]; a constant map is all 0."""
     flat = F.interpolate(maps.flatten(0, -3).unsqueeze(1), size, mode="bilinear", align_corners=False)
     flat = flat - flat.amin((-2, -1), keepdim=True)
     top = flat.amax((-2, -1), keepdim=True)
@@ -149,14 +128,14 @@ def _name(model: nn.Module) -> str:
 
 
 def _find(model: nn.Module, layer: str | None) -> nn.Module:
-    """Module whose output is looked at."""
+    """The module whose output is shown."""
     stages = dict(model.stages) if isinstance(model, Network) else {}
     last = next(reversed(stages), None)
     layer = last if layer is None else layer
     if layer in stages:
         neuron = stages[layer][-1].neuron
-        behind = layer == last and isinstance(neuron, nn.Identity)  # pre-activation: norm, neuron, pool ...
-        return model.neck[1] if behind else neuron
+        pre_activation = layer == last and isinstance(neuron, nn.Identity)
+        return model.neck[1] if pre_activation else neuron  # the neck is norm, neuron, pool ...
     named = dict(model.named_modules())
     allowed = f"one of {', '.join(stages)} or the name" if stages else "the name"
     check("layer", layer, layer in named, f"{allowed} of a module, see model.named_modules()")

@@ -15,19 +15,11 @@ LOG_BASES = {"e": math.e, "2": 2.0, "10": 10.0, "none": None}
 
 
 def pair_mismatch(student_similarity: Tensor, teacher_similarity: Tensor, distance: str = "mse") -> Tensor:
-    """Distance between the similarity matrices of every pair of layers at every time step.
+    """Distance ``(T, S, A)`` between the similarity matrices of every pair of layers at every time step.
 
-    Parameters
-    ----------
-    student_similarity, teacher_similarity : Tensor
-        ``(T, S, B, B)`` and ``(A, B, B)``, or ``(T, A, B, B)`` of a teacher with features of its own at every step.
-    distance : {"mse", "euclidean"}
-        Mean squared difference of the entries (Eq. 1 as written), or the Frobenius norm (its name in the text).
-
-    Returns
-    -------
-    Tensor
-        ``(T, S, A)``; infinite or NaN where an entry is, and NaN where both have the same infinity.
+    The matrices are ``(T, S, B, B)``, and ``(A, B, B)``, or ``(T, A, B, B)`` of a teacher that sees each step's frame.
+    `distance` is "mse", the mean squared difference of the entries (Eq. 1 as written), or "euclidean", the Frobenius
+    norm (its name in the text). It is infinite or NaN where an entry is, and NaN where both have the same infinity.
     """
     check_one_of("distance", distance, choices("stm_distance"))
     teacher = teacher_similarity.unsqueeze(-3).unbind(-4)  # A of (1, B, B), or (T, 1, B, B)
@@ -58,8 +50,7 @@ def stm_from_mismatch(
         check("weights", weights.min().item(), not (weights < 0).any(), ">= 0")  # NaN of a diverged run goes on
         chosen_weights = weights.double()[:, list(s), list(a)]
         mean = ((chosen * chosen_weights).sum() / chosen_weights.sum()).item()
-    base = LOG_BASES[str(log_base)]
-    if base is None:
+    if (base := LOG_BASES[str(log_base)]) is None:
         return mean
     return -math.inf if mean == 0 else math.log(mean) / math.log(base)  # the logarithm of NaN is NaN
 
@@ -94,14 +85,14 @@ def stm_score(
     weights: Tensor | None = None,
     log_base: str | int = "e",
 ) -> float:
-    """Spatio-temporal mismatch score of one batch (Eq. 1); lower is a better match.
+    """Spatio-temporal mismatch score of one batch (Eq. 1); lower is a better match, and ``-inf`` a perfect one.
+
+    It is NaN where a feature is NaN, and infinite or NaN where one is infinite.
 
     Parameters
     ----------
-    student_features : sequence of Tensor
-        S spike maps ``(T, B, C, H, W)``.
-    teacher_features : sequence of Tensor
-        A feature maps ``(B, C, H, W)``, or ``(T, B, C, H, W)``.
+    student_features, teacher_features : sequence of Tensor
+        S spike maps ``(T, B, C, H, W)``, and A feature maps ``(B, C, H, W)`` or ``(T, B, C, H, W)``.
     pairs : str or sequence of (int, int)
         Candidate pairs C', see :func:`sastc.calibration.layer_pairs`.
     distance : {"mse", "euclidean"}
@@ -110,11 +101,6 @@ def stm_score(
         ``(T, S, A)`` weights of the pairs; uniform by default.
     log_base : {"e", 2, 10, "none"}
         The paper says "log-scale" without a base; its values fit the natural logarithm.
-
-    Returns
-    -------
-    float
-        ``-inf`` of a perfect match. NaN where a feature is NaN, and infinite or NaN where one is infinite.
 
     Raises
     ------

@@ -32,8 +32,8 @@ def run(
 ) -> Run:
     """Train what `config` describes, or return the recorded run if it is there and complete.
 
-    A recorded run, or a teacher, is taken only for the data that it was made from, where the data can be loaded; where
-    they cannot, what was recorded is returned as it is.
+    A recorded run, or a teacher, is taken only for the data that it was made from; where the data cannot be loaded, it
+    is returned as it is.
 
     The teacher is trained first where there is none yet. An interrupted run goes on from its last epoch, on the CPU
     with as many threads as it began with, and ends with the same numbers, there bit for bit. Under torchrun all
@@ -43,12 +43,11 @@ def run(
     Parameters
     ----------
     config : RunConfig
-        What to run.
     method : subclass of Method, optional
         A method of one's own in the place of the config's; with options that are not at their defaults an object,
         ``MyMethod(alpha=2.0)``. See :mod:`sastc.methods`.
     results, data : path
-        Where runs are recorded, and where datasets are looked for.
+        Folders of the runs and of the datasets.
     device : str
         "auto" takes a GPU where there is one.
     progress : bool
@@ -57,7 +56,7 @@ def run(
         Run again, from the first epoch, even if a result is recorded. The new one takes its place when it is complete.
     compiler : str, optional
         Compile the student's steps with this backend of ``torch.compile``; "inductor" replays them as CUDA graphs on a
-        single GPU that accumulates no gradients. Their numbers differ by rounding, which flips spikes, and the
+        single GPU that accumulates no gradients. Numbers then differ by rounding, which flips spikes, and the
         provenance says so. By default only neurons are compiled, which changes no number.
 
     Raises
@@ -65,36 +64,13 @@ def run(
     ConfigError
         `method` is not a method as it should be.
     RunError
-        The run cannot start or go on: another process has it, the folder cannot be written, the data is too small for
-        the batch size or other than that of the record or of the teacher, the code of a method of one's own is other
-        than that of the record, or the loss is no longer finite. What was recorded before is kept.
+        The run cannot start or go on: another process is writing it, the folder cannot be written, there are too few
+        images for the batch size, the data or the code of a method of one's own differ from those of the record, or the
+        loss is no longer finite. What was recorded before is kept.
     """
-    build.check_root(data)
     if method is not None:
         config = config.replace(method=method)
-    return _Runs(results, _Datasets(data), device, progress).run(config, force, compiler)
-
-
-class _Datasets:
-    """The datasets that one call of :func:`run` needs, each loaded once."""
-
-    def __init__(self, root: str | Path):
-        self.root, self.loaded = root, {}
-
-    def of(self, config: RunConfig) -> Dataset:
-        """That of a config."""
-        key = tuple(build.dataset_options(config).items())
-        if key not in self.loaded:
-            self.loaded[key] = build.dataset(config, self.root)
-        return self.loaded[key]
-
-    def check(self, recorded: Run, config: RunConfig) -> None:
-        """Raise a RunError if the data at hand are not those of the record; no data at hand is no error."""
-        try:
-            now = self.of(config)
-        except OSError:
-            return
-        build.check_data(recorded, now)
+    return _Runs(results, data, device, progress).run(config, force, compiler)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,27 +78,28 @@ class _Runs:
     """What one call of :func:`run` shares between a student's run and its teacher's."""
 
     results: str | Path
-    datasets: _Datasets
+    data: str | Path
     device: str | torch.device
     progress: bool
+    datasets: dict[tuple, Dataset] = dataclasses.field(default_factory=dict)  # each is loaded once
 
     def run(
         self, config: RunConfig, force: bool = False, compiler: str | None = None, needs_weights: bool = False
     ) -> Run:
-        """:func:`run`; with `needs_weights` a recorded run without weights is made again, or goes on being so."""
+        """:func:`run`; with `needs_weights` a recorded run whose weights are missing is made again."""
         folder = records.run_path(config, self.results)
         recorded = Run(folder)
 
         def done() -> bool:
             if not recorded.complete or force:
                 return False
-            self.datasets.check(recorded, config)
+            with contextlib.suppress(OSError):  # no data at hand
+                build.check_data(recorded, self.dataset(config))
             check_method(recorded, config)
             return (folder / "weights.pt").exists() or not needs_weights
 
         with distributed.processes(self.device) as device, contextlib.ExitStack() as stack:
-            stack.enter_context(_convolutions(tf32=config.precision == "tf32"))
-            stack.enter_context(_threads())
+            stack.enter_context(_torch_settings(tf32=config.precision == "tf32"))
             if distributed.once(done):
                 return recorded
             if config.precision == "bf16" and device.type == "cpu" and not native.has_bf16():
@@ -138,40 +115,36 @@ class _Runs:
             place = distributed.once(lambda: folder / records.AGAIN if recorded.complete else folder)
             # mistakes show before work starts
             distributed.once(lambda: check_method(Run(place), config, force))
-            trainer = Trainer(config, place, self.datasets.of(config), device, self.progress)
+            trainer = Trainer(config, place, self.dataset(config), device, self.progress)
             if compiler:
                 trainer.step.compile(compiler)
             if not force:
                 distributed.once(lambda: trainer.recorder.check_begun("data", facts(trainer.dataset)))
-            trainer.run(self.teacher(config, device), from_start=force)
+            here = dataclasses.replace(self, device=device)
+            teacher = teacher_run(config, self.results, trainer.dataset, lambda c: here.run(c, needs_weights=True))
+            trainer.run(teacher, from_start=force)
             distributed.once(lambda: records.take_over(folder))
             return recorded
 
-    def teacher(self, config: RunConfig, device: torch.device) -> Run | None:
-        """The run of a config's teacher."""
-        runs = dataclasses.replace(self, device=device)
-        return teacher_run(
-            config, self.results, lambda: self.datasets.of(config), lambda wanted: runs.run(wanted, needs_weights=True)
-        )
+    def dataset(self, config: RunConfig) -> Dataset:
+        """The dataset of a config."""
+        key = tuple(build.dataset_options(config).items())
+        if key not in self.datasets:
+            self.datasets[key] = build.dataset(config, self.data)
+        return self.datasets[key]
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[None]:
-    """After the block torch has as many threads as before, also where a run goes on with those of its beginning."""
-    was = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != was:
-            torch.set_num_threads(was)
+def _torch_settings(tf32: bool) -> Iterator[None]:
+    """Let a GPU's convolutions round float32 to 10 bits of mantissa or not; afterwards torch is set as before.
 
-
-@contextlib.contextmanager
-def _convolutions(tf32: bool) -> Iterator[None]:
-    """Whether a GPU's convolutions round float32 to 10 bits of mantissa, which is torch's default, inside the block."""
-    was = torch.backends.cudnn.allow_tf32
+    That includes the number of threads, which a run that goes on takes from its beginning.
+    """
+    before, threads = torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     torch.backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = was
+        torch.backends.cudnn.allow_tf32 = before
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -17,11 +17,9 @@ from sastc.methods import Batch, Method
 from sastc.records import RunError
 from sastc.stm import MeanMismatch
 
-Similarities = tuple[Tensor, Tensor]
-
 
 def networks(config: RunConfig, dataset: Dataset) -> tuple[nn.Module, nn.Module | None]:
-    """The network that a run trains and its teacher, with the weights that a run starts from; the teacher untrained."""
+    """The network that a run trains, with its first weights, and its untrained teacher."""
     is_teacher = config.method == "teacher"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -39,31 +37,16 @@ class Step:
         for x, y in batches:
             sums = step.update(x, y)  # sums["loss"] / len(y) is the loss
 
-    Parameters
-    ----------
-    config : RunConfig
-        Method, losses, optimizer and arithmetic.
-    model : nn.Module
-        The network to be trained, of :func:`sastc.create_model` or with the same functions.
-    teacher : nn.Module, optional
-        It is set to evaluation mode, and gets no gradient.
-    device : str or torch.device, optional
-        Where the networks are moved, in the memory layout of the config; with None they stay where and as they are.
-
-    Attributes
-    ----------
-    model, teacher : nn.Module
-    calibration : nn.Module
-        What the method trains beside the student; ``nn.Identity`` where there is nothing.
-    optimizer : torch.optim.SGD
-    method : Method
-    gradients : dict of str to Tensor
-        Norms and cosine of the loss's two terms in the epoch's first batch, see :func:`compared`.
-    looked : dict of str to Tensor
-        What :meth:`Method.look` gave in the last update with ``look=True``: means over the instances.
-    micro : int
-        Instances of a micro-batch, over all processes.
+    The `model` to be trained is one of :func:`sastc.create_model` or has the same functions. The teacher is set to
+    evaluation mode and gets no gradient. Both are moved to `device` in the memory layout of the config; with None they
+    stay where and as they are. The method, what it trains beside the student (``nn.Identity`` if nothing) and the
+    optimizer are the attributes `method`, `calibration` and `optimizer`.
     """
+
+    gradients: dict[str, Tensor]
+    """Norms and cosine of the gradients of the loss's two terms in the epoch's first batch, see :func:`compared`."""
+    looked: dict[str, Tensor]
+    """What :meth:`Method.look` gave in the last update with ``look=True``: means over the instances."""
 
     def __init__(
         self,
@@ -100,7 +83,7 @@ class Step:
         self._compiled = self.trained
 
     def compile(self, backend: str) -> None:
-        """Compile the student and what is trained beside it, both passes; an epoch's first step stays as it is."""
+        """Compile both passes of the student and of what is trained beside it; each epoch's first step stays eager."""
         if self.config.checkpoint != "none":
             raise RunError(f"compiler={backend!r}: must be left out with checkpoint={self.config.checkpoint}")
         # a replayed graph overwrites the gradients of the last replay, so nothing may still need those
@@ -111,7 +94,7 @@ class Step:
         self._compiled = torch.compile(self.trained, backend=backend, dynamic=False, **options)
 
     def begin(self, epoch: int, updates: int | None = None, compare: bool = True) -> None:
-        """Begin a zero-based epoch of so many updates; networks go to training mode.
+        """Begin an epoch, counted from zero, of so many updates; networks go to training mode.
 
         The learning rate is that of each update's middle, or where `updates` is not known that of the epoch's middle.
         With `compare` the gradients of the loss's two terms are compared in the first update.
@@ -130,26 +113,21 @@ class Step:
         mismatch: MeanMismatch | None = None,
         look: bool = False,
     ) -> dict[str, Tensor]:
-        """Forward, backward and update.
+        """Forward, backward and update; returns sums over the instances here.
+
+        They are of "loss", of each of its parts by name, and the number of "correct" answers.
 
         Parameters
         ----------
         x, y : Tensor
             Images (B, C, H, W), or sequences (T, B, C, H, W), and their classes (B,), on the step's device: this
-            process's share of a batch.
-        instances : int, optional
-            Instances of the whole batch, over all processes; by default those here.
+            process's share of a batch of so many `instances`, by default of one that is all here.
         sums : dict, optional
-            To be added to.
+            Earlier sums, to which these are added.
         mismatch : MeanMismatch, optional
-            Is given the batch's similarity matrices.
+            The batch's similarity matrices are added to it.
         look : bool
             Put what :meth:`Method.look` gives, and the gradients of the loss's two terms, into `looked`.
-
-        Returns
-        -------
-        dict of str to Tensor
-            Sums over the instances here: of "loss", of each of its parts by name, and the number of "correct" answers.
         """
         sums, first, self._first = {} if sums is None else sums, self._first, False
         middle = (self._done + 0.5) / self._updates if self._updates else 0.5
@@ -161,7 +139,7 @@ class Step:
             # gradients add up in this process until the last micro-batch; then they are averaged over all
             alone = part.last or distributed.size() == 1
             with contextlib.nullcontext() if alone else self.trained.no_sync():
-                # a step that is looked at is not replayed: its graph is needed more than once
+                # a recorded step is not replayed, as its graph is needed more than once
                 compiled = not first and not look
                 losses, similarities = self.losses(part.x, part.y, part, mismatch is not None, look, compiled)
                 if look or (first and not self.gradients):
@@ -187,13 +165,14 @@ class Step:
         measure: bool = False,
         look: bool = False,
         compiled: bool = False,
-    ) -> tuple[dict[str, Tensor], Similarities | None]:
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """Loss of one batch or micro-batch and its parts, and the similarity matrices if they are to be measured.
 
         Losses are means over the instances here; their means over micro-batches and processes are those of the step.
         """
         method, targets, soft = self.method, None, None
         shared = distributed.size() > 1 and self.config.similarity == "global" and part is not None
+        part = part or distributed.MicroBatch(x, y, len(y), share=1.0, last=True)
         instances = part.instances if shared else None
         with self.autocast():
             if self.teacher is not None and (method.needs_teacher or measure):
@@ -215,12 +194,12 @@ class Step:
             trained=beside,
             teacher=self.teacher,
             epoch=self.epoch,
-            share=part.share if part is not None else 1.0,
+            share=part.share,
         )
         losses = {"cross_entropy": cross_entropy} | _checked(method, method.losses(batch))
         if look:
-            whole = part.instances if part is not None else len(y)
-            self.looked = {name: distributed.total(v.sum(1)) / whole for name, v in method.look(batch).items()}
+            found = method.look(batch).items()
+            self.looked = {name: distributed.total(value.sum(1)) / part.instances for name, value in found}
         similarities = method.similarities(batch) if measure else None
         if measure and similarities is None:
             similarities = SelfAttentiveCalibration.similarities([f.detach() for f in features], targets, instances)
@@ -248,7 +227,10 @@ def _beside(config: RunConfig, method: Method, model: nn.Module, teacher: nn.Mod
     shapes = model.feature_shapes(), teacher.feature_shapes()
     for field in ("stm_pairs", "feature_pairs"):
         if field == "stm_pairs" or field in method.fields:
-            _check_pairs(config, field, *map(len, shapes))
+            try:
+                layer_pairs(getattr(config, field), *map(len, shapes))
+            except ValueError as error:
+                raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
     return method.build(*shapes) or nn.Identity()
 
 
@@ -272,24 +254,16 @@ def compared(terms: tuple[Tensor, Tensor], model: nn.Module, beside: nn.Module, 
     options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
     kd = torch.autograd.grad(share * terms[0], student, **options)
     feature = torch.autograd.grad(share * terms[1], [*student, *helpers], **options)
-    parts_of = (kd, feature[: len(kd)], feature[len(kd) :])
-    flat = [distributed.total(torch.cat([g.flatten() for g in part])) for part in parts_of]
+    parts = (kd, feature[: len(kd)], feature[len(kd) :])
+    flat = [distributed.total(torch.cat([g.flatten() for g in part])) for part in parts]
     norms = [g.norm() for g in flat]
     names = ("gradient_kd", "gradient_feature", "gradient_projectors")
     cosine = flat[0] @ flat[1] / (norms[0] * norms[1]).clamp_min(1e-30)
     return dict(zip(names, norms, strict=True)) | {"gradient_cosine": cosine}
 
 
-def _check_pairs(config: RunConfig, field: str, students: int, teachers: int) -> None:
-    """Raise a ConfigError that names the field unless its layer pairs are of so many layers."""
-    try:
-        layer_pairs(getattr(config, field), students, teachers)
-    except ValueError as error:
-        raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
-
-
 def _checked(method: Method, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a method returned, or an error that says what it must be."""
+    """A method's losses, or an error that says what it must return."""
     if not (
         isinstance(losses, dict)
         and "loss" in losses

@@ -22,20 +22,20 @@ OWN_FIELDS = {
 
 
 def teacher_run(
-    config: RunConfig, results: str | Path, dataset: Callable[[], Dataset], train: Callable[[RunConfig], Run]
+    config: RunConfig, results: str | Path, dataset: Dataset, train: Callable[[RunConfig], Run]
 ) -> Run | None:
-    """The run of the config's teacher with its weights at hand, made by `train` where they are not; None without one.
+    """The run of a student's teacher with its weights, which `train` makes where they are missing; None without one.
 
-    `dataset` loads the student's data, with which those of a teacher that `teacher_run` names are compared.
+    A teacher that the field `teacher_run` names must have been trained on the same data as `dataset`.
     """
     if config.teacher_run:
-        return distributed.once(lambda: _named(config, results, dataset()))
+        return distributed.once(lambda: _named(config, results, dataset))
     if (wanted := config.teacher_config()) is None:
         return None
-    path = records.run_path(wanted, results)
+    was = Run(records.run_path(wanted, results))
     # weights are not kept in git
-    weights_missing = distributed.once(lambda: Run(path).complete and not (path / "weights.pt").exists())
-    recorded = distributed.once(lambda: Run(path).metrics["weights_sha256"]) if weights_missing else None
+    weights_missing = distributed.once(lambda: was.complete and not (was.path / "weights.pt").exists())
+    recorded = distributed.once(lambda: was.metrics["weights_sha256"]) if weights_missing else None
     teacher = train(wanted)
     if recorded and distributed.rank() == 0 and (made := teacher.metrics["weights_sha256"]) != recorded:
         warnings.warn(
@@ -47,7 +47,7 @@ def teacher_run(
 
 
 def _named(config: RunConfig, results: str | Path, dataset: Dataset) -> Run:
-    """The run that `teacher_run` names, of the teacher that the config asks for."""
+    """The run that `teacher_run` names; a RunError unless it is of the teacher that the config asks for."""
     try:
         teacher = records.find_run(config.teacher_run, results)
     except RunError as error:
