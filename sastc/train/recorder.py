@@ -1,4 +1,4 @@
-"""What a training leaves in its folder: readable files after each epoch, checkpoints, and how it goes on from them."""
+"""The files of a training: readable records after each epoch, and checkpoints from which it goes on."""
 
 import contextlib
 import io
@@ -21,37 +21,30 @@ from sastc.files import sha256
 from sastc.records import Run, RunError
 from sastc.train.step import Step
 
+STATES = ("model", "calibration", "optimizer")  # of a step, in checkpoints
+
 
 class Recorder:
-    """The files of one training; only the first of several processes writes.
-
-    Attributes
-    ----------
-    history : list of dict
-        One row an epoch.
-    measures : dict of str to list of Tensor
-        One array an epoch.
-    steps : dict of str to list of Tensor
-        One array for each of the steps that `attention_steps` chooses.
-    final : dict of str to array
-        Measured once, at the end.
-    """
+    """The files of one training; only the first of several processes writes."""
 
     def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, step: Step):
         self.config, self.folder, self.dataset, self.step = config, folder, dataset, step
         self.writes = distributed.rank() == 0
-        self.history: list[dict[str, float]] = []
-        self.measures: dict[str, list[Tensor]] = {}
-        self.steps: dict[str, list[Tensor]] = {}
-        self.final: dict[str, np.ndarray] = {}
+        self.history: list[dict[str, float]] = []  # one row an epoch
+        self.measures: dict[str, list[Tensor]] = {}  # one array an epoch
+        self.steps: dict[str, list[Tensor]] = {}  # one array for each of the steps that attention_steps chooses
+        self.final: dict[str, np.ndarray] = {}  # measured once, at the end
 
     def check_begun(self, what: str, now: dict[str, Any]) -> None:
         """Raise a RunError unless the epochs of a checkpoint were made with this `what`, "data" or "teacher"."""
-        if not any(self.folder.glob("checkpoint*.pt")) or not (self.folder / "provenance.json").exists():
+        if not any(self.folder.glob("checkpoint*.pt")) or not (begun := self._begun()):
             return
-        was = Run(self.folder).provenance.get(what, {})
-        other = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-        if other := differences(was, now) if what == "data" else other:
+        was = begun.get(what, {})
+        if what == "data":
+            other = differences(was, now)
+        else:
+            other = [name for name in was | now if was.get(name) != now.get(name)]
+        if other:
             before, after = (found.get("name", found.get("run")) for found in (was, now))
             raise RunError(
                 f"{self.config.name} was begun with {what} {before}, not the {what} {after} of now "
@@ -78,24 +71,22 @@ class Recorder:
             return 0
         distributed.once(lambda: self.check_begun("teacher", _facts_of(teacher) if teacher else {}))
         self._take_threads()
-        for name, part in self._states().items():
-            part.load_state_dict(state[name])
+        for name in STATES:
+            getattr(self.step, name).load_state_dict(state[name])
         self.history, self.measures, self.steps = state["history"], state["measures"], state.get("steps", {})
         return len(self.history)
 
     def _take_threads(self) -> None:
         """Go on with the number of threads of the epochs before: it decides the last bits on the CPU."""
-        began = self.folder / "provenance.json"
-        was = distributed.once(lambda: Run(self.folder).provenance if began.exists() else {})
+        was = distributed.once(self._begun)
         threads = was.get("threads", 0) if self.step.device.type == was.get("device_type") == "cpu" else 0
         if threads and threads != (now := torch.get_num_threads()):
             torch.set_num_threads(threads)
             self.log(f"begun with {threads} threads: goes on with as many, not with {now}")
 
-    def _states(self) -> dict[str, Any]:
-        """What has a state that a checkpoint keeps."""
-        step = self.step
-        return dict(model=step.model, calibration=step.calibration, optimizer=step.optimizer)
+    def _begun(self) -> dict[str, Any]:
+        """The provenance of the epochs before, empty where there is none."""
+        return Run(self.folder).provenance if (self.folder / "provenance.json").exists() else {}
 
     def _write_beginning(self, teacher: Run | None, first: int) -> None:
         """Record what is about to be run, from which epoch."""
@@ -111,8 +102,7 @@ class Recorder:
             provenance["teacher"] = _facts_of(teacher)
         provenance["resumed_at_epoch"] = first or None
         provenance["compiler"] = self.step.compiler
-        if first and (folder / "provenance.json").exists():
-            was = Run(folder).provenance
+        if first and (was := self._begun()):
             here = {name: was[name] for name in ("commit", "dirty", "started", "resumed_at_epoch")}
             provenance["begun"] = [*was.get("begun", ()), here]
         records.write_json(folder / "provenance.json", provenance)
@@ -139,11 +129,10 @@ class Recorder:
     def checkpoint(self) -> None:
         """Record the epoch: readable files first, then the checkpoint that a resumed run starts from."""
         self.write_records()
-        state = {name: part.state_dict() for name, part in self._states().items()}
-        lists = dict(history=self.history, measures=self.measures, steps=self.steps)
-        records.save_checkpoint(self.folder, state | lists)
-        row = self.history[-1]
-        self.log("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
+        state: dict[str, Any] = {name: getattr(self.step, name).state_dict() for name in STATES}
+        state |= dict(history=self.history, measures=self.measures, steps=self.steps)
+        records.save_checkpoint(self.folder, state)
+        self.log("  ".join(f"{name} {value:.6g}" for name, value in self.history[-1].items()))
 
     def write_records(self) -> None:
         """Write the history and the measures so far."""
@@ -157,10 +146,10 @@ class Recorder:
             records.write_arrays(self.folder / "measures.npz", arrays)
 
     def finish(self, best: float, peak: int) -> None:
-        """Write weights and final numbers, and the hashes of all; `best` is an accuracy, `peak` a number of bytes."""
-        config, last = self.config, self.history[-1]
-        names = ["train_seconds", "inference_seconds", "test_seconds"]
-        seconds = pd.DataFrame(self.history).reindex(columns=names).mean().to_dict()
+        """Write weights, final numbers and all hashes; `best` is an accuracy in percent, `peak` a number of bytes."""
+        history = pd.DataFrame(self.history)
+        last = self.history[-1]["test_accuracy"]
+        seconds = history.reindex(columns=["train_seconds", "inference_seconds", "test_seconds"]).mean().to_dict()
         self.write_records()
         buffer = io.BytesIO()
         weights = self.step.model.state_dict()
@@ -169,11 +158,11 @@ class Recorder:
         torch.save(weights, buffer)
         records.write(self.folder / "weights.pt", buffer.getvalue())
         metrics = {
-            "accuracy": last["test_accuracy"] if config.headline == "last" else best,
-            "last_accuracy": last["test_accuracy"],
+            "accuracy": last if self.config.headline == "last" else best,
+            "last_accuracy": last,
             "best_accuracy": best,
-            "best_epoch": 1 + int(np.argmax([row["test_accuracy"] for row in self.history])),
-            "epochs": len(self.history),
+            "best_epoch": 1 + int(history.test_accuracy.argmax()),
+            "epochs": len(history),
             "parameters": sum(p.numel() for p in self.step.model.parameters()),
             "train_seconds_per_epoch": seconds["train_seconds"],
             "inference_seconds": seconds["inference_seconds"],
@@ -182,14 +171,14 @@ class Recorder:
             "weights_sha256": sha256(self.folder / "weights.pt"),
             "finished": records.now(),
         }
-        if "stm" in last:  # the paper averages the last ten epochs
+        if "stm" in history:  # the paper averages the last ten epochs
             metrics["stm"] = float(np.mean([row["stm"] for row in self.history[-10:]]))
         self.log(f"{metrics['finished']} finished: accuracy {metrics['accuracy']:.2f} %")
         records.seal(self.folder, "metrics.json", records.json_bytes(metrics))
         records.remove_checkpoints(self.folder)
 
     def diverged(self, epoch: int, what: str) -> None:
-        """Record that `what`, "the loss" or "a weight", was not finite in an epoch: of a search, that is a result."""
+        """Record that `what`, "the loss" or "a weight", was not finite in an epoch: in a search that is a result."""
         self.log(f"{records.now()} {what} is not finite in epoch {epoch}")
         records.write_json(self.folder / records.DIVERGED, dict(epoch=epoch, what=what, at=records.now()))
 
@@ -207,7 +196,7 @@ class Recorder:
 def _facts_of(teacher: Run) -> dict[str, Any]:
     """What a student's record says of its teacher."""
     metrics = teacher.metrics
-    return {"run": teacher.name, **{name: metrics[name] for name in ("weights_sha256", "accuracy")}}
+    return dict(run=teacher.name, weights_sha256=metrics["weights_sha256"], accuracy=metrics["accuracy"])
 
 
 def check_method(recorded: Run, config: RunConfig, force: bool = False) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,24 +29,18 @@ from sastc.train.teacher import load_weights
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # images, labels, places in the split
 ENERGY_IMAGES = 1024  # the paper's energy table counts on as many
-FIRST_STEPS = 20  # all of which attention_steps looks at
+FIRST_STEPS = 20  # attention_steps records all of these
 
 
 class Trainer:
     """One training, from the first epoch or from a checkpoint to the recorded run.
 
-    Attributes
-    ----------
-    step : Step
-        Networks, method and optimizer.
-    recorder : Recorder
-        History, measures and files.
+    Its `step` has the networks, the method and the optimizer, its `recorder` the history, the measures and the files.
     """
 
     def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, device: torch.device, progress: bool):
         self.config, self.dataset, self.device = config, dataset, device
-        self.bytes_before = records.restart_peak_memory(device)  # such as a student that waits for its teacher
-        self.keep_last = config.partial_batch == "keep"
+        self.bytes_before = records.restart_peak_memory(device)  # such as those of a student that waits for its teacher
         self.batches = _check_sizes(config, dataset)
         self.step = Step(config, *networks(config, dataset), device=device)
         self.recorder = Recorder(config, folder, dataset, self.step)
@@ -73,8 +68,9 @@ class Trainer:
                 if _stop_early(config, history):
                     break
                 row = self.epoch(epoch, bar)
-                if not np.isfinite(row["train_loss"]) or not self.step.is_finite():
-                    what = "a weight" if np.isfinite(row["train_loss"]) else "the loss"
+                loss_is_finite = np.isfinite(row["train_loss"])
+                if not (loss_is_finite and self.step.is_finite()):
+                    what = "a weight" if loss_is_finite else "the loss"
                     if recorder.writes:
                         recorder.diverged(epoch + 1, what)
                     raise RunError(
@@ -151,11 +147,11 @@ class Trainer:
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
             correct = correct + (logits.argmax(-1) == y).sum()
         loss, correct = distributed.total(torch.stack([loss.double(), correct.double()])).tolist()
-        n = len(self.dataset.test)
-        return {"test_loss": loss / n, "test_accuracy": 100 * correct / n}
+        images = len(self.dataset.test)
+        return {"test_loss": loss / images, "test_accuracy": 100 * correct / images}
 
     def _measure(self, mismatch: MeanMismatch) -> dict[str, float]:
-        """Keep CKA, attention, distances and mismatch of the epoch; returns the mismatch score."""
+        """Keep CKA, attention, distances and mismatch of the epoch; returns the mismatch score (Eq. 1)."""
         config, step = self.config, self.step
         mean = {name: value.cpu() for name, value in mismatch.means().items()}
         if not self.recorder.writes:
@@ -174,7 +170,7 @@ class Trainer:
 
     @torch.no_grad()
     def _measure_at_the_end(self) -> None:
-        """What pages show of the trained network: confusion, accuracy after each step, single images, energy."""
+        """Measure the trained network: confusion, accuracy after each step, single images, energy."""
         model = self.step.model.eval()
         n, classes = len(self.dataset.test), self.dataset.num_classes
         confusion = correct = 0
@@ -203,18 +199,17 @@ class Trainer:
     def train_batches(self, epoch: int) -> Batches:
         """An epoch's batches, of which every process sees its share."""
         config = self.config
-        options = dict(train=True, seed=config.seed, epoch=epoch, drop_last=not self.keep_last, device=self.device)
+        options = dict(train=True, seed=config.seed, epoch=epoch, drop_last=config.partial_batch != "keep")
         options |= dict(reshuffle=config.reshuffle, rank=distributed.rank(), world_size=distributed.size())
-        return self._placed(epoch_batches(self.dataset, "train", config.batch_size, **options))
+        return self._batches(self.dataset, "train", **options)
 
     def test_batches(self, dataset: Dataset | None = None) -> Batches:
         """The test split as it is, of another dataset if given."""
-        dataset = dataset or self.dataset
-        options = dict(train=False, seed=0, epoch=0, drop_last=False, device=self.device)
-        return self._placed(epoch_batches(dataset, "test", self.config.batch_size, **options))
+        return self._batches(dataset or self.dataset, "test")
 
-    def _placed(self, batches: Batches) -> Batches:
-        for x, y, index in batches:
+    def _batches(self, dataset: Dataset, split: str, **options: Any) -> Batches:
+        """Batches on the device, in the memory layout of the networks."""
+        for x, y, index in epoch_batches(dataset, split, self.config.batch_size, device=self.device, **options):
             yield x.contiguous(memory_format=self.step.layout) if x.dim() == 4 else x, y, index
 
 
@@ -245,5 +240,6 @@ def _way_out(config: RunConfig, images: int) -> str:
 
 
 def _stop_early(config: RunConfig, history: list[dict[str, float]]) -> bool:
+    """Whether so many epochs as `early_stop` allows have passed without a better test accuracy."""
     accuracies = [row["test_accuracy"] for row in history]
     return config.early_stop > 0 and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= config.early_stop
