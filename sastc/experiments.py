@@ -7,12 +7,15 @@
    quick:                       # one block a scale
      - {student: vgg11, teacher: [resnet19, wrn28_4], method: [kd, sastc], timesteps: [2, 3]}
 
-Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. ``of: [table2]``
-adds the runs of other files in the same folder, which the notebook reads too. A file with neither scales nor ``of``
-belongs to a notebook that needs no run. ``of_record: [slim]`` names other scales whose recorded runs are shown in the
-quick book, on a page of their own, or with ``one_page: true`` on the same. ``quick_page: false``: the quick runs, which
-say nothing about the paper's claims, have no page. With ``joins: true`` a method of one's own among the changes,
-``method=file.py:MyMethod`` with its options, joins every list of methods and takes no method's place.
+Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. A file with
+neither scales nor ``of`` belongs to a notebook that needs no run. What else it may have:
+
+- ``of: [table2]``: the notebook also reads the runs of these files in the same folder.
+- ``of_record: [slim]``: other scales whose recorded runs are shown in the quick book, on a page of their own, or with
+  ``one_page: true`` on the same page.
+- ``quick_page: false``: the quick runs, which say nothing about the paper's claims, have no page.
+- ``joins: true``: a method of one's own among the changes, ``method=file.py:MyMethod`` with its options, is added to
+  every list of methods; otherwise it replaces them.
 """
 
 import dataclasses
@@ -27,6 +30,8 @@ from sastc.checks import check_choice, shown
 from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, parse_arguments, read_yaml
 from sastc.files import user_path
 
+_read_yaml = functools.lru_cache(maxsize=256)(read_yaml)  # a plan reads most files many times; nobody changes contents
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -39,8 +44,8 @@ class Experiment:
     runs: tuple[RunConfig, ...]
     needs_runs: bool = True
     of_record: tuple[str, ...] = ()  # other scales whose recorded runs are shown in the book
-    one_page: bool = False  # and that on this page
-    joined: str = ""  # a method of one's own that is run beside the file's
+    one_page: bool = False  # whether they are shown on this page
+    joined: str = ""  # a method of one's own that is run beside those of the file
     quick_page: bool = True  # whether there is a page of the quick runs
 
     @property
@@ -50,7 +55,7 @@ class Experiment:
 
     @property
     def teachers(self) -> tuple[RunConfig, ...]:
-        """The teachers those runs need, each once."""
+        """The teachers that these runs need, each once."""
         return tuple({t.identity: t for r in self.runs if (t := r.teacher_config())}.values())
 
 
@@ -59,18 +64,13 @@ def load_experiment(
 ) -> Experiment:
     """Read an experiment file for one scale; `changes` are settings that override the file's.
 
-    `readers` are the files whose ``of`` led to this one.
-
-    Raises
-    ------
-    ConfigError
-        There is no such scale, the file is not of the form above, or a setting is not valid; the message names file and
-        entry.
+    `readers` are the files whose ``of`` led to this one. Raises ConfigError, which names file and entry, where there is
+    no such scale, the file has another form, or a setting is not valid.
     """
     path = user_path(path)
     check_choice("scale", scale, SCALES)
     try:
-        content = _content(path.read_text(encoding="utf-8"))
+        content = _read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     content = _checked(path, content)
@@ -104,12 +104,6 @@ def load_experiment(
         joined=method_class.name if (method_class := methods.find(own.get("method"))) else "",
         quick_page=content.get("quick_page", True),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def _content(text: str) -> Any:
-    """Content of a file, which callers must not change; a plan reads most files many times."""
-    return read_yaml(text)
 
 
 def _own_method(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,12 +149,7 @@ def _checked(path: Path, content: Any) -> dict[str, Any]:
 def expand(entry: dict[str, Any]) -> list[RunConfig]:
     """All configs of one grid; lists are the axes (a list of lists for a field that is a list itself).
 
-    Text is read as on the command line.
-
-    Raises
-    ------
-    ConfigError
-        An axis is empty, or a setting is not valid.
+    Text is read as on the command line. Raises ConfigError where an axis is empty or a setting is not valid.
     """
     own = _options_of(entry)
     axes = []
@@ -174,11 +163,11 @@ def expand(entry: dict[str, Any]) -> list[RunConfig]:
     return [_config(dict(choice)) for choice in itertools.product(*axes)]
 
 
-_CONFIGS: dict[str, RunConfig] = {}  # made before: experiments name the same runs again and again
+_CONFIGS: dict[str, RunConfig] = {}  # experiments name the same runs again and again
 
 
 def _config(values: dict[str, Any]) -> RunConfig:
-    if values.get("method", "sastc") not in (*methods.REGISTRY, "teacher"):  # of a file that may be another by now
+    if values.get("method", "sastc") not in (*methods.REGISTRY, "teacher"):  # a file, which may have changed
         return RunConfig.from_dict(values)
     key = repr(values)  # in which 1, 1.0 and True differ
     if key not in _CONFIGS:

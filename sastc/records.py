@@ -1,18 +1,18 @@
 """One folder a run: what was asked for, what ran, and what came out.
 
 ====================  ==================================================================================
-``config.json``       every field of the :class:`~sastc.config.RunConfig`
+``config.json``       all fields of the :class:`~sastc.config.RunConfig`
 ``provenance.json``   commit, versions, hardware, times, command, data and teacher hashes
 ``history.csv``       one row an epoch
 ``measures.npz``      arrays by layer, time step and epoch (no pickle), see :data:`MEASURES`
 ``energy.csv``        multiplications, synaptic operations and firing rate of every layer
 ``indices.npz``       training images and noisy labels used, where the run has a subset or label noise
 ``log.txt``           the history in words, with starts and interruptions
-``SHA256SUMS``        hashes of all these and of the next, for every reader to compare, and for ``sha256sum -c``
+``SHA256SUMS``        hashes of all these and of the next, which every reader compares; also for ``sha256sum -c``
 ``metrics.json``      final numbers; written last, so a run with this file is complete
-``weights.pt``        weights after the last epoch (in git for teachers of the quarter scale alone)
+``weights.pt``        weights after the last epoch (in git only for teachers of the quarter scale)
 ``checkpoint*.pt``    the two latest epochs of a run that is not complete, headed by their SHA-256 (not in git)
-``again``             folder of the same files, where a recorded run is made again (not in git)
+``again``             folder of the same files while a recorded run is made again (not in git)
 ====================  ==================================================================================
 """
 
@@ -43,7 +43,7 @@ from sastc import methods
 from sastc.config import ConfigError, RunConfig
 from sastc.files import sha256, user_path
 
-AGAIN = "again"  # folder in a recorded run's, where it is made again
+AGAIN = "again"  # inside a recorded run's folder, where the run is made again
 SUMS = "SHA256SUMS"
 DIVERGED = "diverged.json"  # of a run that ended without a result, see `Run.diverged`
 
@@ -138,7 +138,7 @@ class Run:
 
     @property
     def diverged(self) -> dict[str, Any] | None:
-        """Of a run that ended without a result: the epoch, and what was not finite in it, "the loss" or "a weight"."""
+        """Of a run that ended without a result the `epoch`, and `what` was not finite: "the loss" or "a weight"."""
         return self._json(DIVERGED) if not self.complete and self.has(DIVERGED) else None
 
     @property
@@ -164,18 +164,14 @@ class Run:
             return pd.read_csv(io.BytesIO(self.read(path.name)))
 
     def has(self, name: str) -> bool:
-        """Whether the run has such a file: it is there, or its hash is recorded, so that it should be."""
+        """Whether the run has such a file, or should have, since its hash is recorded."""
         return (self.path / name).is_file() or (self.complete and name in (self.sums or {}))
 
     def read(self, name: str) -> bytes:
         """Content of one of the run's files, compared with its recorded hash once the run is complete.
 
-        A run without hashes, recorded by an earlier version, is read as it is.
-
-        Raises
-        ------
-        RunError
-            The file is not there, or holds other bytes than the recorded ones.
+        A run without hashes, recorded by an earlier version, is read as it is. Raises RunError where the file is
+        missing, or holds other bytes than the recorded ones.
         """
         with _undamaged(self.path / name) as path:
             try:
@@ -193,7 +189,7 @@ class Run:
 
     @property
     def sums(self) -> dict[str, str] | None:
-        """SHA-256 of every file by name, as recorded; ``None`` for a run of an earlier version, which has none."""
+        """The recorded SHA-256 of every file by name; ``None`` for a run of an earlier version, which has none."""
         with _undamaged(self.path / SUMS) as path:
             try:
                 text = path.read_bytes().decode("ascii")
@@ -205,17 +201,10 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """Path of ``weights.pt``, which is compared with the recorded hash.
-
-        Raises
-        ------
-        RunError
-            There is none, or it holds other weights than the recorded ones.
-        """
-        path, command = self.path / "weights.pt", self.command
+        """Path of ``weights.pt``; a RunError where it is missing, or holds other weights than the recorded ones."""
+        path, make = self.path / "weights.pt", f"{self.command} --force"
         if not self.complete:
-            raise RunError(f"{self.path} is not finished: {command} goes on with it")
-        make = f"{command} --force"
+            raise RunError(f"{self.path} is not finished: {self.command} goes on with it")
         if not path.exists():
             raise RunError(f"{self.path} has no weights.pt: weights are not kept in git; make them with {make}")
         found, recorded = sha256(path), self.metrics["weights_sha256"]
@@ -254,7 +243,7 @@ def _undamaged(path: Path) -> Iterator[Path]:
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
-    """Write ``config.json``; a method that is not the library's is described there, to be read without its file."""
+    """Write ``config.json``; it describes a method that is not the library's, to be readable without its file."""
     kind = config.method_class
     own = {"own_method": methods.described(kind)} if kind is not None and kind.reference else {}
     write_json(folder / "config.json", config.to_dict() | own)
@@ -266,7 +255,7 @@ def run_path(config: RunConfig, results: str | Path) -> Path:
 
 
 def list_runs(results: str | Path = "results") -> list[Run]:
-    """All runs below a folder, by path; one that has lost its ``config.json`` is among them."""
+    """All runs below a folder, sorted by path, also those that have lost their ``config.json``."""
     marks = {"config.json", SUMS}
     folders = (Path(folder) for folder, _, files in os.walk(user_path(results)) if marks & set(files))
     return [Run(folder) for folder in sorted(folders) if folder.name != AGAIN]
@@ -285,13 +274,7 @@ def find_run(name: str, results: str | Path = "results") -> Run:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    RunError
-        When the folder cannot be written or the disk is full.
-    """
+    """Write a file whole or not at all; a RunError where the folder cannot be written or the disk is full."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -329,17 +312,16 @@ def seal(folder: Path, last: str = "", content: bytes = b"") -> None:
 
     Weights, which are not kept in git, have their hash in ``metrics.json``.
     """
-    names = {path.name for path in folder.iterdir() if is_recorded(path)} - {last}
-    sums = {name: sha256(folder / name) for name in names} | (
-        {last: hashlib.sha256(content).hexdigest()} if last else {}
-    )
+    sums = {path.name: sha256(path) for path in folder.iterdir() if is_recorded(path)}
+    if last:
+        sums[last] = hashlib.sha256(content).hexdigest()
     write(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     if last:
         write(folder / last, content)
 
 
 def is_recorded(path: Path) -> bool:
-    """Whether a path in a run's folder is one of the files whose hashes ``SHA256SUMS`` holds."""
+    """Whether ``SHA256SUMS`` holds the hash of a path in a run's folder."""
     return path.is_file() and not path.name.startswith((".", SUMS)) and path.suffix != ".pt"
 
 
@@ -357,7 +339,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The latest undamaged checkpoint, and what was noticed on the way."""
+    """The latest undamaged checkpoint, and a note of each that is damaged."""
     import torch
 
     notes = []
@@ -382,7 +364,7 @@ def remove_checkpoints(folder: Path) -> None:
 def take_over(folder: Path) -> None:
     """Put a run that was made again in the place of the recorded one, once it is complete.
 
-    Killed in the middle it leaves a folder without ``metrics.json``, which is not complete; the next call goes on.
+    If the process is killed here, the folder has no ``metrics.json``, so it is not complete; the next call goes on.
     """
     again = folder / AGAIN
     if not (again / "metrics.json").exists():
@@ -397,7 +379,7 @@ def code_version(package: Path = Path(__file__).parent) -> tuple[str | None, boo
     """Commit of the code that runs, and whether it is changed; None for what is not known.
 
     A repository counts only if it tracks the package's own files, whatever git's environment variables say: an
-    installed or unzipped package may lie inside another repository. pip's metadata name the commit that it installed.
+    installed or unzipped package may lie inside another repository. Of an installed package, pip's metadata are asked.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
@@ -419,7 +401,7 @@ def code_version(package: Path = Path(__file__).parent) -> tuple[str | None, boo
 
 
 def _installed_version(package: Path) -> tuple[str | None, bool | None]:
-    """The same of a package that pip has installed from git: its files are compared with pip's hashes of them."""
+    """The same of a package that pip has installed from git; its files are compared with pip's hashes of them."""
     for found in distributions(name="sastc"):
         if Path(str(found.locate_file("sastc"))).resolve() != package.resolve():
             continue  # another copy's metadata
@@ -431,7 +413,7 @@ def _installed_version(package: Path) -> tuple[str | None, bool | None]:
 
 
 def _changed(file: PackagePath) -> bool:
-    """Whether an installed file is not the one that was installed."""
+    """Whether a file has changed since it was installed."""
     try:
         digest = hashlib.new(file.hash.mode, file.read_binary()).digest()
     except OSError:
@@ -461,7 +443,7 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
 
 
 def restart_peak_memory(device: Any) -> int:
-    """Free unreachable tensors and count a GPU's peak memory anew; returns the bytes in use, 0 on the CPU."""
+    """Free unreachable tensors and restart the count of a GPU's peak memory; returns the bytes in use, 0 on the CPU."""
     if device.type != "cuda":
         return 0
     import torch
@@ -472,7 +454,7 @@ def restart_peak_memory(device: Any) -> int:
 
 
 def peak_memory_bytes(device: Any) -> int:
-    """Most memory so far: on a GPU that of torch's tensors there, on the CPU the resident set of the whole process."""
+    """Peak memory: on a GPU that of torch's tensors there, on the CPU the resident set of the whole process."""
     if device.type == "cuda":
         import torch
 
