@@ -84,7 +84,7 @@ def _join(device: torch.device) -> torch.device:
 
 
 def once(call: Callable[[], T]) -> T:
-    """What `call` returns in the first process, in all of them; an error that it raises is raised in all."""
+    """Call in the first process alone; all processes get its result, or raise its error."""
     if size() == 1:
         return call()
     answer: list[Any] = [None, None]

@@ -107,7 +107,7 @@ def load_experiment(
 
 
 def _own_method(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Changes without a method that is not one of the library's, and that method with its options."""
+    """Split `changes`: all but a method of one's own, and that method with its options."""
     found = methods.find(changes.get("method"))
     if found is None or found.name in methods.REGISTRY:
         return changes, {}
@@ -116,20 +116,20 @@ def _own_method(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _for_method(entry: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """An entry without the options of its methods, if `changes` put another in their place."""
+    """An entry, without the options of its methods where `changes` replace these."""
     if "method" not in changes:
         return entry
     return {n: v for n, v in entry.items() if n not in _options_of(entry) or n in method_options(changes["method"])}
 
 
 def _options_of(entry: dict[str, Any]) -> set[str]:
-    """Names of the options that the methods of an entry bring."""
+    """Names of the options that the methods of an entry have."""
     chosen = entry.get("method", "")
     return {name for method in (chosen if isinstance(chosen, list) else [chosen]) for name in method_options(method)}
 
 
 def _checked(path: Path, content: Any) -> dict[str, Any]:
-    """The content of a file, with a list for every scale left empty, or a ConfigError if it has another form."""
+    """The content of a file, an empty scale as an empty list; a ConfigError if it has another form."""
     lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
     flags = ("one_page", "quick_page", "joins")
     known = {"title", "notebook", *flags, *lists}

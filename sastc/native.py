@@ -1,7 +1,7 @@
-"""The neuron's kernels in C++ (lif.cpp), built on the spot by the machine's own compiler: for the CPU alone.
+"""The neuron's kernels in C++ (lif.cpp) for the CPU, built by the machine's own compiler when they are first needed.
 
-They give the bits of torch's operations, one after the other, in a fraction of the time, and a call costs little, which
-small layers feel. Without a compiler, or where it fails, neurons use torch (:mod:`sastc.fused`).
+They give the bits of torch's operations in a fraction of the time; a call costs little, which matters in small layers.
+Without a compiler, or where it fails, neurons use torch (:mod:`sastc.fused`).
 """
 
 import contextlib

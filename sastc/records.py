@@ -106,9 +106,7 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in self._json("config.json").items()
-        }
+        values = self._json("config.json")
         if values.get("variant") == "released":  # records older than this field: one order for the teacher, too
             values.setdefault("teacher_reshuffle", False)
         try:
@@ -426,14 +424,14 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
     import torch
 
     commit, dirty = code_version()
-    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas")
+    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "sastc")
     return {
         "commit": commit,
         "dirty": dirty,
         "command": command,
         "started": now(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages} | {"sastc": version("sastc")},
+        "versions": {name: version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "device_type": device.type,

@@ -202,7 +202,7 @@ def _facts_of(teacher: Run) -> dict[str, Any]:
 def check_method(recorded: Run, config: RunConfig, force: bool = False) -> None:
     """Raise a RunError if a run was made, or begun, with other code of a method that is not the library's.
 
-    With `force`, which makes a run again, the code must only be at hand.
+    With `force`, which makes the run again, any code that is at hand will do.
     """
     kind = config.method_class
     if kind is None or not (now := methods.facts(kind)):

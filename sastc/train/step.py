@@ -121,7 +121,7 @@ class Step:
         ----------
         x, y : Tensor
             Images (B, C, H, W), or sequences (T, B, C, H, W), and their classes (B,), on the step's device: this
-            process's share of a batch of so many `instances`, by default of one that is all here.
+            process's share of a batch of so many `instances`; by default it is the whole batch.
         sums : dict, optional
             Earlier sums, to which these are added.
         mismatch : MeanMismatch, optional

@@ -128,7 +128,7 @@ class Trainer:
 
     @contextmanager
     def _draws_of(self, epoch: int) -> Iterator[None]:
-        """Random draws of a method depend on run, epoch and process alone; outside the block they go on as before."""
+        """Make random draws inside depend on seed, epoch and process alone; afterwards they go on as before."""
         key = (self.config.seed, epoch, distributed.rank())
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
