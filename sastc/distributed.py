@@ -249,13 +249,7 @@ def micro_batches(x: Tensor, y: Tensor, whole: int, micro: int) -> list[MicroBat
 
 
 def micro_batch_size(images: int, batch_size: int, accumulate: int, keep_last: bool) -> int:
-    """Instances of a micro-batch, over all processes.
-
-    Raises
-    ------
-    RunError
-        The processes cannot share every micro-batch of a training split of so many images.
-    """
+    """Instances of a micro-batch, over all processes; a RunError if these cannot share all those of so many images."""
     micro = batch_size // accumulate
     rest = images % batch_size % micro
     if micro % size():
