@@ -241,7 +241,7 @@ class _Counter:
             if dim == 0 and key[-1] in ("image", "events") and passes in (batch, batch * self.timesteps):
                 # a static input counts once or at each of the T steps, however often the model passes it
                 wanted = batch if self.encoding == "once" else batch * self.timesteps
-                seen = {name: value * wanted // passes for name, value in seen.items()}
+                seen = Counter({name: value * wanted // passes for name, value in seen.items()})
             self.sums.setdefault(key, Counter()).update(seen)
 
     def _add(self, name: str, layer: nn.Conv2d | nn.Linear, args: tuple, kwargs: dict) -> None:
