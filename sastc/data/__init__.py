@@ -49,21 +49,21 @@ def load_dataset(
     name : str
         One of `DATASETS`.
     root : str or Path
-        Where the data are. At its default, the environment variable SASTC_DATA is used if it is set.
-        data/README.md says what is looked for.
+        Where the data are; data/README.md says what is looked for. At its default, the environment variable SASTC_DATA
+        is used if it is set.
     image_size : int, optional
-        Height and width; when left out that of :data:`sastc.facts.FACTS`, such as 32 for CIFAR.
+        Height and width; if left out that of :data:`sastc.facts.FACTS`, such as 32 for CIFAR.
     train_subset : int, optional
         Keep this many training images, classes in proportion.
     train_fraction : float
         Of these keep round(fraction * count) images of each class; in (0, 1].
     label_noise : float
-        Fraction of the kept training labels replaced by another class, uniformly drawn; in [0, 1].
+        Fraction of the kept training labels that another class replaces, drawn uniformly; in [0, 1].
     data_seed : int
-        Draws subset and noise. Smaller subsets and noise sets lie inside larger ones of the same seed.
+        Draws subset and noise. With one seed, smaller subsets and sets of wrong labels lie inside larger ones.
     validation : float
         Fraction of each class's training images that becomes the test split, before any subset; in [0, 0.5]. For
-        choosing hyper-parameters without a look at the true test images.
+        choosing hyper-parameters without the true test images.
     download : bool
         Let torchvision fetch CIFAR if it is not there. Nothing else is ever downloaded.
     timesteps : int
@@ -71,15 +71,15 @@ def load_dataset(
     binning : {"time", "count"}
         Frames of equal time or of equally many events.
     event_augment : {"none", "shift", "roll"}
-        Training augmentation of frames by whole pixels, a tenth of the size at most: shifted with zeros coming in, or
-        rolled around. Sets whose mirrored images keep their class are mirrored too. "roll" with mirroring is the
-        recipe of TET (Deng et al. 2022).
+        Training augmentation of frames, by a tenth of the size at most: shifted with zeros coming in, or rolled around,
+        and mirrored in sets whose mirrored images keep their class. "roll" with mirroring is the recipe of TET (Deng et
+        al. 2022).
 
     Returns
     -------
     Dataset
-        The test split is never touched, though `validation` puts another in its place. `Dataset.train.rows` and the
-        difference between `labels` and `clean_labels` are the indices used; `Dataset.provenance` holds their hashes.
+        `Dataset.train.rows` are the training images used, and labels are wrong where `labels` and `clean_labels`
+        differ; `Dataset.provenance` holds the hashes of both.
 
     Raises
     ------
@@ -107,22 +107,18 @@ def load_dataset(
         raise ValueError(f"root={str(root)!r}: {error}") from error
     check_name(root)
     # Imported here: torchvision, scikit-learn and pyarrow cost seconds, and each data set needs only one of them.
-    if name == "digits":
-        from sastc.data.digits import load_digits
+    if name in ("cifar10", "cifar100"):
+        from sastc.data import cifar
 
-        dataset = load_digits(size)
-    elif name in ("cifar10", "cifar100"):
-        from sastc.data.cifar import load_cifar
+        dataset = cifar.load_cifar(name, root, size, download)
+    elif name in ("digits", "digits_dvs"):
+        from sastc.data import digits
 
-        dataset = load_cifar(name, root, size, download)
-    elif name == "digits_dvs":
-        from sastc.data.digits import load_digits_dvs
-
-        dataset = load_digits_dvs(size, timesteps, binning)
+        dataset = digits.load_digits(size) if name == "digits" else digits.load_digits_dvs(size, timesteps, binning)
     elif name in EVENT_DATASETS:
         from sastc.data import event_files
 
-        dataset = getattr(event_files, f"load_{name}")(root, size, timesteps, binning)
+        dataset = event_files.load_recordings(name, root, size, timesteps, binning)
     else:
         from sastc.data import imagenet
 

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from sastc.data.dataset import Dataset, Split
-from sastc.data.files import array_digest, cache_folder, cached, file_digests, missing, subfolders
+from sastc.data.files import array_digest, copy_folders, decoded_copy, missing, own_folders
 from sastc.data.images import LOSSLESS, decode
 from sastc.data.shards import first_shards, shard_columns, shard_rows
 from sastc.facts import FACTS
@@ -41,16 +40,11 @@ def load_cifar(name: str, root: Path, image_size: int, download: bool) -> Datase
     pixels and labels are those of the complete original, however they were stored (`content_sha256`); else it says how
     they differ.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If a file is damaged or its columns, labels or image sizes are not CIFAR's.
+    Raises FileNotFoundError if there is none, and ValueError if a file is damaged or its columns, labels or image sizes
+    are not CIFAR's.
     """
     kind = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
-    own = [root / name, *subfolders(root / name)]
-    copies = [root, *(folder for folder in subfolders(root) if folder.name.startswith((f"{name}-", f"{name}_")))]
+    own, copies = own_folders(root, name), copy_folders(root, name)
     shards = first_shards(own, "test")
     original = kind.base_folder, kind.filename  # unpacked, packed
     archive = next((place for place in (root, root / name) if any((place / file).exists() for file in original)), None)
@@ -64,10 +58,10 @@ def load_cifar(name: str, root: Path, image_size: int, download: bool) -> Datase
             f"train-*.parquet and test-*.parquet, or {kind.base_folder}/ as the original archive unpacks",
             f"load_dataset({name!r}, download=True) downloads the original",
         )
-    return _cifar_parquet(name, root, *shards, image_size)
+    return _cifar_parquet(name, *shards, image_size)
 
 
-def _cifar_parquet(name: str, root: Path, train: list[Path], test: list[Path], image_size: int) -> Dataset:
+def _cifar_parquet(name: str, train: list[Path], test: list[Path], image_size: int) -> Dataset:
     num_classes = FACTS[name].classes
     targets = ("label",) if name == "cifar10" else ("fine_label", "label")
     image, target, names = shard_columns(train + test, ("img", "image"), targets)
@@ -78,57 +72,41 @@ def _cifar_parquet(name: str, root: Path, train: list[Path], test: list[Path], i
             f"{train[0]}: names {len(classes)} classes ({', '.join(classes[:3])}, ...), "
             f"{name} has {num_classes} in alphabetical order"
         )
+    folder = train[0].parent
 
-    def build(folder: Path) -> None:
-        formats: set[str] = set()
+    def build(cache: Path) -> None:
+        codings: set[str] = set()
         for split, shards in (("train", train), ("test", test)):
             images, labels = [], []
             for encoded, label in shard_rows(shards, image, target, num_classes):
-                images.append(_decode(encoded, f"{shards[0].parent}, {split} image {len(images)}", formats))
+                where = f"{folder}, {split} image {len(images)}"
+                picture, coding = decode(encoded, where)
+                if picture.size != (32, 32):
+                    raise ValueError(f"{where}: is {picture.width}x{picture.height}, a CIFAR image is 32x32")
+                images.append(np.asarray(picture))
                 labels.append(label)
-            np.save(folder / f"{split}_images.npy", np.stack(images).transpose(0, 3, 1, 2))
-            np.save(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
-        (folder / "formats.json").write_text(json.dumps(sorted(formats)))
+                codings.add(coding)
+            np.save(cache / f"{split}_images.npy", np.stack(images).transpose(0, 3, 1, 2))
+            np.save(cache / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
+        (cache / "formats.json").write_text(json.dumps(sorted(codings)))
 
-    folder = cache_folder(name, train[0].parent)
-    source = file_digests(train + test, folder)
-    manifest = cached(folder, source, build)
-    lossy = set(json.loads((folder / "formats.json").read_text())) - LOSSLESS
-    arrays = [
-        torch.from_numpy(np.ascontiguousarray(np.load(folder / f"{split}_{part}.npy", allow_pickle=False)))
+    cache, files, decoded = decoded_copy(name, folder, train + test, build)
+    lossy = set(json.loads((cache / "formats.json").read_text())) - LOSSLESS
+    splits = {
+        split: Split(*(torch.from_numpy(np.load(cache / f"{split}_{part}.npy")) for part in ("images", "labels")))
         for split in ("train", "test")
-        for part in ("images", "labels")
-    ]
-    provenance = {
-        "source": "image-parquet",
-        "folder": train[0].parent.resolve().name,
-        "files": {file: entry["sha256"] for file, entry in source.items()},
-        "decoded_sha256": {file: entry["sha256"] for file, entry in manifest["files"].items()},
     }
-    return _cifar(name, classes, arrays, image_size, provenance, f"{'/'.join(sorted(lossy))} copy" if lossy else "")
-
-
-def _decode(encoded: bytes, where: str, formats: set[str]) -> NDArray[np.uint8]:
-    """Decode a CIFAR image to (32, 32, 3) and add its coding to `formats`."""
-    image, coding = decode(encoded, where)
-    if image.size != (32, 32):
-        raise ValueError(f"{where}: is {image.width}x{image.height}, a CIFAR image is 32x32")
-    formats.add(coding)
-    return np.asarray(image)
+    provenance = {"source": "image-parquet", "folder": folder.resolve().name}
+    provenance |= {"files": files, "decoded_sha256": decoded}
+    return _cifar(name, classes, splits, image_size, provenance, f"{'/'.join(sorted(lossy))} copy" if lossy else "")
 
 
 def content_sha256(images: Tensor, labels: Tensor) -> str:
     """SHA-256 of labelled images, whatever their order and the files they came from.
 
-    An image is written as in CIFAR-10's binary version: a byte of label, then the pixels, red, green, blue. The digest
-    is that of the sorted SHA-256 digests of all of them.
-
-    Parameters
-    ----------
-    images : Tensor
-        uint8, (N, 3, 32, 32).
-    labels : Tensor
-        int64, (N,), 0 to 255; the fine ones of CIFAR-100.
+    An image of `images`, uint8 (N, 3, 32, 32), is written as in CIFAR-10's binary version: a byte of label, from
+    `labels`, int64 (N,), then the pixels, red, green, blue. The digest is that of the sorted SHA-256 digests of all of
+    them.
     """
     records = zip(labels.tolist(), images.flatten(1).numpy(), strict=True)
     digests = sorted(hashlib.sha256(bytes([label]) + pixels.tobytes()).digest() for label, pixels in records)
@@ -148,42 +126,51 @@ def _cifar_archive(name: str, kind: Any, root: Path, image_size: int, download: 
     try:
         # paper: CIFAR-100  released: tests CIFAR-100 students on CIFAR-10's test images, an obvious slip;
         # both splits are CIFAR-100's here, in every variant.
-        train, test = (kind(root, train=part, download=damaged is not None) for part in (True, False))
+        loaded = {split: kind(root, split == "train", download=damaged is not None) for split in ("train", "test")}
     except (OSError, RuntimeError) as error:
         raise OSError(f"{name}: could not be downloaded to or unpacked in {root} ({error})") from error
-    arrays = [
-        array
-        for split in (train, test)
-        for array in (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets))
-    ]
-    names = ("train_images", "train_labels", "test_images", "test_labels")  # as a decoded copy of shards has them
+    splits = {
+        split: Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for split, part in loaded.items()
+    }
     provenance = {
         "source": f"torchvision.datasets.{kind.__name__}",
         "files_md5": dict(files),
-        "decoded_sha256": {f"{n}.npy": array_digest(a.numpy()) for n, a in zip(names, arrays, strict=True)},
+        "decoded_sha256": {  # as a decoded copy of shards has them
+            f"{split}_{part}.npy": array_digest(getattr(arrays, part).numpy())
+            for split, arrays in splits.items()
+            for part in ("images", "labels")
+        },
     }
-    return _cifar(name, tuple(train.classes), arrays, image_size, provenance, "")
+    return _cifar(name, tuple(loaded["train"].classes), splits, image_size, provenance, "")
 
 
 def _cifar(
-    name: str, classes: tuple[str, ...], arrays: list[Tensor], image_size: int, provenance: dict[str, Any], note: str
+    name: str,
+    classes: tuple[str, ...],
+    splits: dict[str, Split],
+    image_size: int,
+    provenance: dict[str, Any],
+    note: str,
 ) -> Dataset:
-    content = {"train": content_sha256(*arrays[:2]), "test": content_sha256(*arrays[2:])}
-    facts, counts, notes = FACTS[name], (len(arrays[1]), len(arrays[3])), []
+    """The data set from images of 32x32; `note` is what the label says of a copy that is not the original."""
+    content = {part: content_sha256(split.images, split.labels) for part, split in splits.items()}
+    facts, counts, notes = FACTS[name], tuple(map(len, splits.values())), []
     if content != ORIGINAL[name]:
         notes += [note] if note else []
         notes += [f"{counts[0]} + {counts[1]} images only"] if counts != facts.counts else []
         notes = notes or ["not the original's pixels and labels"]
     if image_size != 32:
-        arrays[::2] = (
-            F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True) for images in arrays[::2]
-        )
+        size = (image_size, image_size)
+        splits = {
+            part: Split(F.interpolate(split.images, size, mode="bilinear", antialias=True), split.labels)
+            for part, split in splits.items()
+        }
     return Dataset(
         name=name,
         label=facts.label + (f" ({', '.join(notes)})" if notes else ""),
         classes=classes,
-        train=Split(arrays[0], arrays[1]),
-        test=Split(arrays[2], arrays[3]),
+        **splits,
         mean=facts.mean,
         std=facts.std,
         crop_padding=image_size // 8,  # the paper's 4 pixels at 32x32

@@ -1,5 +1,6 @@
 """Folders of data, their checksums, and the decoded copy that is kept on the disk."""
 
+import functools
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ MANIFEST = "manifest.json"
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder does not belong to the data: a name with a dot in front, or one of macOS or Synology."""
+    """Whether a file or folder is no data: its name begins with a dot, or is one that macOS or Synology give."""
     return name.startswith(".") or name in ("__MACOSX", "@eaDir")
 
 
@@ -36,6 +37,16 @@ def subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not hidden(path.name))
+
+
+def own_folders(root: Path, *names: str) -> list[Path]:
+    """Return the folders of these names in `root`, there or not, each followed by the visible folders in it."""
+    return [place for name in names for place in (root / name, *subfolders(root / name))]
+
+
+def copy_folders(root: Path, name: str) -> list[Path]:
+    """Return `root` and the folders in it of copies of a data set, such as ``cifar10-jpeg``."""
+    return [root, *(folder for folder in subfolders(root) if folder.name.startswith((f"{name}-", f"{name}_")))]
 
 
 def check_name(path: Path) -> None:
@@ -48,13 +59,7 @@ def check_name(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, with or without a byte order mark.
-
-    Raises
-    ------
-    ValueError
-        If it is not UTF-8; names the file.
-    """
+    """Lines of a UTF-8 text file, with or without a byte order mark; a ValueError names a file that is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -68,7 +73,7 @@ def find_folder(name: str, places: Sequence[Path], holds: Callable[[Path], bool]
 
 
 def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> NoReturn:
-    """Raise the error for data that is not there: where it was looked for, what was expected, how to get it."""
+    """Raise the FileNotFoundError of a data set: where it was looked for, what was expected, how to get it."""
     looked = ", ".join(dict.fromkeys(str(place) for place in places))
     raise FileNotFoundError(
         f"{name}: no data found. Looked in: {looked}. Expected: {expected}. {remedy}. "
@@ -77,40 +82,42 @@ def missing(name: str, places: Sequence[Path], expected: str, remedy: str) -> No
 
 
 def array_digest(array: NDArray[Any]) -> str:
-    """SHA-256 of the file that `numpy.save` would make of an array."""
-    header = BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    digest = hashlib.sha256(header.getvalue())
-    digest.update(np.ascontiguousarray(array))  # type: ignore[arg-type]
-    return digest.hexdigest()
+    """SHA-256 of the file that `numpy.save` makes of an array."""
+    file = BytesIO()
+    np.save(file, array)
+    return hashlib.sha256(file.getbuffer()).hexdigest()
+
+
+def list_digest(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text, each with its end."""
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def checksums(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The checksums alone of {file: {"sha256": ..., ...}}."""
+    return {name: entry["sha256"] for name, entry in entries.items()}
 
 
 def file_digests(files: Sequence[Path], cache: Path, folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return {name: {sha256, bytes, mtime_ns}} of files in one folder, checked against its SHA256SUMS.
+    """Return {name: {sha256, bytes, mtime_ns}} of files, each checked against the SHA256SUMS beside it.
 
-    With `folder` the files may lie in folders below it, and names are paths from there, such as ``Train/0/00002.bin``.
+    With `folder`, SHA256SUMS lies there and names are paths from there, such as ``Train/0/00002.bin``. A file whose
+    size and time are those in the manifest of `cache` is not read again: ImageNet's shards are 150 GB.
 
-    A file whose size and time are those in the manifest of `cache` is not read again: ImageNet's shards are
-    150 GB.
-
-    Raises
-    ------
-    ValueError
-        If a checksum differs from the one in SHA256SUMS, which may be malformed, or a name is not UTF-8; names the
-        file.
+    Raises ValueError for a file that has not its checksum, a line of SHA256SUMS that is none, and a name that is not
+    UTF-8; names the file.
     """
     for path in files:
         check_name(path)
-    known = _manifest(cache).get("source", {})
-    expected = _sums((folder or files[0].parent) / SUMS)
+    known, read_sums = _manifest(cache).get("source", {}), functools.cache(_sums)
     total, found = sum(path.stat().st_size for path in files), {}
     for path in tqdm(files, desc="checksums", unit="file", leave=False, disable=total < HASHED_UP_TO):
+        base = folder or path.parent
+        expected, name = read_sums(base / SUMS), path.relative_to(base).as_posix()
         stat = path.stat()
         entry = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        name = path.relative_to(folder).as_posix() if folder else path.name
         old = known.get(name, {})
-        unchanged = all(old.get(key) == value for key, value in entry.items())
-        entry["sha256"] = old["sha256"] if unchanged and "sha256" in old else sha256(path)
+        entry["sha256"] = old["sha256"] if entry.items() <= old.items() else sha256(path)
         if expected.get(name, entry["sha256"]) != entry["sha256"]:
             raise ValueError(
                 f"{path}: damaged: its SHA-256 is {entry['sha256']}, {SUMS} beside it says {expected[name]}; "
@@ -121,10 +128,8 @@ def file_digests(files: Sequence[Path], cache: Path, folder: Path | None = None)
 
 
 def _sums(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    sums = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    lines, sums = read_lines(path) if path.is_file() else [], {}
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line.rstrip())
@@ -135,37 +140,33 @@ def _sums(path: Path) -> dict[str, str]:
     return sums
 
 
-def cache_folder(name: str, data: Path) -> Path:
-    """Return where the decoded copy of the data in folder `data` belongs.
+def decoded_copy(
+    name: str, data: Path, files: Sequence[Path], build: Callable[[Path], None], folder: Path | None = None
+) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """Keep what `build` makes of `files` in the cache: its place, the files' checksums, and those of the copy's files.
 
-    In $SASTC_CACHE, else the user's cache folder, where it is neither committed nor shared along with the data. The
-    name carries a hash of the data's folder, so that two copies of a data set do not replace each other.
+    The place is in $SASTC_CACHE, else in the user's cache folder, where it is neither committed nor shared along with
+    the data. Its name carries a hash of `data`, the data's folder, so that two copies of a data set do not replace
+    each other. `folder` is that of :func:`file_digests`, the rest is in :func:`cached`.
     """
     try:
         base = user_cache()
     except RuntimeError as error:
         raise OSError(f"no cache folder: {error}; set {CACHE} to a folder with room that may be written") from error
-    return base / f"{name}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:12]}"
+    place = base / f"{name}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:12]}"
+    source = file_digests(files, place, folder)
+    return place, checksums(source), checksums(cached(place, source, build)["files"])
 
 
 def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None]) -> dict[str, Any]:
     """Make sure that `folder` holds what `build` makes from `source`, and return its manifest.
 
-    Parameters
-    ----------
-    folder : Path
-        Appears complete or not at all: it is built aside and renamed.
-    source : mapping
-        {file: {"sha256": ..., ...}}; a copy made from other checksums is stale.
-    build : callable
-        Writes files into the folder it is given. What it raises goes through, and nothing is left behind.
+    `source` is {file: {"sha256": ..., ...}}. A copy made from other checksums, or damaged, is made again, with a
+    warning. `build` writes files into the folder that it is given, which is renamed when complete: `folder` is there
+    whole or not at all. Unless the place was chosen in SASTC_CACHE, a new copy says on stderr where it is, how large,
+    and how to clear it.
 
-    Unless the place was chosen in SASTC_CACHE, a new copy says on stderr where it is, how large, and how to clear it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; says how to choose another place.
+    Raises OSError if it cannot be written, and says how to choose another place; what `build` raises goes through.
     """
     if _fault(folder, source) is None:
         return _manifest(folder)
@@ -177,7 +178,7 @@ def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None
             if fault is None:
                 return _manifest(folder)
             if folder.exists():
-                warnings.warn(f"{folder}: {fault}; the decoded copy is made again", stacklevel=3)
+                warnings.warn(f"{folder}: {fault}; the decoded copy is made again", stacklevel=4)
             shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
             try:
                 aside.mkdir()
@@ -230,8 +231,7 @@ def _fault(folder: Path, source: Mapping[str, Any]) -> str | None:
     manifest = _manifest(folder)
     if not manifest:
         return "no readable manifest of this format"
-    checksums = {name: entry["sha256"] for name, entry in manifest["source"].items()}
-    if checksums != {name: entry["sha256"] for name, entry in source.items()}:
+    if checksums(manifest["source"]) != checksums(source):
         return "stale: the files it was made from have changed"
     for name, entry in manifest["files"].items():
         path = folder / name

@@ -1,8 +1,6 @@
 """ImageNet and any set of images in class folders: decoded batch by batch, never held in memory."""
 
-import hashlib
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,14 @@ import torch
 from sastc.data.dataset import Dataset, Split
 from sastc.data.files import (
     HASHED_UP_TO,
-    cache_folder,
-    cached,
     check_name,
-    file_digests,
+    copy_folders,
+    decoded_copy,
     find_folder,
     hidden,
+    list_digest,
     missing,
+    own_folders,
     subfolders,
 )
 from sastc.data.lazy import Files, LazyImages, Packed
@@ -30,80 +29,75 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 
 def load_imagenet(root: Path, image_size: int) -> Dataset:
-    """Load ImageNet, lazily, from image-parquet shards or class folders; the validation images are the test.
+    """Load ImageNet, lazily, from image-parquet shards or class folders; the validation images are the test split.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is neither.
-    ValueError
-        If a file is damaged, or a label is none of the classes.
+    Raises FileNotFoundError if there is neither, and ValueError if a file is damaged or a label is none of the classes.
     """
-    places = [root / "imagenet", *subfolders(root / "imagenet")]
-    places += [root, *(folder for folder in subfolders(root) if folder.name.startswith(("imagenet-", "imagenet_")))]
+    places = own_folders(root, "imagenet") + copy_folders(root, "imagenet")
     shards = first_shards(places, "validation", "val", "test")
     if shards is not None:
-        return _imagenet_parquet(root, *shards, image_size)
-    folder = find_folder(
-        "imagenet",
-        places,
-        _has_train,
-        "train/<class>/* and val/<class>/*, or train-*.parquet and validation-*.parquet (columns image, label)",
-        "ImageNet must be requested from its authors; see data/README.md",
-    )
-    return _folder_dataset("imagenet", folder, image_size)
+        return _imagenet_parquet(*shards, image_size)
+    expected = "train/<class>/* and val/<class>/*, or train-*.parquet and validation-*.parquet (columns image, label)"
+    remedy = "ImageNet must be requested from its authors; see data/README.md"
+    return _folder_dataset("imagenet", places, expected, remedy, image_size)
 
 
 def load_imagefolder(root: Path, image_size: int) -> Dataset:
     """Load any set of images in folders, lazily: train/<class>/* and test/<class>/* or val/<class>/*.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folders are not there.
-    ValueError
-        If the splits have different classes, a class has no image, or a name is not UTF-8.
+    Raises FileNotFoundError if the folders are not there, and ValueError if the splits have different classes, a class
+    has no image, or a name is not UTF-8.
     """
     expected = "train/<class>/* and test/<class>/* or val/<class>/*"
-    folder = find_folder("imagefolder", [root, root / "imagefolder"], _has_train, expected, "put your images there")
-    return _folder_dataset("imagefolder", folder, image_size)
+    return _folder_dataset("imagefolder", [root, root / "imagefolder"], expected, "put your images there", image_size)
 
 
-def _has_train(folder: Path) -> bool:
-    return (folder / "train").is_dir()
-
-
-def _folder_dataset(name: str, folder: Path, image_size: int) -> Dataset:
-    test = next((folder / split for split in ("val", "validation", "test") if (folder / split).is_dir()), None)
-    if test is None:
+def _folder_dataset(name: str, places: list[Path], expected: str, remedy: str, image_size: int) -> Dataset:
+    folder = find_folder(name, places, lambda place: (place / "train").is_dir(), expected, remedy)
+    tests = [folder / split for split in ("val", "validation", "test") if (folder / split).is_dir()]
+    if not tests:
         missing(name, [folder], "val/<class>/* or test/<class>/* beside train/", "move a part of the images there")
-    splits, names, listings = {}, {}, {}
-    for split, place in (("train", folder / "train"), ("test", test)):
-        for path in subfolders(place):
-            check_name(path)
-        names[split] = tuple(path.name for path in subfolders(place))
-        if not names[split]:
-            raise ValueError(f"{place}: must hold one folder of images for each class, has no folders")
-        if names[split] != names["train"]:
-            odd = sorted(set(names["train"]) ^ set(names[split]))
-            raise ValueError(f"{place}: must have the class folders of train/; differing: {', '.join(odd[:5])}")
-        files, labels = [], []
-        for label, class_name in enumerate(names[split]):
-            found = _images(place / class_name)
-            if not found:
-                raise ValueError(f"{place / class_name}: holds no image ({' '.join(sorted(SUFFIXES))})")
-            files += [path.relative_to(folder).as_posix() for path in found]
-            labels += [label] * len(found)
-        splits[split] = Split(LazyImages(Files(folder, files), image_size), torch.tensor(labels))
-        listings[split] = _listing(folder, files)
-    provenance = {
-        "source": "image folders",
-        "folder": folder.resolve().name,
-        "train_listing_sha256": listings["train"],
-        "test_listing_sha256": listings["test"],
-        **_contents(folder, splits["train"], splits["test"]),
+    (train, train_files, classes), (test, test_files, test_classes) = (
+        _folder_split(folder, place, image_size) for place in (folder / "train", tests[0])
+    )
+    if test_classes != classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise ValueError(f"{tests[0]}: must have the class folders of train/; differing: {', '.join(odd[:5])}")
+    files = {"train": (train, train_files), "test": (test, test_files)}
+    sizes = {file: (folder / file).stat().st_size for file in train_files + test_files}
+    # Names and sizes are all that is known of a set whose 140 GB would take minutes at each start. An image replaced by
+    # one of as many bytes goes unnoticed there, as data/README.md says. Times of files would tell, but differ between
+    # copies of the same images, whose records would then be refused.
+    digests = {
+        f"{part}_listing_sha256": list_digest(f"{file} {sizes[file]}\n" for file in names)
+        for part, (_, names) in files.items()
     }
-    return _lazy_dataset(name, names["train"], splits["train"], splits["test"], provenance)
+    if sum(sizes.values()) <= HASHED_UP_TO:  # labels and images, whatever their names
+        digests |= {
+            f"{part}_content_sha256": list_digest(
+                f"{label} {sha256(folder / file)}\n" for label, file in zip(split.labels.tolist(), names, strict=True)
+            )
+            for part, (split, names) in files.items()
+        }
+    provenance = {"source": "image folders", "folder": folder.resolve().name, **digests}
+    return _lazy_dataset(name, classes, train, test, provenance)
+
+
+def _folder_split(folder: Path, place: Path, image_size: int) -> tuple[Split, list[str], tuple[str, ...]]:
+    """The images in the class folders of `place`, their files as paths from `folder`, and the classes."""
+    classes = subfolders(place)
+    if not classes:
+        raise ValueError(f"{place}: must hold one folder of images for each class, has no folders")
+    files, labels = [], []
+    for label, path in enumerate(classes):
+        check_name(path)
+        found = _images(path)
+        if not found:
+            raise ValueError(f"{path}: holds no image ({' '.join(sorted(SUFFIXES))})")
+        files += [image.relative_to(folder).as_posix() for image in found]
+        labels += [label] * len(found)
+    split = Split(LazyImages(Files(folder, files), image_size), torch.tensor(labels))
+    return split, files, tuple(path.name for path in classes)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -114,65 +108,35 @@ def _images(folder: Path) -> list[Path]:
     return [path for path in found if not any(map(hidden, path.relative_to(folder).parts))]
 
 
-def _listing(folder: Path, files: Sequence[str]) -> str:
-    """SHA-256 of the names and sizes, all that is known of a set whose 140 GB would take minutes at each start.
-
-    An image replaced by one of as many bytes goes unnoticed there, as data/README.md says. Times of files
-    would tell, but differ between copies of the same images, whose records would then be refused.
-    """
-    lines = (f"{name} {(folder / name).stat().st_size}\n" for name in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _contents(folder: Path, train: Split, test: Split) -> dict[str, str]:
-    """SHA-256 of each split's labels and images, whatever their names; none of larger sets: see :func:`_listing`."""
-    names = [*train.images.encoded.names, *test.images.encoded.names]
-    if sum((folder / name).stat().st_size for name in names) > HASHED_UP_TO:
-        return {}
-    digests = {}
-    for name, split in (("train", train), ("test", test)):
-        images = zip(split.labels.tolist(), split.images.encoded.names, strict=True)
-        lines = (f"{label} {sha256(folder / file)}\n" for label, file in images)
-        digests[f"{name}_content_sha256"] = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return digests
-
-
-def _imagenet_parquet(root: Path, train: list[Path], test: list[Path], image_size: int) -> Dataset:
+def _imagenet_parquet(train: list[Path], test: list[Path], image_size: int) -> Dataset:
     image, label, classes = shard_columns(train + test, ("image", "img"), ("label",))
 
-    def build(folder: Path) -> None:
+    def build(cache: Path) -> None:
         # A parquet row cannot be read alone; end to end in one file the same bytes can.
-        need, free = sum(shard.stat().st_size for shard in train + test), shutil.disk_usage(folder).free
+        need, free = sum(shard.stat().st_size for shard in train + test), shutil.disk_usage(cache).free
         if need > free:
             raise OSError(f"needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
         for split, shards in (("train", train), ("test", test)):
             sizes, labels = [0], []
-            with (folder / f"{split}.bin").open("wb") as blob:
+            with (cache / f"{split}.bin").open("wb") as blob:
                 for encoded, target in shard_rows(shards, image, label, len(classes) or None):
                     blob.write(encoded)
                     sizes.append(len(encoded))
                     labels.append(target)
-            np.save(folder / f"{split}_offsets.npy", np.cumsum(sizes, dtype=np.int64))
-            np.save(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
+            np.save(cache / f"{split}_offsets.npy", np.cumsum(sizes, dtype=np.int64))
+            np.save(cache / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
 
-    folder = cache_folder("imagenet", train[0].parent)
-    source = file_digests(train + test, folder)
-    cached(folder, source, build)
+    folder = train[0].parent
+    cache, files, _ = decoded_copy("imagenet", folder, train + test, build)
     splits = []
     for split in ("train", "test"):
-        offsets, labels = (
-            np.load(folder / f"{split}_{part}.npy", allow_pickle=False) for part in ("offsets", "labels")
-        )
-        path = folder / f"{split}.bin"
+        offsets, labels = (np.load(cache / f"{split}_{part}.npy") for part in ("offsets", "labels"))
+        path = cache / f"{split}.bin"
         packed = Packed(path, np.memmap(path, dtype=np.uint8, mode="r"), offsets)
         splits.append(Split(LazyImages(packed, image_size), torch.from_numpy(labels)))
     classes = classes or tuple(str(i) for i in range(int(max(split.labels.max() for split in splits)) + 1))
-    provenance = {
-        "source": "image-parquet",
-        "folder": train[0].parent.resolve().name,
-        "files": {file: entry["sha256"] for file, entry in source.items()},
-    }
-    return _lazy_dataset("imagenet", classes, splits[0], splits[1], provenance)
+    provenance = {"source": "image-parquet", "folder": folder.resolve().name, "files": files}
+    return _lazy_dataset("imagenet", classes, *splits, provenance)
 
 
 def _lazy_dataset(
