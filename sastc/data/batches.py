@@ -1,7 +1,7 @@
-"""From stored uint8 images to the batches a network sees.
+"""From stored uint8 images to the batches that a network sees.
 
-Order and augmentation are functions of (seed, epoch) and nothing else: a resumed run needs no state of a
-random generator, and methods with the same seed see the same images in the same order.
+Order and augmentation are functions of (seed, epoch) alone: a resumed run needs no state of a random generator, and
+methods with the same seed see the same images in the same order.
 """
 
 import os
@@ -20,31 +20,25 @@ from sastc.data.lazy import DRAWS, LazyImages
 from sastc.data.subsets import AUGMENT, ORDER, draw_words
 
 Batch = tuple[Tensor, Tensor, Tensor]
+Generators = Iterator[torch.Generator] | None  # one a batch; None where images are taken as they are
 AHEAD = 2  # lazy batches being decoded while one is in use
 
 
 def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool, wrap: bool = False) -> Tensor:
     """Pad with zeros, crop at random to the old size, mirror half of the images (Appendix 1, datasets).
 
-    All steps of a sequence are cropped and mirrored alike.
-
     Parameters
     ----------
     images : Tensor
-        (B, C, H, W) or (B, T, C, H, W), any type, any device.
+        (B, C, H, W), or (B, T, C, H, W), whose steps are cropped and mirrored alike; any type, any device.
     generator : torch.Generator
-        On the CPU, so that a GPU sees the augmentation the CPU sees.
+        On the CPU, so that a GPU sees the augmentation that the CPU sees.
     padding : int
         Pixels added on each side.
     flip : bool
         Whether to mirror.
     wrap : bool
         Pad with the other side instead of zeros, so that images are rolled.
-
-    Returns
-    -------
-    Tensor
-        Same shape, type and device.
     """
     return _moved(images, _views(len(images), generator, padding).to(images.device), padding, flip, wrap)
 
@@ -98,14 +92,10 @@ def epoch_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Iterate over one epoch.
+    """Iterate over one epoch of the "train" or the "test" split of a data set.
 
     Parameters
     ----------
-    dataset : Dataset
-        From `load_dataset`.
-    split : {"train", "test"}
-        Which split.
     batch_size : int
         Images a batch, over all ranks.
     train : bool
@@ -115,14 +105,12 @@ def epoch_batches(
     drop_last : bool
         Leave out the last batch if it is not full.
     device : torch.device or str
-        Where the batches live. Resident images are moved there once, as uint8.
+        Where the batches are. Images in memory are moved there once, as uint8.
     reshuffle : bool
-        False: every epoch has epoch 0's order; the augmentation still changes.
-    dtype : torch.dtype
-        Of the images.
+        False: every epoch has the order of epoch 0; the augmentation still changes.
     rank, world_size : int
-        This process's share of every batch: images rank, rank + world_size, ... All ranks together see
-        exactly what a single process sees.
+        This process's share of every batch: images rank, rank + world_size, ... All ranks together see exactly what a
+        single process sees.
 
     Yields
     ------
@@ -156,17 +144,13 @@ def epoch_batches(
             f"batch_size={batch_size}: leaves a batch of {smallest} images for world_size={world_size} processes; "
             "every process needs at least one: choose another batch_size or drop_last"
         )
-    # paper: not given  released: order of epoch 0 in every epoch (reshuffle=False)
-    order = shuffled(len(part), seed, epoch if reshuffle else 0) if train else torch.arange(len(part))
+    order = torch.arange(len(part))
+    if train:  # paper: not given  released: order of epoch 0 in every epoch (reshuffle=False)
+        words = draw_words(len(part), seed, ORDER, epoch if reshuffle else 0)
+        order = torch.from_numpy(np.argsort(words, kind="stable"))
     batches = order[:size].split(batch_size)
     generators = (_generator(seed, epoch, step) for step in range(len(batches))) if train else None
-    mine = slice(rank, None, world_size)
-    return _batches(dataset, part.to(device), batches, generators, torch.device(device), dtype, mine)
-
-
-def shuffled(size: int, seed: int, epoch: int) -> Tensor:
-    """Return the order (size,) of a training epoch."""
-    return torch.from_numpy(np.argsort(draw_words(size, seed, ORDER, epoch), kind="stable"))
+    return _batches(dataset, part.to(device), batches, generators, dtype, slice(rank, None, world_size))
 
 
 def _split(dataset: Dataset, split: str) -> Split:
@@ -180,20 +164,17 @@ def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
 
 
 def _batches(
-    dataset: Dataset,
-    part: Split,
-    batches: Sequence[Tensor],
-    generators: Iterator[torch.Generator] | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    mine: slice,
+    dataset: Dataset, part: Split, batches: Sequence[Tensor], generators: Generators, dtype: torch.dtype, mine: slice
 ) -> Iterator[Batch]:
+    device = part.labels.device
     mean, std = (torch.tensor(value, device=device) for value in (dataset.mean, dataset.std))
     # Sent once an epoch: with every copy to a GPU this process may wait until the GPU has done what it was given.
     sizes = [len(indices) for indices in batches]
     sent = torch.cat(batches).to(device).split(sizes)
     if isinstance(part.images, LazyImages):
-        images = (_sent(pixels, device) for pixels in _decoded(part.images, batches, generators, mine))
+        images = _decoded(part.images, batches, generators, mine)
+        if device.type == "cuda":  # which fetches pinned memory while this process goes on
+            images = (pixels.pin_memory().to(device, non_blocking=True) for pixels in images)
     elif generators is None:
         images = (part.images[indices[mine]] for indices in sent)
     else:  # whole batches, so that the draws do not depend on the number of ranks
@@ -204,17 +185,12 @@ def _batches(
     for indices, pixels in zip(sent, images, strict=True):
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()  # networks want time first
-        yield normalise(pixels, mean, std, dtype), part.labels[indices[mine]], indices[mine]
+        yield normalise(pixels.to(device), mean, std, dtype), part.labels[indices[mine]], indices[mine]
 
 
-def _sent(pixels: Tensor, device: torch.device) -> Tensor:
-    """The same on the device; a GPU fetches it while this process goes on."""
-    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
+def _decoded(images: LazyImages, batches: Sequence[Tensor], generators: Generators, mine: slice) -> Iterator[Tensor]:
+    """Decode batches in threads, `AHEAD` of them while one is in use."""
 
-
-def _decoded(
-    images: LazyImages, batches: Sequence[Tensor], generators: Iterator[torch.Generator] | None, mine: slice
-) -> Iterator[Tensor]:
     def submit(indices: Tensor) -> list[Future]:
         draws: Sequence = [None] * len(indices)
         if generators is not None:

@@ -96,8 +96,8 @@ def _cifar_parquet(name: str, train: list[Path], test: list[Path], image_size: i
         split: Split(*(torch.from_numpy(np.load(cache / f"{split}_{part}.npy")) for part in ("images", "labels")))
         for split in ("train", "test")
     }
-    provenance = {"source": "image-parquet", "folder": folder.resolve().name}
-    provenance |= {"files": files, "decoded_sha256": decoded}
+    origin = {"source": "image-parquet", "folder": folder.resolve().name}
+    provenance = {**origin, "files": files, "decoded_sha256": decoded}
     return _cifar(name, classes, splits, image_size, provenance, f"{'/'.join(sorted(lossy))} copy" if lossy else "")
 
 
@@ -170,7 +170,8 @@ def _cifar(
         name=name,
         label=facts.label + (f" ({', '.join(notes)})" if notes else ""),
         classes=classes,
-        **splits,
+        train=splits["train"],
+        test=splits["test"],
         mean=facts.mean,
         std=facts.std,
         crop_padding=image_size // 8,  # the paper's 4 pixels at 32x32

@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest of the library: two splits and a few constants."""
+"""What the rest of the library sees of every data set: two splits and a few constants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ class Split:
         uint8, (N, C, H, W), or (N, T, C, H, W) for sequences such as frames of events; lazy where decoded images
         would not fit into memory.
     labels : Tensor
-        int64, (N,); the labels to train on, noisy ones included.
+        int64, (N,); the labels to train on, wrong ones included.
     clean_labels : Tensor
-        int64, (N,); the labels before noise. The same tensor as `labels` where there is none.
+        int64, (N,); the labels before any was made wrong, `labels` if left out.
     rows : Tensor
-        int64, (N,); the place of each image in the full split, before any subset was taken.
+        int64, (N,); the place of each image in the full split, before any subset was taken; 0 ... N - 1 if left out.
     """
 
     images: Tensor | LazyImages
@@ -51,7 +51,7 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> "Split":
-        """Return this split on `device`; the copy is made once and kept. Lazy images stay where they are."""
+        """Return this split on `device`; a copy is made once and kept. Lazy images stay where they are."""
         device = torch.device(device)
         if self.labels.device == device:
             return self
@@ -62,7 +62,7 @@ class Split:
         return self._moved[device]
 
     def take(self, indices: Tensor | Sequence[int]) -> "Split":
-        """Return the images at `indices` (K,) as a split of their own, `rows` still naming their origin."""
+        """Return the images at `indices` (K,) as a split of their own, with their `rows` of this one."""
         indices = torch.as_tensor(indices, dtype=torch.int64)
         return Split(self.images[indices], self.labels[indices], self.clean_labels[indices], self.rows[indices])
 
@@ -74,20 +74,18 @@ class Dataset:
     Attributes
     ----------
     name, label : str
-        Key in `DATASETS`, and the name to print. The label says where the files differ from the original.
+        Key in `DATASETS`, and the name to print, which says where the files differ from the original.
     classes : tuple of str
         Class names, in the order of the labels.
     train, test : Split
-        The training split after subset and noise, and the test split, which is never touched.
+        The training split after subset and noise, and the test split.
     mean, std : tuple of float
         Per channel, on the scale [0, 1]; see `normalise`.
-    crop_padding, flip : int, bool
-        Training augmentation of resident images: zero padding in pixels before the random crop, and
-        whether a mirrored image is still the same class.
-    wrap : bool
-        What leaves the image at one side in that crop comes in at the other, in place of zeros.
+    crop_padding, flip, wrap : int, bool, bool
+        Training augmentation of images in memory, as in `augment`: padding before the random crop in pixels, whether a
+        mirrored image keeps its class, and whether the other side of the image is the padding, in place of zeros.
     provenance : dict
-        JSON-able: source, checksums of the files and pixels, and what was drawn from them.
+        For JSON: source, checksums of the files and pixels, and what was drawn from them.
     """
 
     name: str

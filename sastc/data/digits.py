@@ -22,10 +22,7 @@ SPLIT_SHA256 = "5f4a759bcb3702575115c79c258adfa8191cc20f2af4463b3d566cb88e2c515f
 def load_digits(image_size: int) -> Dataset:
     """Load scikit-learn's bundled digits: 1797 images of 8x8, enlarged; 1437 to train, 360 to test.
 
-    Raises
-    ------
-    ValueError
-        If the installed scikit-learn bundles other images than those the split was drawn for.
+    Raises ValueError if the installed scikit-learn bundles other images than those that the split was drawn for.
     """
     bunch = bundled_digits()
     values, labels = bunch.images.astype(np.int64), bunch.target.astype(np.int64)  # 0 ... 16, (1797, 8, 8)

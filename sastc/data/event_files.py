@@ -221,11 +221,11 @@ def _find_dvs_gesture(root: Path) -> Found:
     )
     lists = [folder / f"trials_to_{split}.txt" for split in ("train", "test")]
     recordings = [[folder / name.strip() for name in read_lines(file) if name.strip()] for file in lists]
-    splits: list[Listed] = [[(path, path.with_name(f"{path.stem}_labels.csv")) for path in part] for part in recordings]
-    files = [*lists, *(path for part in recordings for path in part), *(path for part in splits for _, path in part)]
+    labels = [[path.with_name(f"{path.stem}_labels.csv") for path in split] for split in recordings]
+    files = [*lists, *(path for split in (*recordings, *labels) for path in split)]
     if absent := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(f"{absent[0]}: not there, though listed in trials_to_train.txt or trials_to_test.txt")
-    return folder, splits, files
+    return folder, [list(zip(*split, strict=True)) for split in zip(recordings, labels, strict=True)], files
 
 
 def _gestures(path: Path, trials: Path) -> Iterator[Recording]:

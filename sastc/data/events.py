@@ -19,7 +19,6 @@ from sastc.data.dataset import Dataset, Split
 from sastc.data.subsets import EVENTS, draw_words
 from sastc.fields import choices
 
-PATHS = ("saccade", "circle")
 CHUNK_PIXELS = 1 << 15  # pixels simulated at a time: their state stays in the processor's cache
 TIE = 1e-9  # a path ends where it began and undoes every step: rounding must not decide on the last event
 LAST_TIME = 1 << 52  # microseconds, 142 years: products with later times would overflow
@@ -52,34 +51,26 @@ class Events:
         return len(self.offsets) - 1
 
     def check(self) -> None:
-        """Make sure that these are events of this sensor; a pass over each column.
+        """Make sure that these are events of this sensor.
 
-        Raises
-        ------
-        ValueError
-            For the first field that is not what the attributes say: names it, the event's index and its value.
+        Raises ValueError for the first field that is not what the attributes say: names it, the event's index and its
+        value.
         """
-        for field, value in (("height", self.height), ("width", self.width)):
-            check_integer(field, value, 1)
+        check_integer("height", self.height, 1)
+        check_integer("width", self.width, 1)
         for field in ("offsets", "t", "x", "y", "p"):
-            column = getattr(self, field)
-            kind = (
-                f"{column.dtype} of shape {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
-            )
-            kinds = "iub" if field == "p" else "iu"
+            column, kinds = getattr(self, field), "iub" if field == "p" else "iu"
             if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in kinds:
-                raise ValueError(f"{field}: {kind}, must be an array of integers of one dimension")
+                array = isinstance(column, np.ndarray)
+                found = f"{column.dtype} of shape {column.shape}" if array else type(column).__name__
+                raise ValueError(f"{field}: {found}, must be an array of integers of one dimension")
             if field not in ("offsets", "t") and len(column) != len(self.t):
                 raise ValueError(f"{field}: {len(column)} values, must be as many as times, {len(self.t)}")
         ends, count = self.offsets, len(self.t)
         if not len(ends) or ends[0] != 0 or ends[-1] != count or (ends[1:] < ends[:-1]).any():
             raise ValueError(f"offsets={ends.tolist()}: must ascend from 0 to {count}, the number of events")
-        for field, low, high in (
-            ("t", -LAST_TIME, LAST_TIME),
-            ("x", 0, self.width - 1),
-            ("y", 0, self.height - 1),
-            ("p", 0, 1),
-        ):
+        bounds = {"t": (-LAST_TIME, LAST_TIME), "x": (0, self.width - 1), "y": (0, self.height - 1), "p": (0, 1)}
+        for field, (low, high) in bounds.items():
             column = getattr(self, field)
             if count and (column.min() < low or column.max() > high):
                 k = int(((column < low) | (column > high)).argmax())
@@ -88,9 +79,8 @@ class Events:
         back[ends[(ends > 0) & (ends < count)] - 1] = False  # a stream may begin before the last one ends
         if back.any():
             k = 1 + int(back.argmax())
-            raise ValueError(
-                f"t[{k}]={self.t[k]}: must be at least t[{k - 1}]={self.t[k - 1]}, times ascend in a stream"
-            )
+            least = f"t[{k - 1}]={self.t[k - 1]}"
+            raise ValueError(f"t[{k}]={self.t[k]}: must be at least {least}, times ascend in a stream")
 
     def stream(self, i: int) -> "Events":
         """Recording `i` alone."""
@@ -115,10 +105,11 @@ def simulate_events(
     seed: int = 0,
     indices: Sequence[int] | None = None,
 ) -> Events:
-    """Events that an ideal event camera would give while each image moves before it.
+    """Events that an ideal event camera gives while each image moves before it.
 
     Every pixel remembers a logarithmic intensity. When the moving image has changed it by `threshold`, the pixel gives
-    an event and remembers the new level. Between samples the logarithm is taken as linear in time.
+    an event and remembers the new level. Between samples the logarithm is taken as linear in time. Raises ValueError
+    for an argument out of range.
 
     Parameters
     ----------
@@ -128,14 +119,13 @@ def simulate_events(
         Three straight moves along an equilateral triangle and back to the start, as in the recordings of N-MNIST
         (Orchard et al. 2015), or once around a circle.
     amplitude : float
-        Radius of the circle, in pixels; the triangle's corners lie on it. Places between pixels are bilinear, those
-        outside the image have the intensity of its edge.
+        Radius of the circle, in pixels; the triangle's corners lie on it. Intensities between pixels are bilinear,
+        those outside the image are of its edge.
     start : float, optional
         Where on the circle all paths start, in radians from the right, downwards; drawn for each image if left out.
-    duration : int
-        Microseconds for the whole path.
-    samples : int
-        Intervals into which the path is cut; a pixel or less should be passed in each.
+    duration, samples : int
+        Microseconds of the whole path, and the intervals into which it is cut; in each the image should move by a pixel
+        at most.
     threshold : float
         Step of log(intensity + 0.1), intensities in [0, 1].
     refractory : int
@@ -145,23 +135,18 @@ def simulate_events(
     seed : int
         Draws starts and noise.
     indices : sequence of int, optional
-        Names of the images, 0 ... N - 1 if left out: what is drawn depends on (seed, index) alone, so a part of a set
+        Numbers of the images, 0 ... N - 1 if left out: what is drawn depends on (seed, index) alone, so a part of a set
         gives that part of the whole set's streams.
 
     Returns
     -------
     Events
         N streams, events ascending in time, then in row, column and polarity.
-
-    Raises
-    ------
-    ValueError
-        For an argument out of range.
     """
     images = torch.as_tensor(images)
     if images.dim() != 4 or images.dtype != torch.uint8:
         raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}, must be uint8 (N, C, H, W)")
-    check_one_of("path", path, PATHS)
+    check_one_of("path", path, ("saccade", "circle"))
     for field, value, low in (("duration", duration, 1), ("samples", samples, 1), ("seed", seed, 0)):
         check_integer(field, value, low)
     check_number("threshold", threshold, 0, open_low=True)
@@ -179,15 +164,13 @@ def simulate_events(
     words = np.stack(drawn) if count else np.empty((0, 1), np.uint64)
     starts: NDArray[Any] = words[:, 0] * (2 * np.pi / 2**64) if start is None else np.full(count, float(start))
     size = max(1, CHUNK_PIXELS // (height * width))
-    parts = [_noise(words[:, 1:], duration, height * width)] if noise else []  # image, t, place, p
+    parts = [_noise(words[:, 1:], duration, height * width)]  # columns image, t, place, p
     for first in range(0, count, size):
         chunk = slice(first, first + size)
         motion = trajectory(path, samples, starts[chunk]) * amplitude
         intensity = images[chunk].double().mean(1).numpy() / 255
         image, *found = _crossings(intensity, motion, duration, threshold, refractory)
         parts.append((image + first, *found))
-    if not parts:
-        parts = [(np.empty(0, np.int64),) * 4]
     image, t, place, p = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((p, place, t, image))
     y, x = np.divmod(place[order], width)
@@ -212,11 +195,14 @@ def _crossings(
 ) -> tuple[NDArray[np.int64], ...]:
     """Threshold crossings of moving images (n, H, W) as columns image, t, place (y · W + x) and polarity."""
     height, width = intensity.shape[1:]
-    windows = _windows(intensity, int(np.ceil(np.abs(motion).max())))
+    reach = int(np.ceil(np.abs(motion).max()))
+    padded = np.pad(intensity, ((0, 0), (reach, reach + 1), (reach, reach + 1)), mode="edge")
+    # All shifts by whole pixels, a view (n, 2 · reach + 1, 2 · reach + 1, H + 1, W + 1).
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height + 1, width + 1), (1, 2))
     level = _log_view(windows, motion[0])  # log intensity at the last sample
     reference = level.copy()  # log intensity at the last event
     last = np.full(len(level), -np.inf)  # time of the last event
-    found = []
+    found = [(np.empty(0, np.int64),) * 3]
     for k in range(1, len(motion)):
         start, length = duration * (k - 1) / (len(motion) - 1), duration / (len(motion) - 1)
         previous, level = level, _log_view(windows, motion[k])
@@ -231,17 +217,8 @@ def _crossings(
             last[fired] = t[free]
             found.append((fired, t[free], rise[free]))
             active = active[np.abs(level[active] - reference[active]) > threshold + TIE]
-    if not found:
-        return (np.empty(0, np.int64),) * 4
     pixel, t, p = (np.concatenate(column).astype(np.int64) for column in zip(*found, strict=True))
     return pixel // (height * width), t, pixel % (height * width), p
-
-
-def _windows(intensity: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """All whole-pixel shifts of images, edges repeated: a view (n, 2 · reach + 1, 2 · reach + 1, H + 1, W + 1)."""
-    padded = np.pad(intensity, ((0, 0), (reach, reach + 1), (reach, reach + 1)), mode="edge")
-    height, width = intensity.shape[1:]
-    return np.lib.stride_tricks.sliding_window_view(padded, (height + 1, width + 1), (1, 2))
 
 
 def _log_view(windows: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -297,19 +274,19 @@ def events_to_frames(
     """
     events.check()
     check_one_of("binning", binning, choices("binning"))
-    for field, value in (("steps", steps), ("size", steps if size is None else size)):
-        check_integer(field, value, 1)
+    check_integer("steps", steps, 1)
+    if size is not None:
+        check_integer("size", size, 1)
     if span is not None:
         if len(span) != 2 or not all(isinstance(end, Integral) and abs(end) <= LAST_TIME for end in span):
             raise ValueError(f"span={span!r}: must be two whole microseconds, at most {LAST_TIME}")
         if span[1] <= span[0]:
             raise ValueError(f"span={span!r}: must end after it begins")
     height, width = (events.height, events.width) if size is None else (size, size)
-    frames = np.empty((len(events), steps, 2, height, width), dtype=np.uint8)
+    frames = np.zeros((len(events), steps, 2, height, width), dtype=np.uint8)
     for i in range(len(events)):
         one = events.stream(i)
         if not len(one.t):
-            frames[i] = 0
             continue
         t = one.t.astype(np.int64)
         bins = time_bins(t, steps, span) if binning == "time" else np.arange(len(one.t)) * steps // len(one.t)
@@ -323,9 +300,9 @@ def events_to_frames(
 
 
 def time_bins(t: NDArray[np.int64], steps: int, span: tuple[int, int] | None = None) -> NDArray[np.int64]:
-    """Number of the frame of equal time for each event, not in 0 ... steps - 1 where it is outside `span`.
+    """The frame of equal time for each event at ascending times `t`; not in 0 ... steps - 1 where outside `span`.
 
-    Times ascend. Raises ValueError if there are so many steps that a product with a time overflows.
+    Raises ValueError if there are so many steps that a product with a time overflows.
     """
     start, stop = span or (int(t[0]), int(t[-1]) + 1)
     if steps * max(stop - start, int(t[-1]) - start, start - int(t[0])) >= 1 << 63:
@@ -336,12 +313,8 @@ def time_bins(t: NDArray[np.int64], steps: int, span: tuple[int, int] | None = N
 def event_rate(events: Events, bins: int = 100) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Event-rate curve: middles of `bins` equal intervals in seconds, and events a second and stream, (2, bins).
 
-    The rows are OFF and ON events; time runs from the first event of all streams to the last.
-
-    Raises
-    ------
-    ValueError
-        For events that are none of the sensor, see :meth:`Events.check`, and where there is none.
+    The rows are OFF and ON events; time runs from the first event of all streams to the last. Raises ValueError for
+    events that are none of the sensor, see :meth:`Events.check`, and where there is none.
     """
     events.check()
     check_integer("bins", bins, 1)
@@ -362,33 +335,15 @@ def frame_scale(frames: Tensor) -> tuple[float, float]:
 
 
 def to_events(dataset: Dataset, steps: int, binning: str = "time", *, seed: int = 0, **camera: Any) -> Dataset:
-    """Turn any set of static images into one of event frames, as :func:`simulate_events` sees them.
+    """Turn a set of static images in memory into one of event frames: uint8 (N, T, 2, H, W) for (N, C, H, W).
+
+    T is `steps`; `binning` is that of :func:`events_to_frames`, and `camera` are arguments of :func:`simulate_events`.
+    `seed` draws starts and noise, of both splits independently and of each image alone: a subset of the images gives
+    that subset of the frames. Labels, classes and augmentation stay as they are.
 
     CIFAR-10 becomes a small stand-in for DVS-CIFAR10 with ``path="circle"``, which is how its images were moved.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Static images that are in memory; labels, classes and augmentation stay as they are.
-    steps : int
-        T, number of frames.
-    binning : {"time", "count"}
-        As in :func:`events_to_frames`.
-    seed : int
-        Draws starts and noise, of both splits independently and of each image alone: a subset of the images gives that
-        subset of the frames.
-    **camera
-        Other arguments of :func:`simulate_events`.
-
-    Returns
-    -------
-    Dataset
-        uint8 counts (N, T, 2, H, W) in place of the images (N, C, H, W).
-
-    Raises
-    ------
-    ValueError
-        For an argument out of range, or a set of sequences or of images that are decoded batch by batch.
+    Raises ValueError for an argument out of range, or a set of sequences or of images that are decoded batch by batch.
     """
     splits: dict[str, Any] = {}
     for name, words in (("train", 2 * seed), ("test", 2 * seed + 1)):

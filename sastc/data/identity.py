@@ -1,4 +1,4 @@
-"""Whether two data sets are the same to a training: in pixels, labels and order, however they are named and kept."""
+"""Whether a training sees the same pixels and labels in two data sets, however these are named and stored."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from sastc.data.dataset import Dataset
 PIXELS = {"decoded_sha256", "frames_sha256", "data_sha256", "train_content_sha256", "test_content_sha256"}
 FILES = {"files", "files_md5", "train_listing_sha256", "test_listing_sha256"}  # weaker: of names and containers
 NAMES = {"name", "source"}
-# How a part was drawn; `train_rows_sha256` and its like say which it was.
+# Settings of the draw; `train_rows_sha256` and the like say what was drawn.
 DRAWING = {"data_seed", "train_subset", "train_fraction", "label_noise"}
 DRAWN = {"train_images", "test_images", "train_rows_sha256", "noisy_images", "noisy_rows_and_labels_sha256"}
 DRAWN |= {"validation", "frames_sha256", "steps", "binning"}
@@ -21,14 +21,10 @@ def facts(dataset: Dataset) -> dict[str, Any]:
 
 
 def differences(recorded: dict[str, Any], now: dict[str, Any], whole: bool = False) -> list[str]:
-    """Names of the facts in which two data sets differ; none if they are the same to a training.
+    """Names of the facts in which two data sets differ; none if a training sees the same in both.
 
-    Parameters
-    ----------
-    recorded, now : dict
-        As of :func:`facts`, `recorded` after a way through JSON.
-    whole : bool
-        Compare the sets as they are kept, whatever part of them is drawn.
+    `recorded` and `now` are of :func:`facts`, the first as JSON gives it back. `whole` compares the stored sets,
+    whatever part of them is drawn.
     """
     recorded, now = _comparable(recorded), _comparable(now)
     ignored = DRAWING | {"folder"} | (DRAWN if whole else set())
@@ -41,7 +37,7 @@ def differences(recorded: dict[str, Any], now: dict[str, Any], whole: bool = Fal
 
 
 def _comparable(found: dict[str, Any]) -> dict[str, Any]:
-    """Facts without what may differ where no pixel does: file names, and files beside the arrays."""
+    """Facts without those that may differ between equal pixels: file names, and files beside the arrays."""
     found = json.loads(json.dumps(found, default=str))
     for name in PIXELS & found.keys():
         if isinstance(found[name], dict):

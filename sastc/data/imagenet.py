@@ -136,7 +136,7 @@ def _imagenet_parquet(train: list[Path], test: list[Path], image_size: int) -> D
         splits.append(Split(LazyImages(packed, image_size), torch.from_numpy(labels)))
     classes = classes or tuple(str(i) for i in range(int(max(split.labels.max() for split in splits)) + 1))
     provenance = {"source": "image-parquet", "folder": folder.resolve().name, "files": files}
-    return _lazy_dataset("imagenet", classes, *splits, provenance)
+    return _lazy_dataset("imagenet", classes, splits[0], splits[1], provenance)
 
 
 def _lazy_dataset(

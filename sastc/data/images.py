@@ -1,4 +1,4 @@
-"""One image from its bytes: eight bits a channel exactly, or an error that names the file and says why."""
+"""One image from its bytes: exactly, in eight bits a channel, or an error that names the file and says why."""
 
 from io import BytesIO
 
@@ -11,31 +11,16 @@ SAMPLE_FORMAT, UNSIGNED, BITS, PHOTOMETRIC, BLACK_IS_ZERO = 339, 1, 258, 262, 1 
 
 
 def decode(encoded: bytes, where: str) -> tuple[Image.Image, str]:
-    """Decode an image to RGB, eight bits a channel.
+    """Decode a file's bytes, called `where` in errors: an image of mode RGB, eight bits a channel, and its coding.
 
     Grey values of 16 bits are scaled, 65535 to 255, and rounded. A transparent image is put on white. Palettes, one
     bit, CMYK and YCbCr become the colours they stand for. The orientation that a camera writes into EXIF is ignored.
 
-    Parameters
-    ----------
-    encoded : bytes
-        The whole file.
-    where : str
-        Names it in errors.
+    The coding is the file's format, with "lossless" behind that of a WebP file whose bitstream is VP8L, and the
+    compression behind that of a TIFF file whose compression loses something. Nothing is lost in those of `LOSSLESS`.
 
-    Returns
-    -------
-    image : Image
-        Mode RGB.
-    coding : str
-        Its format, with "lossless" behind that of a WebP file whose bitstream is VP8L, and the compression behind that
-        of a TIFF file whose compression loses something. Nothing is lost in those of `LOSSLESS`.
-
-    Raises
-    ------
-    ValueError
-        If it is no image, is damaged, holds several, has more than PIL's `Image.MAX_IMAGE_PIXELS`, or values of which
-        nothing says what is white: floats, 32 bits, signed ones.
+    Raises ValueError if it is no image, is damaged, holds several, has more pixels than PIL's `Image.MAX_IMAGE_PIXELS`,
+    or values of which nothing says what is white: floats, 32 bits, signed ones.
     """
     try:
         with Image.open(BytesIO(encoded)) as image:
@@ -64,16 +49,14 @@ def _check(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
         raise _RefusedError(f"holds {frames} images ({image.format}): must be one")
-    kind, tags = f"{image.format} of mode {image.mode}", getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    samples, bits = tags.get(SAMPLE_FORMAT, (UNSIGNED,)), tags.get(BITS, (16,))
-    deep = image.mode.startswith("I;16") and image.format == "TIFF"
-    odd = deep and (tuple(bits) != (16,) or tags.get(PHOTOMETRIC, BLACK_IS_ZERO) != BLACK_IS_ZERO)
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    samples, bits, white = tags.get(SAMPLE_FORMAT, (UNSIGNED,)), tags.get(BITS, (16,)), tags.get(PHOTOMETRIC)
+    odd = image.mode.startswith("I;16") and (tuple(bits) != (16,) or white not in (None, BLACK_IS_ZERO))
     # PGM files of more than 8 bits come as mode I, scaled to 65535.
     unknown = image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG"))
     if unknown or odd or set(samples) != {UNSIGNED}:
-        raise _RefusedError(
-            f"{kind}: nothing says what is black and what is white; save it with 8 or 16 unsigned bits a pixel"
-        )
+        why = "nothing says what is black and what is white; save it with 8 or 16 unsigned bits a pixel"
+        raise _RefusedError(f"{image.format} of mode {image.mode}: {why}")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -58,16 +58,9 @@ class Packed:
 
 
 class LazyImages:
-    """A stand-in for a uint8 (N, 3, S, S) tensor that decodes on demand.
+    """A stand-in for a uint8 tensor (N, 3, S, S), S being `image_size`, that decodes images when they are needed.
 
-    Parameters
-    ----------
-    encoded : Files or Packed
-        Where the bytes are.
-    image_size : int
-        S.
-    rows : array of int64, optional
-        Which images, in which order; all of them when left out.
+    `rows`, int64 (N,), says which of the encoded images, in which order; all of them if left out.
     """
 
     def __init__(self, encoded: Files | Packed, image_size: int, rows: NDArray[np.int64] | None = None) -> None:
@@ -86,20 +79,9 @@ class LazyImages:
         return LazyImages(self.encoded, self.image_size, self.rows[indices.numpy()])
 
     def decode(self, index: int, draws: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
-        """Decode one image to (3, S, S).
+        """Decode one image to uint8 (3, S, S): the training view of `DRAWS` numbers from [0, 1), or else the test view.
 
-        Parameters
-        ----------
-        index : int
-            Which image.
-        draws : array, optional
-            `DRAWS` uniform numbers in [0, 1): the random training view they stand for. Without them, the
-            test view: the shorter side resized to 256/224 of S, then the centre S x S.
-
-        Raises
-        ------
-        ValueError
-            If the file cannot be read or is refused by :func:`sastc.data.images.decode`; names the file.
+        Raises ValueError if the file cannot be read or is refused by :func:`sastc.data.images.decode`; names the file.
         """
         row = int(self.rows[index])
         where = self.encoded.where(row)
@@ -116,7 +98,7 @@ class LazyImages:
 
 
 def centre_view(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to 256/224 of `size` and cut the centre, the customary ImageNet test view."""
+    """Resize the shorter side to 256/224 of `size` and cut out the centre, the customary test view of ImageNet."""
     # paper: not given  released: no ImageNet code
     width, height = resized(image, size)
     left, top = round((width - size) / 2), round((height - size) / 2)
@@ -125,9 +107,8 @@ def centre_view(image: Image.Image, size: int) -> Image.Image:
 
 def resized(image: Image.Image, size: int) -> tuple[int, int]:
     """Width and height of an image whose shorter side is 256/224 of `size`."""
-    short = round(size * 256 / 224)
-    width, height = (int(short * side / min(image.size)) for side in image.size)
-    return width, height
+    short, (width, height) = round(size * 256 / 224), image.size
+    return int(short * width / min(width, height)), int(short * height / min(width, height))
 
 
 def random_view(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Image-parquet shards as the Hub publishes them: finding, checking and reading them."""
+"""Image-parquet shards as the Hugging Face Hub publishes them: finding, checking and reading them."""
 
 import json
 import re
@@ -13,10 +13,7 @@ from tqdm.auto import tqdm
 def first_shards(folders: Sequence[Path], *test_names: str) -> tuple[list[Path], list[Path]] | None:
     """Return the training and the test shards of the first folder that holds training shards, if any does.
 
-    Raises
-    ------
-    FileNotFoundError
-        If that folder has no test shards under any of `test_names`.
+    Raises FileNotFoundError if that folder has no test shards under any of `test_names`.
     """
     for folder in folders:
         train, test = find_shards(folder, "train"), find_shards(folder, *test_names)
@@ -31,10 +28,7 @@ def first_shards(folders: Sequence[Path], *test_names: str) -> tuple[list[Path],
 def find_shards(folder: Path, *splits: str) -> list[Path]:
     """Return the shards `<split>-*.parquet` of the first of `splits` that `folder` holds, in order.
 
-    Raises
-    ------
-    ValueError
-        If their names say "-of-N" and some of the N are missing.
+    Raises ValueError if their names say "-of-N" and some of the N are missing.
     """
     for split in splits:
         shards = sorted(folder.glob(f"{split}-*.parquet"))
@@ -42,12 +36,10 @@ def find_shards(folder: Path, *splits: str) -> list[Path]:
             continue
         parts = [re.match(rf"{split}-(\d+)-of-(\d+)", shard.name) for shard in shards]
         if all(parts):
-            wanted = {f"{split}-{i:05d}-of-{int(parts[0][2]):05d}" for i in range(int(parts[0][2]))}
-            missing = sorted(wanted - {part[0] for part in parts})
-            if missing:
-                raise ValueError(
-                    f"{folder}: incomplete: {len(missing)} shards are missing, first {missing[0]}*.parquet"
-                )
+            count = int(parts[0][2])
+            wanted = {f"{split}-{i:05d}-of-{count:05d}" for i in range(count)}
+            if gone := sorted(wanted - {part[0] for part in parts}):
+                raise ValueError(f"{folder}: incomplete: {len(gone)} shards are missing, first {gone[0]}*.parquet")
         return shards
     return []
 
@@ -57,11 +49,8 @@ def shard_columns(
 ) -> tuple[str, str, tuple[str, ...]]:
     """Return the names of the image and the label column, and the class names as far as the shards have them.
 
-    Raises
-    ------
-    ValueError
-        If a file is no parquet file, lacks the columns, holds something else in them, or differs from the first one in
-        any of this.
+    Raises ValueError if a file is no parquet file, lacks the columns, holds something else in them, or differs from the
+    first one in any of this.
     """
     first = _columns(shards[0], images, labels)
     for shard in shards[1:]:
@@ -82,15 +71,13 @@ def _columns(shard: Path, images: Sequence[str], labels: Sequence[str]) -> tuple
             f"{shard}: needs an image column ({' or '.join(images)}) and a label column ({' or '.join(labels)}), "
             f"has {', '.join(schema.names)}"
         )
-    for name, fits, allowed in (
-        (image, _is_image, "bytes, or {bytes, path}"),
-        (label, pa.types.is_integer, "integers"),
-    ):
-        if schema.names.count(name) > 1:
-            raise ValueError(f"{shard}: column {name!r} is there {schema.names.count(name)} times, must be there once")
+    allowed = {image: (_is_image, "bytes, or {bytes, path}"), label: (pa.types.is_integer, "integers")}
+    for name, (fits, what) in allowed.items():
+        if (times := schema.names.count(name)) > 1:
+            raise ValueError(f"{shard}: column {name!r} is there {times} times, must be there once")
         kind = schema.field(name).type  # null: no row, or rows of which each will be named
         if not (fits(kind) or pa.types.is_null(kind)):
-            raise ValueError(f"{shard}: column {name!r} is of type {kind}, must hold {allowed}")
+            raise ValueError(f"{shard}: column {name!r} is of type {kind}, must hold {what}")
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):  # class names are optional
@@ -111,10 +98,7 @@ def _is_image(kind: pa.DataType) -> bool:
 def shard_rows(shards: Sequence[Path], image: str, label: str, num_classes: int | None) -> Iterator[tuple[bytes, int]]:
     """Iterate over (encoded image, label) of all shards, under a progress bar.
 
-    Raises
-    ------
-    ValueError
-        If a file is damaged, an image is missing, or a label is outside 0 ... num_classes - 1.
+    Raises ValueError if a file is damaged, an image is missing, or a label is outside 0 ... num_classes - 1.
     """
     try:
         shard = shards[0]
@@ -123,18 +107,18 @@ def shard_rows(shards: Sequence[Path], image: str, label: str, num_classes: int 
             raise ValueError(f"{shard}: holds no images")
         with tqdm(total=total, desc=f"decoding {shards[0].name.split('-')[0]}", unit="image", leave=False) as bar:
             for shard in shards:
-                row = 0
                 with pq.ParquetFile(shard) as file:
-                    for batch in file.iter_batches(batch_size=500, columns=[image, label]):
-                        for cell, target in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
-                            encoded = cell.get("bytes") if isinstance(cell, dict) else cell
-                            if not encoded:
-                                raise ValueError(f"{shard}, row {row}: no image bytes in column {image!r}")
-                            if target is None or target < 0 or (num_classes and target >= num_classes):
-                                allowed = f"0 to {num_classes - 1}" if num_classes else "0 or larger"
-                                raise ValueError(f"{shard}, row {row}: {label}={target}, must be {allowed}")
-                            yield encoded, target
-                            row += 1
-                        bar.update(batch.num_rows)
+                    batches = file.iter_batches(batch_size=500, columns=[image, label])
+                    for row, cells in enumerate(cells for batch in batches for cells in batch.to_pylist()):
+                        encoded, target = cells[image], cells[label]
+                        if isinstance(encoded, dict):
+                            encoded = encoded.get("bytes")
+                        if not encoded:
+                            raise ValueError(f"{shard}, row {row}: no image bytes in column {image!r}")
+                        if target is None or target < 0 or (num_classes and target >= num_classes):
+                            allowed = f"0 to {num_classes - 1}" if num_classes else "0 or larger"
+                            raise ValueError(f"{shard}, row {row}: {label}={target}, must be {allowed}")
+                        yield encoded, target
+                        bar.update()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{shard}: damaged: not a readable parquet file ({error})") from error

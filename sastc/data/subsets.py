@@ -1,9 +1,9 @@
 """Which training images are kept and which labels are wrong: seeded, nested and the same everywhere.
 
 Only raw 64-bit words of PCG64 are used: NumPy promises that stream for all versions, which it does not for
-`Generator.permutation` and friends. Words belong to an image's place in the full split, so an image has the
-same rank and the same wrong label whatever subset it is in. Where validation images are held out, the ranks of
-`subset` alone belong to places among the images that are left: its order is another one than without.
+`Generator.permutation` and the like. Words belong to an image's place in the full split, so an image has the same rank
+and the same wrong label whatever subset it is in. `subset` alone ranks the images that are left where validation images
+are held out, so it keeps other ones than without.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sastc.data.dataset import Split
 
-# One independent stream a purpose; a new purpose takes a new number.
+# One independent stream for each purpose; a new purpose takes a new number.
 DIGITS_SPLIT, SUBSET, NOISY_IMAGES, WRONG_CLASS, ORDER, AUGMENT, VALIDATION, EVENTS, DVS_SPLIT = range(9)
 
 
@@ -31,15 +31,7 @@ def digest(*arrays: Tensor | NDArray[np.int64]) -> str:
 
 
 def class_ranks(labels: NDArray[np.int64], *key: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Shuffle each class and number its images.
-
-    Returns
-    -------
-    shuffled : array of int64, (N,)
-        A random order of all images.
-    ranks : array of int64, (N,)
-        ranks[i] is the number, from 0, of image i among its class in that order.
-    """
+    """A random order of all images (N,), and the number of each, from 0, among its class in that order (N,)."""
     shuffled = np.argsort(draw_words(len(labels), *key), kind="stable")
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
@@ -51,8 +43,8 @@ def class_ranks(labels: NDArray[np.int64], *key: int) -> tuple[NDArray[np.int64]
 def stratified_order(labels: NDArray[np.int64], *key: int) -> NDArray[np.int64]:
     """Return a random order (N,) of which every beginning is stratified.
 
-    An image of rank r in a class of n images is placed at (r + 1/2) / n. Cutting there apportions the places
-    by Sainte-Laguë's method, and smaller cuts lie inside larger ones by construction.
+    An image of rank r in a class of n images is placed at (r + 1/2) / n: a cut there gives each class its share by
+    Sainte-Laguë's method, and smaller cuts lie inside larger ones.
     """
     shuffled, ranks = class_ranks(labels, *key)
     place = (ranks + 0.5) / np.bincount(labels)[labels]
@@ -62,23 +54,10 @@ def stratified_order(labels: NDArray[np.int64], *key: int) -> NDArray[np.int64]:
 def subset(split: Split, classes: tuple[str, ...], size: int | None, fraction: float, seed: int) -> Split:
     """Keep a stratified part of a split, in the split's own order.
 
-    Parameters
-    ----------
-    split : Split
-        The full training split.
-    classes : tuple of str
-        Class names, for the error message.
-    size : int, optional
-        Keep this many images, classes in proportion.
-    fraction : float
-        Of these keep round(fraction * count) images of each class (Appendix 1, few-shot learning).
-    seed : int
-        Draws the order in which images are kept.
+    First `size` images, or all, with classes in proportion; of these round(fraction * count) images of each class
+    (Appendix 1, few-shot learning). `seed` draws the order in which images are kept.
 
-    Raises
-    ------
-    ValueError
-        If `size` exceeds the split or `fraction` leaves a class empty.
+    Raises ValueError if `size` exceeds the split or `fraction` leaves a class empty, and names it.
     """
     if size is None and fraction == 1.0:
         return split
@@ -98,10 +77,7 @@ def subset(split: Split, classes: tuple[str, ...], size: int | None, fraction: f
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Split off round(fraction * count) images of each class; returns what is left and the held-out part.
 
-    Raises
-    ------
-    ValueError
-        If `fraction` holds out nothing, or all of a class.
+    Raises ValueError if `fraction` holds out nothing, or all of a class.
     """
     labels = split.clean_labels.numpy()
     ranks, counts = class_ranks(labels, seed, VALIDATION)[1], np.bincount(labels)
@@ -118,8 +94,8 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 def add_label_noise(split: Split, num_classes: int, fraction: float, seed: int) -> Split:
     """Replace round(fraction * N) labels by another class drawn uniformly, once and for all (Table 7).
 
-    Images noisy at a smaller fraction are noisy, with the same wrong label, at a larger one. The paper does
-    not say whether the noise is symmetric, nor whether it is drawn anew each epoch: symmetric and fixed here.
+    An image with a wrong label at a smaller fraction has the same one at a larger fraction. The paper does not say
+    whether the noise is symmetric, nor whether it is drawn anew each epoch: symmetric and fixed here.
     """
     count = round(fraction * len(split))
     if count == 0:
