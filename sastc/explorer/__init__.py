@@ -8,7 +8,7 @@ import contextlib
 import html
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,12 +22,15 @@ from sastc.records import Run, RunError, list_runs
 __all__ = ["Explorer", "explore"]
 
 Source = str | Path | Run
+Examples = Callable[[Sequence[Run]], Sequence[dict[str, Any]]]
 # joined in this order inside one function
 SCRIPTS = ("data.js", "draw.js", "texts.js", "parts.js", "panels.js", "explorer.js")
 BUDGET = 1_600_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
 
 
-def explore(paths: Source | Sequence[Source] = "results", *, interval: float | None = None) -> "Explorer":
+def explore(
+    paths: Source | Sequence[Source] = "results", *, interval: float | None = None, examples: Examples | None = None
+) -> "Explorer":
     """Explore the attention of recorded SASTC runs, finished or still training.
 
     Parameters
@@ -36,6 +39,9 @@ def explore(paths: Source | Sequence[Source] = "results", *, interval: float | N
         Run folders, or folders of runs. Below a folder of runs, runs of other methods are left out.
     interval : float, optional
         In Jupyter, look for new epochs every so many seconds, until all runs are complete or ``stop()`` is called.
+    examples : callable, optional
+        Finds guided examples in the list of runs. Each is ``{"title": ..., "look": ..., "state": {...}}``: the words
+        of a button, a sentence that says what to look at, and what the explorer then shows, named as in its address.
 
     Raises
     ------
@@ -44,7 +50,7 @@ def explore(paths: Source | Sequence[Source] = "results", *, interval: float | N
     ValueError
         An interval that is not above 0.
     """
-    return Explorer([paths] if isinstance(paths, (str, Path, Run)) else paths, interval)
+    return Explorer([paths] if isinstance(paths, (str, Path, Run)) else paths, interval, examples)
 
 
 class Explorer:
@@ -56,10 +62,10 @@ class Explorer:
         The runs shown, in order.
     """
 
-    def __init__(self, paths: Sequence[Source], interval: float | None = None):
+    def __init__(self, paths: Sequence[Source], interval: float | None = None, examples: Examples | None = None):
         if interval is not None and not interval > 0:
             raise ValueError(f"interval={interval!r}: must be above 0 seconds, or None")
-        self.paths, self.interval = list(paths), interval
+        self.paths, self.interval, self.examples = list(paths), interval, examples
         self.runs = find_sastc_runs(self.paths)
         self._display: Any = None  # IPython's handle on what is shown
         self._shown: list[tuple] = []
@@ -80,7 +86,8 @@ class Explorer:
     def to_html(self, budget: int = BUDGET) -> str:
         """The HTML fragment, with about `budget` bytes of data at most."""
         # "<" could end the script element; escaped, it is the same JSON.
-        data = pack_page(self.runs, budget).replace("<", "\\u003c")
+        examples = self.examples(self.runs) if self.examples else ()
+        data = pack_page(self.runs, budget, examples).replace("<", "\\u003c")
         style, theme, script = _assets()  # the attribute below keeps JupyterLab's shortcuts out
         names = "".join(f"<li>{html.escape(run_title(run))}</li>" for run in self.runs)
         return (

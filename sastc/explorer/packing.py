@@ -11,8 +11,7 @@ that sees each frame has one for each time step.
 An array by epoch also has ``"epochs": [...]``, the one-based epochs that it holds. Where a run would be larger than its
 part of the page, epochs are left out evenly, first of the arrays by class and by image, and similarity matrices keep
 fewer images. The explorer's slider stops at the epochs that are kept. In a page, ``data`` is a place in one list of
-such strings, so that what runs share, the test images and a teacher's similarity matrices, is there once. Beside the
-runs a page has the guided examples that :mod:`sastc.explorer.examples` finds in them.
+such strings, so that what runs share, the test images and a teacher's similarity matrices, is there once.
 """
 
 import base64
@@ -24,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from sastc.attention import attention_bounds
-from sastc.explorer.examples import find_examples
 from sastc.labels import LABELS, run_title
 from sastc.records import Run, RunError
 
@@ -36,10 +34,10 @@ LESS = ("epochs", "batch_size", "mlp_dim", "stm_batches", "probe_batches")  # of
 BY_EPOCH = ((("attention", "distance", "cka"), 0.7), (("attention_instance",), 0.5), (("attention_class",), 1.0))
 
 
-def pack_page(runs: Sequence[Run], budget: int) -> str:
+def pack_page(runs: Sequence[Run], budget: int, examples: Sequence[dict[str, Any]] = ()) -> str:
     """JSON of all runs in about `budget` bytes; each run has as many as leave enough for the others."""
     measures = [run.measures if run.has("measures.npz") else None for run in runs]
-    share, examples = 2 * min(budget, 8 * budget // max(len(runs), 1)), find_examples(runs)
+    share = 2 * min(budget, 8 * budget // max(len(runs), 1))
     while True:
         share //= 2
         table: dict[str, int] = {}
@@ -47,7 +45,7 @@ def pack_page(runs: Sequence[Run], budget: int) -> str:
         for array in (array for run in packed for array in run["arrays"].values()):
             array["data"] = table.setdefault(array["data"], len(table))
         name_settings(packed)
-        page = {"format": 3, "runs": packed, "examples": examples, "data": list(table)}
+        page = {"format": 3, "runs": packed, "examples": list(examples), "data": list(table)}
         text = json.dumps(page, separators=(",", ":"), allow_nan=False)
         if len(text) < 1.1 * budget or share <= 10_000:
             return text
@@ -157,16 +155,12 @@ def _similarities(measures: dict[str, np.ndarray], budget: int) -> dict[str, Any
     """Similarity matrices of the first images, as many as `budget` allows, sorted by class; one array a matrix."""
     if not {"similarity_student", "similarity_teacher", "similarity_label"} <= set(measures):
         return {}
-    named = {
-        f"similarity_student_{t}_{s}": m
-        for t, row in enumerate(measures["similarity_student"])
-        for s, m in enumerate(row)
-    }
     teachers = measures["similarity_teacher"]  # (A, M, M), or (T, A, M, M) of a teacher that sees each frame
-    if teachers.ndim == 3:
-        named |= {f"similarity_teacher_{a}": m for a, m in enumerate(teachers)}
-    else:
-        named |= {f"similarity_teacher_{t}_{a}": m for t, row in enumerate(teachers) for a, m in enumerate(row)}
+    named = {
+        "_".join(["similarity", side, *map(str, index)]): matrices[index]
+        for side, matrices in (("student", measures["similarity_student"]), ("teacher", teachers))
+        for index in np.ndindex(matrices.shape[:-2])
+    }
     most = math.isqrt(budget * 3 // 2 // len(named))  # half of a matrix, in base64
     labels = measures["similarity_label"][: min(teachers.shape[-1], max(most, 8))]
     order = np.argsort(labels, kind="stable")

@@ -744,3 +744,21 @@ def test_a_page_of_no_budget_and_a_history_cut_short(tmp_path):
     text = (run.path / "history.csv").read_text()
     (run.path / "history.csv").write_text(text[: text.rindex(",") + 1])
     assert len(data_of(explore(run.path).to_html())["runs"][0]["accuracy"]) == E - 1
+
+
+def test_settings_that_all_runs_share_are_not_named(tmp_path):
+    runs = [record(tmp_path, timesteps=2, mlp_dim=64, seed=s, detach_sim=s == 1) for s in (0, 1)]
+    page = data_of(explore(runs).to_html())
+    assert [run["other"] for run in page["runs"]] == ["none of its own", "detach_sim=true"]
+    assert page["examples"] == [], "the book's are given to it"
+    assert all(run["title"].count("mlp_dim") == 1 for run in page["runs"])
+
+
+def test_a_teacher_that_sees_each_frame_has_matrices_by_step(tmp_path):
+    run = record(tmp_path, timesteps=2, layers=(4, 3))
+    arrays = dict(run.measures)
+    arrays["similarity_teacher"] = np.stack([arrays["similarity_teacher"], 2 * arrays["similarity_teacher"]])
+    write_arrays(run.path / "measures.npz", arrays)
+    (packed,) = data_of(explore(run).to_html())["runs"]
+    names = {name for name in packed["arrays"] if name.startswith("similarity_teacher")}
+    assert names == {f"similarity_teacher_{t}_{a}" for t in range(2) for a in range(3)}

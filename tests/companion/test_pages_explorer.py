@@ -1,6 +1,5 @@
 """Guided examples: found by settings and numbers, with sentences that say what the arrays hold."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from browsing import closed_context, served
 from engines import ENGINES
 from explored import record
 
+from companion.pages.explorer import find_examples
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.explorer import explore
-from sastc.explorer.examples import find_examples
 from sastc.records import list_runs, write_arrays
 
 ROOT = Path(__file__).parents[2]
@@ -117,25 +116,6 @@ def test_controls_and_runs_without_an_epoch_show_nothing(tmp_path):
     assert find_examples([fixed, started]) == []
 
 
-def test_settings_that_all_runs_share_are_not_named(tmp_path):
-    runs = [record(tmp_path, timesteps=2, mlp_dim=64, seed=s, detach_sim=s == 1) for s in (0, 1)]
-    text = explore(runs).to_html()
-    page = json.loads(text.split('application/json">')[1].split("</script>")[0])
-    assert [run["other"] for run in page["runs"]] == ["none of its own", "detach_sim=true"]
-    assert all(run["title"].count("mlp_dim") == 1 for run in page["runs"])
-
-
-def test_a_teacher_that_sees_each_frame_has_matrices_by_step(tmp_path):
-    run = record(tmp_path, timesteps=2, layers=(4, 3))
-    arrays = dict(run.measures)
-    arrays["similarity_teacher"] = np.stack([arrays["similarity_teacher"], 2 * arrays["similarity_teacher"]])
-    write_arrays(run.path / "measures.npz", arrays)
-    text = explore(run).to_html()
-    (packed,) = json.loads(text.split('application/json">')[1].split("</script>")[0])["runs"]
-    names = {name for name in packed["arrays"] if name.startswith("similarity_teacher")}
-    assert names == {f"similarity_teacher_{t}_{a}" for t in range(2) for a in range(3)}
-
-
 @pytest.mark.skipif(not (ROOT / "results" / "slim").is_dir(), reason="needs the recorded runs")
 def test_the_explorers_page_offers_every_recorded_run_with_attention():
     plan = ROOT / "experiments" / "explorer.yaml"
@@ -174,7 +154,7 @@ def example_site(tmp_path_factory):
         made(folder, LAST, CHEAP_LAST, FALLING, **settings),
         made(folder, LAST, CHEAP_LAST, FALLING, target_scale=(1.0, 1.0, 0.1)),
     ]
-    (folder / "index.html").write_text(HTML.format(explore(runs).to_html()), encoding="utf-8")
+    (folder / "index.html").write_text(HTML.format(explore(runs, examples=find_examples).to_html()), encoding="utf-8")
     shutil.copy(folder / "index.html", folder / "explorer.html")
     return folder, runs
 

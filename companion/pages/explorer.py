@@ -1,7 +1,6 @@
 """Guided examples for the explorer: states of it that show something, found in the recorded runs by their settings.
 
-Each is ``{"title": ..., "look": ..., "state": {...}}``: the words of a button, a sentence of what to look at, and what
-the explorer then shows. An example that no run shows is left out.
+Given to :func:`sastc.explore` as ``examples=find_examples``. An example that no run shows is left out.
 """
 
 import dataclasses
