@@ -47,16 +47,20 @@ def kd_loss(
     student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
     check("student_logits", student, len(student) == 2, "(B, N): of (T, B, N) take the mean over time")
     check("teacher_logits", teacher, teacher == student, f"{student} as student_logits")
-    check("temperature", temperature, 0 < temperature < math.inf, "positive and finite")
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.detach().to(dtype)
-    s, t = student_logits / temperature, teacher_logits / temperature
-    # paper: Eq. 8 divides the probabilities by alpha  released: the logits, as here and as the paper's notation
-    log_s, log_t = F.log_softmax(s, -1), F.log_softmax(t, -1)
-    ruled_out = log_t == -math.inf  # 0·(−inf − log q) would be NaN, forward and backward
-    log_s, log_t = log_s.masked_fill(ruled_out, 0), log_t.masked_fill(ruled_out, 0)  # e⁰·(0 − 0) is 0
+    student_logits = exact(student_logits)
+    log_s, log_t = _log_softened(student_logits, teacher_logits.to(student_logits.dtype), temperature)
     kl = F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
     return ce_weight * F.cross_entropy(student_logits, labels) + kl_weight * temperature**2 * kl
+
+
+def _log_softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Logarithms of both softened distributions; both 0 where the teacher has no probability."""
+    check("temperature", temperature, 0 < temperature < math.inf, "positive and finite")
+    # paper: Eq. 8 divides the probabilities by alpha  released: the logits, as here and as the paper's notation
+    log_s = F.log_softmax(exact(student_logits) / temperature, -1)
+    log_t = F.log_softmax(exact(teacher_logits).detach() / temperature, -1)
+    ruled_out = log_t == -math.inf  # 0·(−inf − log q) would be NaN, forward and backward; e⁰·(0 − 0) is 0
+    return log_s.masked_fill(ruled_out, 0), log_t.masked_fill(ruled_out, 0)
 
 
 def sastc_loss(attention: Tensor, distances: Tensor, reduction: str = "mean") -> Tensor:
@@ -91,15 +95,9 @@ def feature_kd_loss(distances: Tensor) -> Tensor:
 class Beside(nn.Module):
     """What a method trains beside the student: a module, and a function that says what to do with it.
 
-    A method's :meth:`~sastc.methods.Method.build` may return it; weights must be used inside it, where several
+    A method's :meth:`~sastc.methods.Method.build` may return it. Its value, which the loss is given, is that of
+    ``function(trained, student_features, teacher_features, instances)``. Weights must be used inside it, where several
     processes average their gradients.
-
-    Parameters
-    ----------
-    trained : nn.Module
-        Whatever has weights.
-    function : callable
-        ``function(trained, student_features, teacher_features, instances)``; its value is what the loss is given.
     """
 
     def __init__(self, trained: nn.Module, function: Callable[..., Any]):
@@ -136,33 +134,17 @@ def time_mean(features: Tensor) -> Tensor:
 def soft_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """``temperature**2 * KL(teacher || student)`` of softened logits, the mean over all dimensions but the last.
 
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        ``(..., N)``, broadcast against each other: a teacher's ``(B, N)`` goes with every step of ``(T, B, N)``. The
-        teacher's receive no gradient. A logit of −inf in the teacher's has no part in the sum, as in :func:`kd_loss`.
-    temperature : float
-        Both are divided by it.
+    Logits are ``(..., N)``, broadcast against each other: a teacher's ``(B, N)`` goes with every step of ``(T, B, N)``.
+    The teacher's receive no gradient, and −inf in them has no part in the sum, as in :func:`kd_loss`.
     """
-    check("temperature", temperature, 0 < temperature < math.inf, "positive and finite")
-    log_s = F.log_softmax(exact(student_logits) / temperature, -1)
-    log_t = F.log_softmax(exact(teacher_logits).detach() / temperature, -1)
-    ruled_out = log_t == -math.inf
-    log_s, log_t = log_s.masked_fill(ruled_out, 0), log_t.masked_fill(ruled_out, 0)  # e⁰·(0 − 0) is 0
+    log_s, log_t = _log_softened(student_logits, teacher_logits, temperature)
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(-1).mean()
 
 
 def step_cross_entropy(step_logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
     """Temporal efficient training (Deng et al. 2022) at λ = 0: the mean of each step's cross-entropy.
 
-    Parameters
-    ----------
-    step_logits : Tensor
-        ``(T, B, N)``.
-    labels : Tensor
-        ``(B,)`` class indices, the same at every step.
-    temperature : float
-        The logits are divided by it; 1 but in one reading of TSER.
+    Logits are ``(T, B, N)``, divided by the temperature (1 but in one reading of TSER); labels ``(B,)`` class indices.
     """
     shape = tuple(step_logits.shape)
     check("step_logits", shape, len(shape) == 3, "(T, B, N)")

@@ -1,6 +1,6 @@
 """Distillation methods, one file each: its options, what it trains beside the student, what it needs, its loss.
 
-A file holds one class, a :class:`Method`, and is found by being here. A method of one's own is a class of the same
+A file holds one class, a :class:`Method`, and is found by being here. A method of your own is a class of the same
 shape: ``sastc.run(config, method=MyMethod)``, or ``method=my_file.py:MyMethod`` on the command line. Files import no
 torch at their top, since :mod:`sastc.config` reads names and options from them; functions import what they use.
 """
@@ -38,28 +38,17 @@ class Batch:
     Sizes: T time steps, B instances, N classes. What a method does not ask for in `needs` may be ``None``.
     """
 
-    labels: "Tensor"
-    """(B,) class indices."""
-    logits: "Tensor"
-    """(B, N), the student's mean over time; with bf16 arithmetic in bf16."""
-    features: "list[Tensor]"
-    """The student's candidate layers, (T, B, C, H, W)."""
-    cross_entropy: "Tensor"
-    """Of the logits, in at least float32; the mean over B."""
-    step_logits: "Tensor | None" = None
-    """(T, B, N), the student's output of every step."""
-    teacher_logits: "Tensor | None" = None
-    """(B, N), without gradient."""
-    teacher_features: "list[Tensor] | None" = None
-    """The teacher's candidate layers, (B, C, H, W), or (T, B, C, H, W) if it sees each step's frame."""
-    trained: Any = None
-    """What the module of :meth:`Method.build` returned."""
-    teacher: "nn.Module | None" = None
-    """The teacher, in evaluation mode; its weights get no gradient."""
-    epoch: int = 0
-    """From zero."""
-    share: float = 1.0
-    """Of the instances here in those of the whole step. Losses are means over B; a sum must be divided by this."""
+    labels: "Tensor"  #: (B,) class indices.
+    logits: "Tensor"  #: (B, N), the student's mean over time; with bf16 arithmetic in bf16.
+    features: "list[Tensor]"  #: The student's candidate layers, (T, B, C, H, W).
+    cross_entropy: "Tensor"  #: Of the logits, in at least float32; the mean over B.
+    step_logits: "Tensor | None" = None  #: (T, B, N), the student's output of every step.
+    teacher_logits: "Tensor | None" = None  #: (B, N), without gradient.
+    teacher_features: "list[Tensor] | None" = None  #: (B, C, H, W), or (T, B, C, H, W) if it sees each frame.
+    trained: Any = None  #: What the module of :meth:`Method.build` returned.
+    teacher: "nn.Module | None" = None  #: The teacher, in evaluation mode; its weights get no gradient.
+    epoch: int = 0  #: From zero.
+    share: float = 1.0  #: Of the step's instances that are here. Losses are means; divide a sum by this.
 
 
 class Method:
@@ -75,33 +64,21 @@ class Method:
         An option that the method does not have, or a value that the option may not have.
     """
 
-    name: ClassVar[str] = ""
-    """In configs, tables and names of runs; by default the class's name in small letters."""
-    label: ClassVar[str] = ""
-    """In titles and figures; by default the class's name."""
+    name: ClassVar[str] = ""  #: In configs, tables and names of runs; by default the class's name in small letters.
+    label: ClassVar[str] = ""  #: In titles and figures; by default the class's name.
     colour: ClassVar[str] = "#009e73"
     marker: ClassVar[str] = "v"
-    place: ClassVar[int | None] = None
-    """In the paper's tables; ``None`` for a method that is not in them."""
-    cost: ClassVar[float] = 1.0
-    """Time of an epoch relative to KD's, roughly."""
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Of :data:`NEEDS`."""
-    needs_teacher: ClassVar[bool] = False
-    """Whether one of them is the teacher's."""
-    fields: ClassVar[tuple[str, ...]] = ()
-    """Fields of the config that apply to this method, of those that do not apply to all."""
-    presets: ClassVar[Mapping[str, Any]] = {}
-    """Values of fields that are left open, where this method's differ from those of all."""
-    options: ClassVar[dict[str, dataclasses.Field]] = {}
-    """Options of its own by name; collected from the attributes."""
-    reference: ClassVar[str] = ""
-    """``file.py:Class`` of a method that is not one of the library's."""
-    recorded: ClassVar[bool] = False
-    """Whether this is what a record says of a method, without its code."""
+    place: ClassVar[int | None] = None  #: In the paper's tables; ``None`` for a method that is not in them.
+    cost: ClassVar[float] = 1.0  #: Time of an epoch relative to KD's, roughly.
+    needs: ClassVar[tuple[str, ...]] = ()  #: Of :data:`NEEDS`.
+    needs_teacher: ClassVar[bool] = False  #: Whether one of them is the teacher's.
+    fields: ClassVar[tuple[str, ...]] = ()  #: Fields of the config that it uses, of those that do not apply to all.
+    presets: ClassVar[Mapping[str, Any]] = {}  #: Its values of fields that are left open, where they differ.
+    options: ClassVar[dict[str, dataclasses.Field]] = {}  #: Options of its own by name; collected from the attributes.
+    reference: ClassVar[str] = ""  #: ``file.py:Class`` of a method that is not one of the library's.
+    recorded: ClassVar[bool] = False  #: Whether this is what a record says of a method, without its code.
 
-    config: "RunConfig"
-    """Of the run; set before training."""
+    config: "RunConfig"  #: Of the run; set before training.
 
     def __init_subclass__(cls, **arguments: Any):
         super().__init_subclass__(**arguments)
@@ -176,13 +153,12 @@ def find(method: Any) -> type[Method] | None:
     ConfigError
         The file cannot be read or imported, has no such class, or the class is not a method as it should be.
     """
-    if isinstance(method, Method):
-        return _checked(type(method))
-    if isinstance(method, type):
-        return _checked(method)
-    if isinstance(method, str) and (match := _REFERENCE.fullmatch(method)):
-        return _load(method, match["file"], match["name"])
-    return REGISTRY.get(method) if isinstance(method, str) else None
+    if isinstance(method, Method | type):
+        return _checked(method if isinstance(method, type) else type(method))
+    if not isinstance(method, str):
+        return None
+    match = _REFERENCE.fullmatch(method)
+    return _load(method, match["file"], match["name"]) if match else REGISTRY.get(method)
 
 
 def _load(reference: str, file: str, name: str) -> type[Method]:
@@ -280,7 +256,7 @@ def _found() -> dict[str, type[Method]]:
     for module in pkgutil.iter_modules(__path__):
         contents = vars(importlib.import_module(f"{__name__}.{module.name}")).values()
         classes = [c for c in contents if isinstance(c, type) and issubclass(c, Method)]
-        found += [c for c in classes if c.__module__ == f"{__name__}.{module.name}"]
+        found += [c for c in classes if c.__module__ == f"{__name__}.{module.name}" and c.name]
     found.sort(key=lambda c: (c.place is None, c.place, c.name))
     return {c.name: c for c in found}
 

@@ -87,16 +87,8 @@ def weighted_soft_loss(
     """``L_WSLD = τ² mean_b w_b (-Σ σ_τ(u) ln σ_τ(z̄))`` and w, ``(B,)``.
 
     ``w = 1 - exp(-CE(z̄, y) / (CE(u, y) + 1e-7))`` without gradient: near 0 where the student already beats its teacher.
-    A cross-entropy with the teacher, not a divergence: it does not end at 0.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``, the teacher's without gradient.
-    labels : Tensor
-        y, ``(B,)``.
-    temperature : float
-        τ.
+    A cross-entropy with the teacher, not a divergence: it does not end at 0. Logits z̄ and u are ``(B, N)``, the
+    teacher's u without gradient; y is ``(B,)``.
     """
     from torch.nn.functional import cross_entropy
 

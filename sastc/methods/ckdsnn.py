@@ -6,7 +6,7 @@ student's.
 
 Source: Liu et al., "A Closer Look at Knowledge Distillation in Spiking Neural Network Training", AAAI 2026, arXiv
 2511.06902. Released code read: SinoLeu/CKDSNN at 13c9f7b, where functions that are still imported had been deleted
-(SAMD's divergence is at dda1567). The paper was read second hand. Published weights: β = γ = 1.
+(SAMD's divergence is at dda1567). The paper is known from summaries. Published weights: β = γ = 1.
 
 Paper and code differ, so the option `version` says which:
 
@@ -45,9 +45,7 @@ class CKDSNN(Method):
     map_weight: float = option(1.0, "weight β of the divergence of activation maps (SAMD)", low=0)
     noise_weight: float = option(1.0, "weight γ of the divergence of noise-smoothed logits (NLD)", low=0)
     version: str = option(
-        "per_image",
-        "maps scaled for each image and the paper's noise, the paper's maps and noise, or those of the released code",
-        choices=VERSIONS,
+        "per_image", "maps scaled for each image, all as in the paper, or all as released", choices=VERSIONS
     )
 
     @classmethod
@@ -75,16 +73,8 @@ class CKDSNN(Method):
 def class_activation(target: "Tensor", weight: "Tensor", teacher_logits: "Tensor") -> "Tensor":
     """``M = ReLU(Σ_c W[ŷ, c] G_c)`` with ŷ the class that the teacher sees: ``(B, H, W)``, no gradient.
 
-    Up to a factor the Grad-CAM of a network that ends in an average over pixels and a linear layer W.
-
-    Parameters
-    ----------
-    target : Tensor
-        G, the teacher's last map, ``(B, C, H, W)``.
-    weight : Tensor
-        W, ``(N, C)``.
-    teacher_logits : Tensor
-        u, ``(B, N)``.
+    Up to a factor the Grad-CAM of a network that ends in an average over pixels and a linear layer W ``(N, C)``. G is
+    the teacher's last map, ``(B, C, H, W)``; its logits are ``(B, N)``.
 
     Raises
     ------
@@ -108,15 +98,9 @@ def _between_0_and_1(maps: "Tensor", over: tuple[int, ...]) -> "Tensor":
 def activation_divergence(features: "Tensor", saliency: "Tensor", version: str = "per_image") -> "Tensor":
     """SAMD: ``f KL(softmax(M/2) ‖ softmax(S/2))`` over the pixels, the mean over images, with ``S = Σ_t Σ_c F``.
 
-    Parameters
-    ----------
-    features : Tensor
-        F, the student's last map, ``(T, B, C, H, W)``.
-    saliency : Tensor
-        M, ``(B, H', W')``, see :func:`class_activation`. The larger of both maps is averaged down to the other's size.
-    version : {"per_image", "paper", "released"}
-        How maps are scaled, and whether f is 2² or 1; see the head of this file. Of "released" with several processes
-        or micro-batches the batch is the part that is computed at once.
+    F is the student's last map, ``(T, B, C, H, W)``, M that of :func:`class_activation`, ``(B, H', W')``; the larger of
+    S and M is averaged down to the other's size. The `version` decides how maps are scaled, and whether f is 2² or 1.
+    The batch of "released" is what is computed at once: a process's share, or a micro-batch.
     """
     from sastc.losses import exact, of_one_size, soft_divergence
 
@@ -135,18 +119,8 @@ def smoothed_divergence(
     """NLD: KD at temperature 2 with noise on the student's side.
 
     ``K₂(z̄ + ρ (m + ξ s), u)`` with the mean m and the standard deviation s (n - 1) over an image's classes, both with
-    gradient. "released": ``4 KL(σ₂(u) ‖ (1 - ρ) σ₂(z̄) + ρ σ₂(m + ξ s²))``.
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        z̄ and u, ``(B, N)``, the teacher's without gradient.
-    noise : Tensor
-        ξ, ``(B, N)``, drawn anew at every step from N(0, 1).
-    version : {"per_image", "paper", "released"}
-        "per_image" is the paper's.
-    share : float
-        ρ, 0.1 in paper and code.
+    gradient. "released": ``4 KL(σ₂(u) ‖ (1 - ρ) σ₂(z̄) + ρ σ₂(m + ξ s²))``. Logits z̄ and u, without gradient, and the
+    noise ξ, drawn anew at every step from N(0, 1), are ``(B, N)``; ρ is `share`, 0.1 in paper and code.
     """
     from torch.nn.functional import kl_div
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sastc.methods import Batch
-from sastc.methods.kd import KD
+from sastc.methods.kd import KD, KDWithFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -12,11 +12,10 @@ if TYPE_CHECKING:
 DISTANCES = ("resize_student", "small_student", "projector_bn", "target_norm", "target_scale")
 
 
-class FeatureKD(KD):
+class FeatureKD(KDWithFeatures):
     """``L = KD + β D``, D the mean distance of the pairs over T, B and pairs (Eq. 7 without attention)."""
 
     name, label, colour, marker, place, cost = "feature_kd", "Feature KD", "#e69f00", "^", 2, 1.4
-    needs = ("teacher_logits", "teacher_features")
     fields = (*KD.fields, "beta", "beta_schedule", "feature_pairs", *DISTANCES)
 
     def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
@@ -32,12 +31,10 @@ class FeatureKD(KD):
 
         return feature_kd_loss(batch.trained)
 
-    def losses(self, batch: Batch) -> "dict[str, Tensor]":
-        """Eq. 7."""
-        parts = super().losses(batch) | {"feature_loss": self.feature_loss(batch)}
-        first, second = self.terms(parts, batch.epoch)
-        return parts | {"loss": first + second}
+    def weight_at(self, epoch: int) -> float:
+        """β of the config, by its `beta_schedule`."""
+        return self.config.beta_at(epoch)
 
     def terms(self, parts: "dict[str, Tensor]", epoch: int) -> "tuple[Tensor, Tensor]":
         """KD's loss, and β times the feature loss."""
-        return parts["kd_loss"], self.config.beta_at(epoch) * parts["feature_loss"]
+        return parts["kd_loss"], self.weight_at(epoch) * parts["feature_loss"]

@@ -11,21 +11,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sastc.checks import ConfigError
-from sastc.methods import Batch, option
-from sastc.methods.kd import KD
+from sastc.methods import option
+from sastc.methods.kd import KDWithFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class FitNet(KD):
+class FitNet(KDWithFeatures):
     """``L = KD + β Σ mean (r(F̄) - G)²`` over the pairs of layers in `hint`; the mean over instances, channels, pixels.
 
     F̄ is the time mean of the student's layer, G the teacher's; r a 1×1 convolution, batch norm and ReLU.
     """
 
     name, label, colour, marker = "fitnet", "FitNet", "#a0522d", "P"
-    needs = ("teacher_logits", "teacher_features")
     feature_weight: float = option(100.0, "weight β of the squared error", low=0)
     hint: str = option("2-2", "layers of student and teacher: 2-2, several such as 1-1,2-2, last, one_to_one or all")
 
@@ -40,7 +39,10 @@ class FitNet(KD):
             pairs = layer_pairs(self.hint, len(student_shapes), len(teacher_shapes))
         except ValueError as error:
             raise ConfigError(str(error).replace("pairs=", "hint=", 1)) from None
-        regressors = nn.ModuleList([regressor(student_shapes[s][0], teacher_shapes[a][0]) for s, a in pairs])
+
+        def regressor(student: int, teacher: int) -> "nn.Module":
+            channels = student_shapes[student][0], teacher_shapes[teacher][0]
+            return nn.Sequential(nn.Conv2d(*channels, 1), nn.BatchNorm2d(channels[1]), nn.ReLU())
 
         def errors(regressors: "nn.Module", students: "list[Tensor]", teachers: "list[Tensor]", *_) -> "Tensor":
             total = 0.0
@@ -49,17 +51,4 @@ class FitNet(KD):
                 total = total + (exact(r(rate)) - target).square().mean()
             return total
 
-        return Beside(regressors, errors)
-
-    def losses(self, batch: Batch) -> "dict[str, Tensor]":
-        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
-        parts = super().losses(batch)
-        return parts | {"feature_loss": batch.trained, "loss": parts["kd_loss"] + self.feature_weight * batch.trained}
-
-
-def regressor(student_channels: int, teacher_channels: int) -> "nn.Module":
-    """A 1×1 convolution with bias, batch norm, ReLU: trained beside the student."""
-    from torch import nn
-
-    convolution = nn.Conv2d(student_channels, teacher_channels, 1)
-    return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels), nn.ReLU())
+        return Beside(nn.ModuleList([regressor(*pair) for pair in pairs]), errors)

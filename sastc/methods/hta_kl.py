@@ -4,8 +4,8 @@ The forward KL divergence emphasises what the teacher thinks likely (the head of
 tail. Each is weighed by the share of the error in its part.
 
 Source: Zhang, Zhu, Yu, Wang, "Head-Tail-Aware KL Divergence in Knowledge Distillation for Spiking Neural Networks",
-2025, arXiv 2504.20445; no code was released. The abstract was read, summaries second hand. What they leave open is as
-in its ancestor AKL (Wu et al., arXiv 2404.02657, second-hand code), which takes the weights from probabilities that
+2025, arXiv 2504.20445; no code was released. The abstract and summaries were read. What they leave open is as in its
+ancestor AKL (Wu et al., arXiv 2404.02657, a re-implementation), which takes the weights from probabilities that
 are not softened; HTA-KL from softened ones.
 
 Not settled, and therefore switches: whether the cumulative mask acts on the weights alone (the default, as in AKL) or
@@ -42,14 +42,7 @@ class HTAKL(Method):
 def head(probabilities: "Tensor", share: float = 0.5) -> "Tensor":
     """Which classes make the head of a distribution, as booleans ``(..., N)``.
 
-    In order of falling probability: the first, and the next ones as long as the sum of all does not exceed `share`.
-
-    Parameters
-    ----------
-    probabilities : Tensor
-        ``(..., N)``.
-    share : float
-        δ.
+    In order of falling probability: the first, and the next ones as long as the sum of all does not exceed `share`, δ.
     """
     import torch
 
@@ -66,16 +59,8 @@ def hta_divergence(
 
     ``w = g_h / (g_h + g_t + 1e-8)``, where g is the sum of ``|p - q|`` over head or tail; it has no gradient. Where the
     first class alone has more than δ, w is at most 1/2, and 1/2 if all errors in the tail have one sign: then the whole
-    is near the mean of both divergences. Not multiplied by τ².
-
-    Parameters
-    ----------
-    student_logits, teacher_logits : Tensor
-        ``(..., N)``, the teacher's without gradient.
-    temperature, share : float
-        τ, δ.
-    masked : bool
-        Forward KL over the head only, reverse KL over the tail only.
+    is near the mean of both divergences. Not multiplied by τ². The teacher's logits u get no gradient; `share` is δ. If
+    `masked`, the forward KL is over the head only, the reverse KL over the tail only.
     """
     from sastc.losses import exact
 

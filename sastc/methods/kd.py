@@ -22,3 +22,24 @@ class KD(Method):
         weights = {name: getattr(self.config, name) for name in KD.fields}
         loss = kd_loss(batch.logits, batch.teacher_logits, batch.labels, **weights)
         return {"kd_loss": loss, "loss": loss}
+
+
+class KDWithFeatures(KD):
+    """``L = KD + β D``, the base of methods with a feature loss D and the option ``feature_weight``, β."""
+
+    name = ""  # no method itself
+    needs = ("teacher_logits", "teacher_features")
+    feature_weight: float
+
+    def feature_loss(self, batch: Batch) -> "Tensor":
+        """D; by default the value of the module that :meth:`build` returned."""
+        return batch.trained
+
+    def weight_at(self, epoch: int) -> float:
+        """β in a zero-based epoch."""
+        return self.feature_weight
+
+    def losses(self, batch: Batch) -> "dict[str, Tensor]":
+        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+        parts = super().losses(batch) | {"feature_loss": self.feature_loss(batch)}
+        return parts | {"loss": parts["kd_loss"] + self.weight_at(batch.epoch) * parts["feature_loss"]}

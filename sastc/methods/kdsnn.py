@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sastc.methods import Batch, option
-from sastc.methods.kd import KD
+from sastc.methods.kd import KDWithFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class KDSNN(KD):
+class KDSNN(KDWithFeatures):
     """``L = KD + α D`` with ``D = (1/B) ‖φ(r(F̄)) - φ(G)‖²``, a sum over channels (and pixels).
 
     F̄ is the time mean of the student's last map, G the teacher's after its last ReLU. r is a 1×1 convolution where the
@@ -29,7 +29,6 @@ class KDSNN(KD):
     """
 
     name, label, colour, marker = "kdsnn", "KDSNN", "#117733", "h"
-    needs = ("teacher_logits", "teacher_features")
     feature_weight: float = option(2e-3, "weight α of the squared distance of the last maps", low=0)
     pooled: bool = option(True, "average the maps over their pixels first (φ), as in the re-implementation")
 
@@ -43,11 +42,9 @@ class KDSNN(KD):
 
         return Beside(channel_map(student_shapes[-1][0], teacher_shapes[-1][0]), aligned)
 
-    def losses(self, batch: Batch) -> "dict[str, Tensor]":
-        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
-        parts = super().losses(batch)
-        distance = squared_distance(batch.trained, last_map(batch), self.pooled)
-        return parts | {"feature_loss": distance, "loss": parts["kd_loss"] + self.feature_weight * distance}
+    def feature_loss(self, batch: Batch) -> "Tensor":
+        """D."""
+        return squared_distance(batch.trained, last_map(batch), self.pooled)
 
 
 def channel_map(student_channels: int, teacher_channels: int) -> "nn.Module":

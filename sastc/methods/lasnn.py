@@ -12,31 +12,28 @@ in RepDistiller and SemCKD (read), with their weight 1000 and KD beside it. It i
 from typing import TYPE_CHECKING
 
 from sastc.methods import Batch, option
-from sastc.methods.kd import KD
+from sastc.methods.kd import KD, KDWithFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class LaSNN(KD):
+class LaSNN(KDWithFeatures):
     """``L = KD + β Σ_pairs mean_{B, H·W} (Q(F̄) - Q(G))²`` with Q of :func:`attention_map`.
 
     F̄ are the firing rates of a student layer, G is the teacher layer of the pair, as it is tapped.
     """
 
     name, label, colour, marker = "lasnn", "LaSNN-style AT", "#88ccee", "p"
-    needs = ("teacher_logits", "teacher_features")
     fields = (*KD.fields, "feature_pairs")
     feature_weight: float = option(1000.0, "weight β of the distance of attention maps", low=0)
 
-    def losses(self, batch: Batch) -> "dict[str, Tensor]":
-        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+    def feature_loss(self, batch: Batch) -> "Tensor":
+        """The sum over pairs."""
         from sastc.calibration import layer_pairs
 
-        parts = super().losses(batch)
         pairs = layer_pairs(self.config.feature_pairs, len(batch.features), len(batch.teacher_features))
-        distance = sum(attention_distance(batch.features[s], batch.teacher_features[a]) for s, a in pairs)
-        return parts | {"feature_loss": distance, "loss": parts["kd_loss"] + self.feature_weight * distance}
+        return sum(attention_distance(batch.features[s], batch.teacher_features[a]) for s, a in pairs)
 
 
 def attention_map(features: "Tensor") -> "Tensor":
@@ -52,11 +49,8 @@ def attention_map(features: "Tensor") -> "Tensor":
 def attention_distance(student: "Tensor", teacher: "Tensor") -> "Tensor":
     """Mean over instances and pixels of the squared difference of two layers' attention maps.
 
-    Parameters
-    ----------
-    student, teacher : Tensor
-        ``(T, B, C, H, W)``, which is averaged over time, or ``(B, C, H, W)``; the teacher's gets no gradient. The
-        larger map is averaged down to the size of the other.
+    Layers are ``(B, C, H, W)``, or ``(T, B, C, H, W)``, which are averaged over time; the teacher's gets no gradient.
+    The larger map is averaged down to the size of the other.
     """
     from sastc.losses import of_one_size, time_mean
 

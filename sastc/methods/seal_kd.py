@@ -54,12 +54,7 @@ def error_aware(step_logits: "Tensor", teacher_logits: "Tensor", labels: "Tensor
 
     Where ``w = argmax z_t`` is not y, the student's entry w becomes a copy of its entry y (the gradient of both goes to
     ``z_{t,y}``, none to ``z_{t,w}``), and the teacher's entries w and y both become the smaller of the two. Elsewhere
-    nothing changes.
-
-    Parameters
-    ----------
-    step_logits, teacher_logits, labels : Tensor
-        z ``(T, B, N)``, u ``(B, N)``, y ``(B,)``.
+    nothing changes. u is ``(B, N)``, y ``(B,)``.
     """
     import torch
 
@@ -73,14 +68,10 @@ def error_aware(step_logits: "Tensor", teacher_logits: "Tensor", labels: "Tensor
 
 
 def step_weights(step_logits: "Tensor") -> "Tensor":
-    """How much each step t learns of each other step j: ``(T, T, B)``, rows t add up to 1, no gradient.
+    """How much each step t learns of each other step j: ``(T, T, B)`` of z ``(T, B, N)``; rows t add up to 1.
 
-    A softmax over j ≠ t of ``c_j cos(z_t, z_j)`` with the confidence ``c_j = 1 - H(σ(z_j)) / ln N``. Needs T >= 2.
-
-    Parameters
-    ----------
-    step_logits : Tensor
-        z, ``(T, B, N)``.
+    A softmax over j ≠ t of ``c_j cos(z_t, z_j)`` with the confidence ``c_j = 1 - H(σ(z_j)) / ln N``. No gradient. Needs
+    T >= 2.
     """
     import torch
 

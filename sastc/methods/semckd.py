@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sastc.methods import Batch, option
-from sastc.methods.kd import KD
+from sastc.methods.kd import KD, KDWithFeatures
 from sastc.methods.sastc import SASTC
 
 if TYPE_CHECKING:
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from sastc.config import RunConfig
 
 
-class SemCKD(KD):
+class SemCKD(KDWithFeatures):
     """``L = KD + β (1/BS) Σ_{b,s,a} η_bsa MSE(r_sa(F̄_s), G_a)_b`` for S student layers; F̄ are their time means."""
 
     name, label, colour, marker, cost = "semckd", "SemCKD", "#ddaa33", "d", 1.5
-    needs = ("teacher_logits", "teacher_features")
     fields = (*KD.fields, "mlp_dim")
     presets: ClassVar = SASTC.presets
     feature_weight: float = option(400.0, "weight β of the attention-weighted distances", low=0)
@@ -52,10 +51,8 @@ class SemCKD(KD):
 
         return Beside(module, found)
 
-    def losses(self, batch: Batch) -> "dict[str, Tensor]":
-        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
+    def feature_loss(self, batch: Batch) -> "Tensor":
+        """Eq. 6 at one step."""
         from sastc.losses import sastc_loss
 
-        parts = super().losses(batch)
-        distance = sastc_loss(batch.trained.attention, batch.trained.distances)
-        return parts | {"feature_loss": distance, "loss": parts["kd_loss"] + self.feature_weight * distance}
+        return sastc_loss(batch.trained.attention, batch.trained.distances)

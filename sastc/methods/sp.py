@@ -7,18 +7,17 @@ Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sastc.methods import Batch, option
-from sastc.methods.kd import KD
+from sastc.methods import option
+from sastc.methods.kd import KDWithFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class SP(KD):
+class SP(KDWithFeatures):
     """``L = KD + β (1/B²) ‖R̂(F̄) - R̂(G)‖²`` of the last layers: :func:`similarity_distance`."""
 
     name, label, colour, marker = "sp", "SP", "#6699cc", "X"
-    needs = ("teacher_logits", "teacher_features")
     feature_weight: float = option(3000.0, "weight β of the squared distance of similarity matrices", low=0)
 
     def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
@@ -32,21 +31,12 @@ class SP(KD):
 
         return Beside(nn.Identity(), distance)
 
-    def losses(self, batch: Batch) -> "dict[str, Tensor]":
-        """Parts: "kd_loss" and, without its weight, "feature_loss"."""
-        parts = super().losses(batch)
-        return parts | {"feature_loss": batch.trained, "loss": parts["kd_loss"] + self.feature_weight * batch.trained}
-
 
 def similarity_distance(student: "Tensor", teacher: "Tensor", instances: int | None = None) -> "Tensor":
     """``(1/B²) ‖R̂(F̄) - R̂(G)‖²``, where R̂ has the rows of the similarity matrix R (Eq. 3) at length one.
 
-    Parameters
-    ----------
-    student, teacher : Tensor
-        ``(T, B, C, H, W)``, which is averaged over time, or ``(B, C, H, W)``; the teacher's gets no gradient.
-    instances : int, optional
-        Size of the batch over all processes, see :func:`sastc.calibration.similarity`.
+    Features are ``(B, C, H, W)``, or ``(T, B, C, H, W)``, which are averaged over time; the teacher's get no gradient.
+    See :func:`sastc.calibration.similarity` for `instances`.
     """
     from torch.nn.functional import normalize
 

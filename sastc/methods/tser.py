@@ -4,8 +4,8 @@ Every step learns the labels and the teacher's logits; the entropy of every step
 over-confident knowledge of the teacher that is wrong.
 
 Source: Yu et al., "Temporal Separation with Entropy Regularization for Knowledge Distillation in Spiking Neural
-Networks", CVPR 2025, arXiv 2503.03144. Its abstract was read; its code, yukairong/TSER, could not be had. The formula
-is second hand, from the re-implementation matteogianferrari/tser-kd at 3ae4478.
+Networks", CVPR 2025, arXiv 2503.03144. Its abstract was read; its code, yukairong/TSER, was not available. The
+formula is that of the re-implementation matteogianferrari/tser-kd at 3ae4478.
 
 Not settled, and therefore switches: the weights (the re-implementation's settings have α, γ, τ = 0.01, 0.001, 5 and
 0.7, 0.01, 5; the paper is said to be stable for τ from 2 to 6), and whether the cross-entropy is softened by τ too,
@@ -29,9 +29,7 @@ class TSER(Method):
 
     name, label, colour, marker = "tser", "TSER", "#aa4499", "*"
     needs = ("teacher_logits", "step_logits")
-    teacher_weight: float = option(
-        0.5, "weight α of the divergence of each step from the teacher; the labels have 1 - α", low=0, high=1
-    )
+    teacher_weight: float = option(0.5, "weight α of each step's divergence from the teacher", low=0, high=1)
     entropy_weight: float = option(0.1, "weight γ of the entropy of each step's output, which is raised", low=0)
     tau: float = option(4.0, "temperature", low=0, open_low=True)
     soft_labels: bool = option(False, "divide the logits of the cross-entropy by the temperature too")

@@ -4,7 +4,7 @@ Every step learns the labels, the teacher's logits, and the mean of the student'
 
 Source: Yu et al., "Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range
 Timestep Deployment", ICML 2025, arXiv 2501.15925. Released code read:
-Intelli-Chip-Lab/snn_temporal_decoupling_distillation at e3f5fd4. The paper was read second hand.
+Intelli-Chip-Lab/snn_temporal_decoupling_distillation at e3f5fd4. The paper is known from summaries.
 
 Published: τ = 3 (code), α = 0.2, β = 0.5 (the README's command; the argument parser's defaults are 0). Its runs:
 ResNet students at T = 6, 300 epochs, SGD 0.1, AutoAugment and Cutout.
@@ -30,10 +30,7 @@ class TWD(Method):
     self_weight: float = option(0.5, "weight β of the divergence of each step from the mean of the steps", low=0)
     tau: float = option(3.0, "temperature of both", low=0, open_low=True)
     target: str = option(
-        "correct",
-        "that mean: over the steps that classify an image correctly, as in the released code (correct), or over all, "
-        "as the paper has it (mean)",
-        choices=("correct", "mean"),
+        "correct", "steps in that mean: those that are right (released), or all (paper)", choices=("correct", "mean")
     )
 
     def losses(self, batch: Batch) -> "dict[str, Tensor]":
@@ -49,17 +46,10 @@ class TWD(Method):
 
 
 def self_target(step_logits: "Tensor", labels: "Tensor", kind: str = "correct") -> "Tensor":
-    """What the steps learn of each other: logits e, ``(B, N)``, without gradient.
+    """What the steps learn of each other: logits e, ``(B, N)``, without gradient, of z ``(T, B, N)`` and y ``(B,)``.
 
-    Parameters
-    ----------
-    step_logits : Tensor
-        z, ``(T, B, N)``.
-    labels : Tensor
-        y, ``(B,)``.
-    kind : {"correct", "mean"}
-        The mean over those steps of an image that classify it correctly, as in the released code; where none does, e
-        is 0, so its softmax is uniform. Or the mean over all steps, as the paper has it.
+    "correct" is the mean over those steps of an image that classify it correctly; where none does, e is 0, so its
+    softmax is uniform. "mean" is that over all steps.
     """
     z = step_logits.detach()
     # paper: the mean over all steps  released: over the correct ones

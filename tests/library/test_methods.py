@@ -19,6 +19,7 @@ from sastc.experiments import expand
 from sastc.labels import LABELS, run_title
 from sastc.losses import kd_loss
 from sastc.methods import REGISTRY, Method, option
+from sastc.methods.kd import KDWithFeatures
 from sastc.records import RunError, run_path
 from sastc.train import Step, Trainer, networks
 
@@ -119,6 +120,29 @@ def test_declarations_of_every_method(kind):
     assert all(fields[name].default is None for name in kind.presets)
     RunConfig(method=kind.name)  # which checks the rest
     assert all(field.metadata["doc"] for field in kind.options.values())
+
+
+def test_the_base_of_methods_with_a_feature_loss_is_no_method_but_serves_your_own():
+    assert "" not in REGISTRY
+    with pytest.raises(ConfigError, match="name=''"):
+        RunConfig(method=KDWithFeatures)
+
+    class Rates(KDWithFeatures):
+        feature_weight: float = option(0.5, "weight", low=0)
+
+        def feature_loss(self, batch):
+            return sum(f.mean() for f in batch.features)
+
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4), torch.tensor([0, 1, 3])
+    features = [torch.rand(2, 3, 5, 2, 2), torch.rand(2, 3, 6, 1, 1)]
+    batch = methods.Batch(
+        labels=labels, logits=logits[0], features=features, cross_entropy=None, teacher_logits=logits[1]
+    )
+    parts = RunConfig(method=Rates(feature_weight=3.0)).new_method().losses(batch)
+    rates, kd = features[0].mean() + features[1].mean(), kd_loss(logits[0], logits[1], labels)
+    torch.testing.assert_close(parts["feature_loss"], rates)
+    torch.testing.assert_close(parts["loss"], kd + 3 * rates)
 
 
 def test_every_field_has_a_group_and_a_method():
