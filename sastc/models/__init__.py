@@ -11,10 +11,9 @@ from sastc.fields import choices
 from sastc.models.layers import Recipe
 from sastc.models.network import Network
 from sastc.models.pyramidnet import pyramidnet
-from sastc.models.resnet import resnet18, resnet19, resnet32x4, resnet34
-from sastc.models.vgg import vgg11, vgg13
-from sastc.models.vggsnn import vggsnn
-from sastc.models.wide_resnet import wide_resnet, wrn16_2
+from sastc.models.resnet import RESNET18, RESNET19, bottleneck, resnet
+from sastc.models.vgg import vgg11, vgg13, vggsnn
+from sastc.models.wide_resnet import wide_resnet
 from sastc.neurons import LIF
 
 __all__ = ["MODELS", "OPTIONS", "Network", "create_model"]
@@ -23,22 +22,25 @@ MODELS: dict[str, Callable[..., Network]] = {
     "vgg11": lambda recipe, o: vgg11(recipe, o["vgg_downsample"], o["vgg_head"]),
     "vgg13": lambda recipe, o: vgg13(recipe),
     "vggsnn": lambda recipe, o: vggsnn(recipe, o["vggsnn_init"]),
-    "resnet18": lambda recipe, o: resnet18(recipe, o["resnet18_variant"], **_head(o)),
-    "resnet19": lambda recipe, o: resnet19(recipe, **_head(o)),
-    "resnet34": lambda recipe, o: resnet34(recipe, **_head(o)),
-    "resnet32x4": lambda recipe, o: resnet32x4(recipe, **_head(o)),
-    "wrn16_2": lambda recipe, o: wrn16_2(recipe, o["wrn16_2_variant"], **_head(o)),
+    "resnet18": lambda recipe, o: resnet(recipe, *RESNET18[o["resnet18_variant"]], **_head(o)),
+    "resnet19": lambda recipe, o: resnet(recipe, *RESNET19, **_head(o)),
+    "resnet34": lambda recipe, o: resnet(recipe, (3, 4, 6, 3), (64, 128, 256, 512), **_head(o)),
+    # As in RepDistiller: the CIFAR ResNet of depth 32 with four times the channels (twice in the stem).
+    "resnet32x4": lambda recipe, o: resnet(recipe, (5, 5, 5), (64, 128, 256), stem=32, **_head(o)),
+    # paper: cites Wide ResNet  released: a ResNet of bottlenecks with 512, 1024 and 2048 outputs
+    "wrn16_2": lambda recipe, o: (
+        resnet(recipe, (2, 1, 1), (128, 256, 512), branch=bottleneck, **_head(o))
+        if o["wrn16_2_variant"] == "released"
+        else wide_resnet(recipe, 16, 2, **_head(o))
+    ),
     "wrn28_4": lambda recipe, o: wide_resnet(recipe, 28, 4, **_head(o)),
     "wrn40_2": lambda recipe, o: wide_resnet(recipe, 40, 2, **_head(o)),
     "pyramidnet20": lambda recipe, o: pyramidnet(recipe, 20, 200, o["pyramidnet_taps"], **_head(o)),
 }
 
 # Architecture options and their allowed values, the default first.
-OPTIONS = {
-    name: choices(name)
-    for name in ("resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "resnet_head", "hidden_init",
-                 "pyramidnet_taps", "vggsnn_init")
-}  # fmt: skip
+_NAMES = "resnet18_variant wrn16_2_variant vgg_downsample vgg_head resnet_head hidden_init pyramidnet_taps vggsnn_init"
+OPTIONS = {name: choices(name) for name in _NAMES.split()}
 
 
 def create_model(
@@ -92,34 +94,25 @@ def create_model(
         How an ANN sees a sequence (T, B, C, H, W): its mean over time, an image; or each frame for itself, with
         features (T, B, C, H, W) and logits that are the mean over T.
     **options : str
-        Architecture options; those of other networks are checked and ignored. `resnet18_variant` ("released",
-        "standard"), `wrn16_2_variant` ("released", "wide_resnet"), `vgg_downsample` ("stride", "pool") and `vgg_head`
-        ("stacked", "single") of VGG-11, `resnet_head` of spiking residual networks ("hidden": 256 neurons before the
-        last layer, "single") and `hidden_init` of that layer's weights ("balanced", "released": PyTorch's default, too
-        small for γ = 0.3), `pyramidnet_taps` ("released": without stage 2, "all"), `vggsnn_init` of its convolutions'
-        weights ("pytorch", "he": as in TET).
+        :data:`OPTIONS` of the architectures, which ``python -m sastc explain`` describes; those of other networks are
+        checked and ignored.
 
-    Returns
-    -------
-    Network
-        With weights drawn from torch's global generator.
+    Weights are drawn from torch's global generator.
 
     Raises
     ------
     ValueError
         A value that is not allowed; the message names the field, the value and the choices.
     """
-    for key, value, allowed in (
-        ("name", name, MODELS),
-        ("taps", taps, choices("taps")),
-        ("tap", tap, choices("student_tap")),
-        ("output", output, choices("output")),
-        ("frames", frames, choices("teacher_input")),
-        *(("option", key, OPTIONS) for key in options),
-        *((key, value, OPTIONS[key]) for key, value in options.items() if key in OPTIONS),
-    ):
-        check_one_of(key, value, allowed)
-    sizes = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    check_one_of("name", name, MODELS)
+    texts: dict[str, Any] = dict(taps=taps, tap=tap, output=output, frames=frames)
+    fields = dict(tap="student_tap", frames="teacher_input")  # what they are called in a config
+    for key, text in texts.items():
+        check_one_of(key, text, choices(fields.get(key, key)))
+    for key, value in options.items():
+        check_one_of("option", key, OPTIONS)
+        check_one_of(key, value, OPTIONS[key])
+    sizes: dict[str, Any] = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     sizes = {key: check_integer(key, size, 1) for key, size in sizes.items()}
     timesteps, width = check_integer("timesteps", timesteps, 1), check_number("width", width, 0, open_low=True)
     if tdbn_alpha is not None:
@@ -130,23 +123,20 @@ def create_model(
     check("neuron", neuron, isinstance(example, nn.Module), f"a function that returns an nn.Module, not {example!r}")
     spiking = bool(getattr(example, "spiking", not type(example).__module__.startswith("torch.nn.")))
     recipe = Recipe(
-        name=name,
-        make_neuron=make_neuron,
-        spiking=spiking,
+        name,
+        make_neuron,
+        spiking,
         **sizes,
+        **texts,
         width=width,
         timesteps=timesteps if spiking else None,
-        taps=taps,
-        tap=tap,
-        output=output,
         leak=getattr(example, "decay", 0.5),
         norm_gain=tdbn_alpha * getattr(example, "threshold", 1.0) if spiking and tdbn_alpha is not None else 1.0,
-        frames=frames,
     )
     return MODELS[name](recipe, {key: values[0] for key, values in OPTIONS.items()} | options)
 
 
-def _head(options: dict[str, str]) -> dict[str, str]:
+def _head(options: dict[str, str]) -> dict[str, Any]:
     return {"head": options["resnet_head"], "hidden_init": options["hidden_init"]}
 
 

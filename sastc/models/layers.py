@@ -16,11 +16,7 @@ from sastc.recompute import recomputed, wanted
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all layers of one network have in common; :func:`sastc.models.create_model` explains the fields.
-
-    `timesteps` is None in an ANN, `leak` the λ of a leaky output membrane, `norm_gain` the initial scale of the batch
-    norms.
-    """
+    """What all layers of one network have in common; :func:`sastc.models.create_model` explains the fields."""
 
     name: str
     make_neuron: Callable[[], nn.Module]
@@ -29,12 +25,12 @@ class Recipe:
     in_channels: int = 3
     image_size: int = 32
     width: float = 1.0
-    timesteps: int | None = 2
+    timesteps: int | None = 2  # None in an ANN
     taps: str = "stages"
     tap: str = "spikes"
     output: str = "mean_current"
-    leak: float = 0.5
-    norm_gain: float = 1.0
+    leak: float = 0.5  # λ of a leaky output membrane
+    norm_gain: float = 1.0  # initial scale of the batch norms
     frames: str = "mean_frame"
 
     def channels(self, count: float) -> int:
@@ -44,8 +40,8 @@ class Recipe:
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """Batch norm over batch, pixels and, by folding, time.
 
-        tdBN (Zheng et al. 2021) normalises to α·V_th instead of 1. The factor is put into the initial value of the
-        learned scale: the same functions, and a plain batch norm that stays one when it is synchronised over GPUs.
+        tdBN (Zheng et al. 2021) normalises to α·V_th instead of 1. Here this is the initial value of the learned scale:
+        the same functions, and a batch norm that can be synchronised over GPUs.
         """
         norm = nn.BatchNorm2d(channels)
         nn.init.constant_(norm.weight, self.norm_gain)
@@ -59,13 +55,10 @@ class Recipe:
 class Conv(nn.Conv2d):
     """Square convolution with odd `kernel` that pads by half of it; the output side is ``ceil(side / stride)``.
 
-    On a map of one pixel only the kernel's centre meets the image, so only that is computed: the same function. Torch
-    computes the rest too, and in bf16 with stride 2 on the CPU oneDNN leaves the gradients of the other weights as they
-    lay in memory, which makes weights random or NaN.
-
-    A 1x1 convolution with a stride and fewer than 8 input channels, in fp32 and channels last, sees the pixels that it
-    reads alone, with stride 1: the same function. On processors without AVX-512 oneDNN writes past its buffer there,
-    which ends the process or, with several threads, gives wrong gradients.
+    Two errors of oneDNN are avoided, by the same function of fewer numbers. On a map of one pixel only the kernel's
+    centre meets the image: in bf16 with stride 2 the gradients of the other weights would be whatever lay in memory. A
+    1x1 convolution with a stride and fewer than 8 input channels, in fp32 and channels last, is given the pixels that
+    it reads alone: without AVX-512 it would write past its buffer, which ends the process or gives wrong gradients.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False):
@@ -73,13 +66,12 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H', W')."""
-        if x.shape[-2:] != (1, 1):
-            if not self._overruns(x):  # elsewhere the order of the sums, and so the last bit, stays what it was
-                return super().forward(x)
-            step = self.stride[0]
-            return F.conv2d(x[..., ::step, ::step], self.weight, self.bias)
-        centre = slice(self.kernel_size[0] // 2, self.kernel_size[0] // 2 + 1)
-        return F.conv2d(x, self.weight[..., centre, centre], self.bias)
+        if x.shape[-2:] == (1, 1):
+            centre = slice(self.kernel_size[0] // 2, self.kernel_size[0] // 2 + 1)
+            return F.conv2d(x, self.weight[..., centre, centre], self.bias)
+        if self._overruns(x):  # elsewhere the order of the sums, and so the last bit, stays what it was
+            return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
+        return super().forward(x)
 
     def _overruns(self, x: Tensor) -> bool:
         narrow = self.kernel_size == (1, 1) and self.stride != (1, 1) and self.in_channels < 8
@@ -98,10 +90,7 @@ class PerStep(nn.Sequential):
 
 
 class Unit(nn.Module):
-    """A piece of network that ends in a neuron: ``forward(x) = neuron(current(x))``.
-
-    Pre-activation units have no neuron at their end; theirs is the identity.
-    """
+    """A piece of network that ends in a neuron, or the identity: ``forward(x) = neuron(current(x))``."""
 
     def __init__(self, neuron: nn.Module | None = None):
         super().__init__()
@@ -143,9 +132,8 @@ class Encoder(ConvUnit):
     def current(self, x: Tensor) -> Tensor:
         """Currents (T, B, C, H, W) of a static image or of a sequence (T, B, C, H, W)."""
         current = self.conv(x)
-        if self.timesteps is None or x.dim() == 5:
-            return current
-        return current.expand(self.timesteps, *current.shape)
+        repeated = self.timesteps is not None and x.dim() == 4
+        return current.expand(self.timesteps, *current.shape) if repeated else current
 
 
 class ResidualUnit(Unit):
@@ -164,24 +152,12 @@ class ResidualUnit(Unit):
 
 
 class Stage(nn.Sequential):
-    """Units up to a tap.
+    """Units up to a tap, which shows the output of the last :class:`Unit`, or its neuron's potential.
 
-    Parameters
-    ----------
-    *units : nn.Module
-        The last one is a :class:`Unit`: its output, or its neuron's potential, is what the tap shows.
-    channels : int
-        Channels at the tap.
-    stride : int
-        Factor by which the stage shrinks its input: side → ``ceil(side / stride)``.
-
-    Attributes
-    ----------
-    recompute : bool
-        Keep of every unit its input alone for the backward pass, see :mod:`sastc.recompute`.
+    The tap has so many `channels`; the stage shrinks its input's side to ``ceil(side / stride)``.
     """
 
-    recompute = False
+    recompute = False  # keep of every unit its input alone for the backward pass, see sastc.recompute
 
     def __init__(self, *units: nn.Module, channels: int, stride: int = 1):
         super().__init__(*units)
@@ -223,19 +199,11 @@ def pooled_head(recipe: Recipe, channels: int, *, head: str = "single", hidden_i
 
     The neck ends with the network's last neuron (or the pool behind it), the classifier is linear.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    channels : int
-        Channels F of the last stage.
-    head : {"hidden", "single"}
-        Whether an SNN has a hidden layer.
-    hidden_init : {"balanced", "released"}
-        Weights of the hidden layer. "released" is PyTorch's default, U(-1/√F, 1/√F): the firing rates behind the pool
-        are about 1/4, so the currents are about 0.13, no neuron fires, and hardly a potential comes within γ = 0.3 of
-        the threshold. By Eq. 11 the classification loss then has no gradient, or almost none, at γ = 0.3 (the released
-        γ = 1 has one). "balanced" draws N(0, 16/F): currents of about unit variance, as the batch norms give to all
-        other neurons.
+    `hidden_init` draws the hidden layer's weights, for F input `channels`. "released" is PyTorch's default,
+    U(-1/√F, 1/√F): the firing rates behind the pool are about 1/4, so the currents are about 0.13, no neuron fires, and
+    hardly a potential comes within γ = 0.3 of the threshold. By Eq. 11 the classification loss then has no gradient, or
+    almost none, at γ = 0.3 (the released γ = 1 has one). "balanced" draws N(0, 16/F): currents of about unit variance,
+    as the batch norms give to all other neurons.
     """
     neck = [PerStep(nn.AdaptiveAvgPool2d(1), nn.Flatten())]
     # paper: silent  released: students (SNN) have a hidden layer of 256 LIF neurons, teachers (ANN) have none

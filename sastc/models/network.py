@@ -8,29 +8,14 @@ from sastc.models.layers import Recipe, Stage
 
 
 class Network(nn.Module):
-    """An ANN or SNN classifier that shows its candidate layers.
+    """An ANN or SNN classifier that shows its candidate layers; :func:`sastc.create_model` builds one.
 
-    Build one with :func:`sastc.create_model`.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Neuron, sizes, taps and output.
-    stages : dict of str to Stage
-        "stem", "stage1", ... in the order of computation.
-    neck : nn.Module
-        From the last stage's output to the vector before the classifier, neurons included.
-    classifier : nn.Module
-        Affine, (..., F) to (..., N).
-    untapped : tuple of str
-        Stages that are not candidate layers.
-    sides : range, optional
-        Heights and widths of images, in pixels, that leave as much for the classifier as it takes; None: all do.
+    `stages` are "stem", "stage1", ... in the order of computation; those `untapped` are no candidate layers. The `neck`
+    leads from the last one's output to the vector before the affine `classifier`, neurons included. `sides` are the
+    heights and widths of images, in pixels, that leave as much for the classifier as it takes; None: all do.
 
     Attributes
     ----------
-    name : str
-    spiking : bool
     timesteps : int
         T for static images (1 in an ANN); may be set.
     tap_names : list of str
@@ -56,17 +41,15 @@ class Network(nn.Module):
         super().__init__()
         self.name, self.spiking, self.output = recipe.name, recipe.spiking, recipe.output
         self._mean_frame = not recipe.spiking and recipe.frames == "mean_frame"
-        self._leak = recipe.leak
+        self._leak, self._sides = recipe.leak, sides
         self.in_channels, self.image_size = recipe.in_channels, recipe.image_size
-        self._sides = sides
         self.stages, self.neck, self.classifier = nn.ModuleDict(stages), neck, classifier
         # paper: Fig. 2 counts the stem  released: SASTC leaves out the stem and the vector before the classifier
         untapped += ("stem",) if recipe.taps == "stages" else ()
         self.tap_names = [name for name in stages if name not in untapped]
         self._membrane_taps = recipe.tap == "membrane"
-        neurons = {name: stages[name][-1].neuron for name in self.tap_names}
-        if self._membrane_taps and not all(hasattr(neuron, "membrane") for neuron in neurons.values()):
-            without = [name for name, neuron in neurons.items() if not hasattr(neuron, "membrane")]
+        without = [name for name in self.tap_names if not hasattr(stages[name][-1].neuron, "membrane")]
+        if self._membrane_taps and without:
             raise ValueError(
                 f"tap='membrane': {self.name} has no neuron with a membrane at the end of {', '.join(without)}; "
                 "allowed here: 'spikes'"
@@ -80,7 +63,7 @@ class Network(nn.Module):
 
     @property
     def timesteps(self) -> int:
-        """Number of steps T that a static image is repeated for; 1 in an ANN."""
+        """Steps T that a static image is repeated for; 1 in an ANN."""
         return self.stages["stem"][0].timesteps or 1
 
     @timesteps.setter
@@ -89,21 +72,12 @@ class Network(nn.Module):
         self.stages["stem"][0].timesteps = int(timesteps)
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Candidate layers and logits.
+        """Candidate layers, one for each of `tap_names`, and logits (B, N).
 
-        Parameters
-        ----------
-        x : Tensor
-            Images (B, C, H, W), or a sequence (T, B, C, H, W) with any T. Of a sequence an ANN sees the mean frame, or
-            each frame for itself ("per_step", see :func:`sastc.create_model`).
-
-        Returns
-        -------
-        features : list of Tensor
-            One for each of `tap_names`: (B, C, H, W) of an ANN, (T, B, C, H, W) of an SNN, or of an ANN that sees each
-            frame. Spikes or ReLU outputs, membrane potentials if asked for, or the sums of a pre-activation network.
-        logits : Tensor
-            (B, N).
+        `x` are images (B, C, H, W), or a sequence (T, B, C, H, W) with any T, of which an ANN sees the mean frame, or
+        each frame for itself ("per_step", see :func:`sastc.create_model`). Layers are (B, C, H, W) of an ANN, and
+        (T, B, C, H, W) of an SNN or of an ANN that sees each frame: spikes or ReLU outputs, membrane potentials if
+        asked for, or the sums of a pre-activation network.
 
         Raises
         ------
@@ -130,25 +104,18 @@ class Network(nn.Module):
         return features, self._steps(z)
 
     def logits_by_step(self, x: Tensor) -> Tensor:
-        """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward` if it stopped there.
+        """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward`, up to rounding, if it stopped there.
 
-        The last entry is :meth:`forward`'s up to rounding: here the classifier runs at every step, there on the mean.
-        In training mode the batch norms have seen all T steps; evaluate for what t steps alone would give. (1, B, N)
-        for an ANN.
+        (1, B, N) for an ANN. In training mode the batch norms have seen all T steps.
         """
         outputs = self.step_logits(x)
         steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
         return outputs.cumsum(0) / steps.view(-1, 1, 1)
 
     def last_map(self, x: Tensor) -> Tensor:
-        """The last stage's output as the pool behind it sees it.
+        """The last of :meth:`features`, (B, C, H, W) or (T, B, C, H, W), as the pool behind it sees it.
 
         A pre-activation network has a norm and a neuron between the two; of all others this is `x` itself.
-
-        Parameters
-        ----------
-        x : Tensor
-            (B, C, H, W) or (T, B, C, H, W), the last of :meth:`features`, in the type of the weights.
         """
         for layer in self.neck:
             after = layer(x)

@@ -7,19 +7,10 @@ from sastc.models.network import Network
 
 
 def pyramidnet(recipe: Recipe, depth: int, alpha: float, taps: str, **head: str) -> Network:
-    """PyramidNet-`depth` with basic blocks, its width growing by `alpha` in equal parts over all blocks.
+    """PyramidNet-`depth` with ``(depth - 2) / 6`` basic blocks in each of three stages.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    depth : int
-        ``6 n + 2`` for n blocks in each of the three stages.
-    alpha : float
-        Channels of the last block minus those of the stem (16), before the width factor.
-    taps : {"released", "all"}
-        Whether stage 2 is left out of the candidate layers. Taps are the pre-activation sums.
-    **head : str
-        Linear layers of an SNN, see :func:`sastc.models.layers.pooled_head`.
+    The stem has 16 channels, the last block `alpha` more (both before the width factor), in equal parts over all
+    blocks. Taps are the pre-activation sums; `taps` "released" leaves out stage 2.
     """
     stem, pool = residual_stem(recipe, 16, fire=False)
     stages, inputs = {"stem": stem}, stem.channels

@@ -1,4 +1,7 @@
-"""VGG (Simonyan & Zisserman 2015) for small images: five groups of 3x3 convolutions with bias and batch norm."""
+"""VGG (Simonyan & Zisserman 2015) for small images: five groups of 3x3 convolutions with bias and batch norm.
+
+VGGSNN (Deng et al. 2022), the network of DVS-CIFAR10, has VGG-11's convolutions.
+"""
 
 from itertools import pairwise
 
@@ -14,16 +17,9 @@ VGG13 = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))
 def vgg11(recipe: Recipe, downsample: str, head: str) -> Network:
     """VGG-11: eight convolutions and up to three linear layers.
 
-    The released student shrinks the image by stride 2 in every second convolution and stacks three linear layers with
-    neither neuron nor dropout between them.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    downsample : {"stride", "pool"}
-        Stride 2 in convolutions 2, 4, 6 and 8, or stride 1 and an average pool of 2 behind each of them.
-    head : {"stacked", "single"}
-        Linear layers of 4096, 4096 and N outputs, or of N alone.
+    `downsample` is "stride", 2 in convolutions 2, 4, 6 and 8, or "pool": stride 1 and an average pool of 2 behind each
+    of them. `head` is "stacked", linear layers of 4096, 4096 and N outputs, without neurons and dropout between them,
+    or "single", one of N.
     """
     # paper: only the name  released: stride 2, its average pools are commented out; three linear layers in a row
     pool = downsample == "pool"  # taps stand before the pool, where the spikes are
@@ -48,6 +44,28 @@ def vgg13(recipe: Recipe) -> Network:
     pools = [nn.MaxPool2d] * (4 if recipe.image_size >= 64 else 3)
     stages = _stages(recipe, VGG13, [*pools, None][:4])
     return Network(recipe, stages, *pooled_head(recipe, stages["stage4"].channels))
+
+
+def vggsnn(recipe: Recipe, init: str = "pytorch") -> Network:
+    """64, 128, pool, 256, 256, pool, 512, 512, pool, 512, 512, pool, then one linear layer on all pixels that are left.
+
+    Average pools of 2, as in TET's code. Unlike VGG-11 it keeps every pixel of a larger input: 3x3 of 48x48.
+
+    `init` draws the convolutions' weights: "pytorch" is its default, of variance 1/(27 · inputs), "he" TET's,
+    normal of variance 2/(9 · outputs) (He et al. 2015), √6 times as large where inputs and outputs are as many. A batch
+    norm behind every convolution takes the factor out again, so the first firing rates are the same, but a gradient
+    step turns the larger weights by a sixth of the angle, as if their learning rate were so much smaller at first.
+    """
+    stages = _stages(recipe, VGG11, [None] + [nn.AvgPool2d] * 3)
+    side, sides = halved(recipe.image_size)
+    classifier = nn.Sequential(nn.Linear(stages["stage4"].channels * side**2, recipe.num_classes))
+    network = Network(recipe, stages, nn.Sequential(_pool(nn.AvgPool2d), nn.Flatten(-3)), classifier, sides=sides)
+    # paper: silent  TET: He's
+    if init == "he":
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return network
 
 
 def halved(image_size: int) -> tuple[int, range]:

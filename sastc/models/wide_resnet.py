@@ -4,7 +4,6 @@ from torch import Tensor, nn
 
 from sastc.models.layers import Conv, PerStep, Recipe, Stage, Unit, pooled_head, residual_stem
 from sastc.models.network import Network
-from sastc.models.resnet import bottleneck16
 
 
 class WideUnit(Unit):
@@ -38,9 +37,3 @@ def wide_resnet(recipe: Recipe, depth: int, widen: int, **head: str) -> Network:
     neck, classifier = pooled_head(recipe, inputs, **head)
     last = [PerStep(recipe.norm(inputs)), recipe.make_neuron()]
     return Network(recipe, stages, nn.Sequential(*last, *neck), classifier)
-
-
-def wrn16_2(recipe: Recipe, variant: str, **head: str) -> Network:
-    """WRN-16-2: "released" is the bottleneck network of the authors' code, "wide_resnet" the published one."""
-    # paper: cites Wide ResNet  released: a bottleneck ResNet, 16 times as wide at the end of each stage
-    return bottleneck16(recipe, **head) if variant == "released" else wide_resnet(recipe, 16, 2, **head)
