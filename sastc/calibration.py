@@ -22,7 +22,7 @@ from sastc.attention import attention_bounds
 from sastc.checks import check, check_integer, check_number, check_one_of, is_count
 from sastc.cka import linear_cka
 from sastc.fields import choices
-from sastc.losses import no_autocast
+from sastc.losses import exact, no_autocast
 from sastc.recompute import recomputed, wanted
 
 Shape = tuple[int, int, int]
@@ -37,21 +37,15 @@ def similarity(features: Tensor, instances: int | None = None) -> Tensor:
     """
     rows = features.flatten(-3)
     columns = rows if instances is None else distributed.gather(rows, -2, instances)
-    dtype = torch.promote_types(rows.dtype, torch.float32)
     with no_autocast(rows):
-        return rows.to(dtype) @ columns.to(dtype).mT
+        return exact(rows) @ exact(columns).mT
 
 
 def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers: int) -> list[tuple[int, int]]:
-    """Zero-based (student layer, teacher layer) pairs.
+    """Zero-based (student layer, teacher layer) pairs of so many layers, or a ValueError.
 
-    Parameters
-    ----------
-    pairs : str or sequence of (int, int)
-        "all"; "one_to_one" (each student layer with the teacher layer at the nearest relative depth); "last" (the
-        deepest of both); a text such as "1-2,3-3" (one-based); or the pairs themselves (zero-based).
-    students, teachers : int
-        Numbers of candidate layers S and A.
+    `pairs` is "all"; "one_to_one" (each student layer with the teacher layer at the nearest relative depth); "last"
+    (the deepest of both); a text such as "1-2,3-3" (one-based); or the pairs themselves (zero-based).
     """
     named = isinstance(pairs, str)
     if named and pairs == "all":
@@ -71,9 +65,8 @@ def layer_pairs(pairs: str | Sequence[tuple[int, int]], students: int, teachers:
             chosen = []
         valid = bool(chosen) and all(len(p) == 2 and 0 <= p[0] < students and 0 <= p[1] < teachers for p in chosen)
         allowed = f"all, one_to_one, last, or student-teacher pairs such as {'1-1,2-3' if named else '(0, 0), (1, 2)'} "
-        allowed += (
-            f"with student layers {first}..{students - 1 + first} and teacher layers {first}..{teachers - 1 + first}"
-        )
+        last = students - 1 + first, teachers - 1 + first
+        allowed += f"with student layers {first}..{last[0]} and teacher layers {first}..{last[1]}"
         check("pairs", pairs, valid, allowed)
     return chosen
 
@@ -107,13 +100,12 @@ def check_features(
 
 
 def _in_type_of(module: nn.Module, features: Iterable[Tensor]) -> list[Tensor]:
-    """The maps in the type of the module's weights, such as spikes that are booleans; under autocast as they are."""
+    """The maps, such as boolean spikes, in the type of the module's weights; under autocast as they are."""
     weight = next(module.parameters(), None)
 
     def kept(f: Tensor) -> bool:
         kind = f.device.type
-        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        return weight is None or f.dtype == weight.dtype or autocast
+        return weight is None or (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
 
     return [f if kept(f) else f.to(weight.dtype) for f in features]
 
@@ -200,24 +192,13 @@ def feature_distance(
 ) -> Tensor:
     """``MSE(f_a[i], Proj(f_s^t, a)[i])`` of Eq. 6 for one pair of layers, after bringing both to one size.
 
-    Parameters
-    ----------
-    student : Tensor
-        ``(T, B, C_s, H_s, W_s)``.
-    target : Tensor
-        ``(B, C_a, H_a, W_a)``, or ``(T, B, C_a, H_a, W_a)``.
-    projector : nn.Module
-        Maps ``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``.
-    resize_student : {"max", "avg"}
-        Adaptive pooling, to the target's size, of a student map that is higher or wider than its target.
-    small_student : {"pool_target", "upsample_student"}
-        What to do with any other student map that is not of its target's size.
+    `student` is ``(T, B, C_s, H_s, W_s)``, `target` ``(B, C_a, H_a, W_a)`` or ``(T, B, C_a, H_a, W_a)``; `projector`
+    maps ``(T, B, C_s, H, W)`` to ``(T, B, C_a, H, W)``. A student map that is higher or wider than its target is pooled
+    to the target's size (`resize_student`: "max" or "avg"). Where any other has another size, the target is pooled to
+    it, or the student's map is upsampled (`small_student`: "pool_target" or "upsample_student").
 
-    Returns
-    -------
-    Tensor
-        ``(T, B)``, the mean over channels and pixels, in at least float32. NaN where a map is NaN, infinite or NaN
-        where one is infinite; max-pooling passes over −inf.
+    Returns ``(T, B)``, the mean over channels and pixels, in at least float32. NaN where a map is NaN, infinite or NaN
+    where one is infinite; max-pooling passes over −inf.
     """
     size, target_size = student.shape[-2:], target.shape[-2:]
     # paper: the student always takes the target's size  released: the larger of both is pooled
@@ -228,8 +209,7 @@ def feature_distance(
         student = F.interpolate(student.flatten(0, 1), target_size).unflatten(0, student.shape[:2])
     else:
         target = F.adaptive_avg_pool2d(target.flatten(0, -4), size).unflatten(0, target.shape[:-3])
-    projected = projector(student)
-    difference = projected.to(torch.promote_types(projected.dtype, torch.float32)) - target
+    difference = exact(projector(student)) - target
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return difference.square().mean((-3, -2, -1))
     return _MeanSquare.apply(difference)
@@ -274,15 +254,9 @@ class LayerDistances(nn.Module):
     target_scale : sequence of float
         Factors on the teacher layers' features (not in the paper), one a layer; empty for none. A layer scaled down has
         smaller distances, whatever it means.
-
-    Attributes
-    ----------
-    recompute : bool
-        Keep no activations of the projectors for the backward pass, but compute them again, see
-        :mod:`sastc.recompute`.
     """
 
-    recompute = False
+    recompute = False  # keep no activations of the projectors for the backward pass, see sastc.recompute
 
     def __init__(
         self,
@@ -324,26 +298,20 @@ class LayerDistances(nn.Module):
         check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
         targets = [f.detach() for f in teacher_features]
         if self.target_norm == "layer":
-            targets = [_standardised(f, over_all=instances is not None) for f in targets]
+            targets = [_standardised(exact(f), over_all=instances is not None) for f in targets]
         if self.target_scale:
             targets = [factor * f for factor, f in zip(self.target_scale, targets, strict=True)]
-        distances = [
-            self._distance(student_features[s], targets[a], projector)
-            for (s, a), projector in zip(self.pairs, self.projectors, strict=True)
-        ]
+        distances = []
+        for (s, a), projector in zip(self.pairs, self.projectors, strict=True):
+            distance: Callable[..., Tensor] = functools.partial(feature_distance, projector=projector, **self.sizes)
+            maps = student_features[s], targets[a]
+            distances.append(recomputed(distance, *maps, owner=projector) if wanted(self) else distance(*maps))
         return torch.stack(distances, -1)
-
-    def _distance(self, student: Tensor, target: Tensor, projector: nn.Module) -> Tensor:
-        def distance(student: Tensor, target: Tensor) -> Tensor:
-            return feature_distance(student, target, projector, **self.sizes)
-
-        return recomputed(distance, student, target, owner=projector) if wanted(self) else distance(student, target)
 
 
 def _standardised(features: Tensor, over_all: bool) -> Tensor:
-    f = features.to(torch.promote_types(features.dtype, torch.float32))
-    mean, std = distributed.mean_std(f) if over_all else (f.mean(), f.std())
-    return (f - mean) / std.clamp_min(1e-6)
+    mean, std = distributed.mean_std(features) if over_all else (features.mean(), features.std())
+    return (features - mean) / std.clamp_min(1e-6)
 
 
 def _check_choices(given: dict[str, str]) -> None:
@@ -401,14 +369,9 @@ class SelfAttentiveCalibration(nn.Module):
         gradient: DistributedDataParallel then needs ``find_unused_parameters=True``.
     resize_student, small_student, projector_bn, target_norm, target_scale
         See :class:`LayerDistances`.
-
-    Attributes
-    ----------
-    recompute : bool
-        Keep no copies of features for the backward pass of the similarity matrices, see :mod:`sastc.recompute`.
     """
 
-    recompute = False
+    recompute = False  # keep no copies of features for the similarities' backward pass, see sastc.recompute
 
     def __init__(
         self,
@@ -441,7 +404,6 @@ class SelfAttentiveCalibration(nn.Module):
             check(name, value, isinstance(value, bool), "True or False")
         check_number("score_scale", score_scale, None)
         hidden = max(1, batch_size // 2) if hidden is None else hidden
-        # a quarter of the batch, but with qk_norm at least 2: a single number normalises to 1 or -1 and learns nothing
         embedding = max(2 if qk_norm else 1, batch_size // 4) if embedding is None else embedding
         check("embedding", embedding, embedding > 1 or not qk_norm, "at least 2 with qk_norm=True")
         self.student_shapes = _layer_shapes("student_shapes", student_shapes)
@@ -468,17 +430,10 @@ class SelfAttentiveCalibration(nn.Module):
     def forward(
         self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None = None
     ) -> Calibration:
-        """Attention and distances of one batch.
+        """Attention and distances of one batch: S student maps, and A teacher maps, which receive no gradient.
 
-        Parameters
-        ----------
-        student_features : sequence of Tensor
-            S maps ``(T, B, C_s, H_s, W_s)``.
-        teacher_features : sequence of Tensor
-            A maps ``(B, C_a, H_a, W_a)``, or ``(T, B, C_a, H_a, W_a)``; they receive no gradient.
-        instances : int, optional
-            Size of the batch over all processes of a distributed run, of which this one has its share of B. Attention
-            then is what it would be if one process had the whole batch.
+        `instances` is the size of the batch over all processes of a distributed run, of which this one has its share
+        of B. Attention then is what it would be if one process had the whole batch.
 
         A feature that is NaN makes attention NaN for the whole batch, since every row of the similarity matrices has an
         entry of its instance, and by the projectors' batch norms distances, too. So do infinite ones, but where ReLU or
@@ -492,7 +447,9 @@ class SelfAttentiveCalibration(nn.Module):
             cast, its networks may run under ``torch.autocast``.
         """
         student_features, teacher_features = _in_type_of(self, student_features), _in_type_of(self, teacher_features)
-        self._check(student_features, teacher_features, instances)
+        check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
+        if (batch := instances or student_features[0].shape[1]) > self.batch_size:
+            raise ValueError(f"batch of {batch} instances: must be at most batch_size={self.batch_size}")
         targets = [f.detach() for f in teacher_features]
         if wanted(self):
             students, teachers = recomputed(self.similarities, student_features, targets, instances)
@@ -506,10 +463,7 @@ class SelfAttentiveCalibration(nn.Module):
     def similarities(
         student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``.
-
-        See :func:`similarity` for `instances`.
-        """
+        """Eq. 3 for every layer and time step: ``(T, S, B, B)`` and ``(A, B, B)`` or ``(T, A, B, B)``."""
         student_features, teacher_features = list(student_features), list(teacher_features)
         check_features(student_features, teacher_features)
         students = torch.stack([similarity(f, instances) for f in student_features], 1)
@@ -576,11 +530,3 @@ class SelfAttentiveCalibration(nn.Module):
     def attention_bounds(self) -> tuple[float, float]:
         """See :func:`attention_bounds`."""
         return attention_bounds(len(self.teacher_shapes), self.qk_norm, self.score_scale)
-
-    def _check(
-        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], instances: int | None
-    ) -> None:
-        check_features(student_features, teacher_features, self.student_shapes, self.teacher_shapes)
-        batch = instances or student_features[0].shape[1]
-        if batch > self.batch_size:
-            raise ValueError(f"batch of {batch} instances: must be at most batch_size={self.batch_size}")

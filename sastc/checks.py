@@ -64,7 +64,7 @@ def suggestion(name: Any, names: Collection[str], otherwise: str) -> str:
 
 def check_choice(what: str, name: Any, names: Collection[str], otherwise: str = "") -> None:
     """Raise a :class:`ConfigError` with close matches, or `otherwise`, or all `names`, unless `name` is one of them."""
-    names = list(names)  # in which anything can be looked for
+    names = list(names)  # a set cannot look for a list
     if name not in names:
         hint = suggestion(name, names, otherwise or "must be one of " + ", ".join(sorted(names)))
         raise ConfigError(f"unknown {what} {shown(name)}: {hint}")
@@ -101,7 +101,7 @@ def is_count(value: Any) -> bool:
 
 
 def _number(value: Any, kind: type, low: float | None, high: float | None = None, open_low: bool = False) -> Any:
-    """The value as an int, or as a finite float, within the bounds; None where it is none."""
+    """The value as an int, or as a finite float, within the bounds; None if it is no such number."""
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
         return None
     try:
@@ -124,9 +124,8 @@ def allowed_values(field: dataclasses.Field) -> str:
     meta = field.metadata
     if meta["choices"]:
         return "one of " + ", ".join(c or "''" for c in meta["choices"])
-    kind = str(field.type).replace("| None", "").strip()
-    words = {"<class 'int'>": "an integer", "int": "an integer", "<class 'float'>": "a number", "float": "a number"}
-    words |= {"<class 'bool'>": "true or false", "bool": "true or false", "<class 'str'>": "text"}
+    kind = field.type.__name__ if isinstance(field.type, type) else str(field.type).removesuffix(" | None")
+    words = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
     return _within(words.get(kind, "a list of numbers"), meta["low"], meta["high"], meta["open_low"])
 
 
@@ -150,9 +149,7 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     if "int" in kind:
         checked = number(value, int)
         return fail(" and < 2**63") if meta["high"] is None and checked >= 2**63 else checked
-    if (
-        meta["choices"] and isinstance(value, Integral) and not isinstance(value, bool)
-    ):  # 10 can only be the choice "10"
+    if meta["choices"] and _number(value, int, None) is not None:  # 10 can only be the choice "10"
         return next((c for c in meta["choices"] if c.isdecimal() and int(c) == value), None) or fail()
     if not isinstance(value, str) or (meta["choices"] and value not in meta["choices"]):
         fail()

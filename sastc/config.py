@@ -45,7 +45,7 @@ class RunConfig(Fields):
         On the first field that is not valid, before any work starts.
     """
 
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # that its method alone has
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # of the method
     method_class: type[Method] | None = dataclasses.field(default=None, repr=False, compare=False)  # teacher: None
 
     def __post_init__(self):
@@ -246,11 +246,10 @@ class RunConfig(Fields):
     @property
     def arguments(self) -> list[str]:
         """The shortest ``key=value`` arguments that give this config."""
-        first: tuple[str, ...] = ("dataset", "student", "teacher", "method", "timesteps", "variant", "scale", "seed")
         values, default = self.to_dict(), RunConfig().to_dict()
         if self.method == "teacher":
-            first = tuple(n for n in first if n != "student" and (n != "timesteps" or self.takes_steps))
-            default |= {"student": ""} | ({} if self.takes_steps else {"timesteps": self.timesteps})
+            default["student"] = ""
+        first = [name for name, field in all_fields().items() if field.metadata["group"] == "run"]
         chosen = {n: values[n] for n in first if values[n] != default[n]}
         base = RunConfig(**chosen, method_class=self.method_class).to_dict()
         chosen |= {n: v for n, v in values.items() if v != base[n]}
@@ -283,7 +282,7 @@ class RunConfig(Fields):
 
 @functools.cache
 def _check_declarations(kind: type[Method]) -> None:
-    """Raise a ConfigError unless the fields, options and presets that a method declares can be such."""
+    """Raise a ConfigError where a method declares fields, options or presets that it may not."""
     by_method = [name for name, field in all_fields().items() if field.metadata["scope"] == "methods"]
     for name in kind.fields if not kind.recorded else ():
         if name not in by_method:

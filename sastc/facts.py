@@ -6,20 +6,14 @@ from typing import NamedTuple
 class Facts(NamedTuple):
     """Name, published sizes and constants of a dataset; None for what the user's own images decide."""
 
-    label: str
-    """In tables and titles."""
-    train: int | None
-    """Images, or recordings, to train on."""
+    label: str  #: In tables and titles.
+    train: int | None  #: Images, or recordings, to train on.
     test: int | None
-    channels: int
-    """2 of event data: OFF and ON."""
+    channels: int  #: 2 of event data: OFF and ON.
     classes: int | None
-    image_size: int
-    """Height and width in pixels that `load_dataset` gives."""
-    run_size: int | None = None
-    """The same in runs, where they see another size."""
-    mean: tuple[float, ...] = ()
-    """Of all training pixels, one a channel, on the scale [0, 1]; empty where it is computed from the images."""
+    image_size: int  #: Height and width in pixels that `load_dataset` gives.
+    run_size: int | None = None  #: The same in runs, where they see another size.
+    mean: tuple[float, ...] = ()  #: Of all training pixels, by channel, from 0 to 1; empty: computed.
     std: tuple[float, ...] = ()
 
     @property

@@ -43,36 +43,27 @@ measure = functools.partial(option, group="measures", applies="students")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fields:
-    """All settings but the options of methods; :class:`~sastc.config.RunConfig` says what they make together."""
+    """All settings but the options of methods; the base of :class:`~sastc.config.RunConfig`."""
 
     dataset: str = run("digits", "dataset", choices=DATASETS, teacher=True)
     student: str = run("vgg11", "spiking student; empty for method teacher", choices=("", *MODELS))
     teacher: str = run(
         "resnet19",
-        "ANN teacher; a baseline only measures its mismatch to it, and may leave it empty",
+        "ANN teacher; a baseline only measures the mismatch, or has none",
         choices=("", *MODELS),
         teacher=True,
     )
     method: str = run(
-        "sastc",
-        "how the student is trained, or one of your own as file.py:Class; teacher trains the ANN itself",
-        choices=EVERY,
+        "sastc", "how the student is trained; teacher: the ANN itself; file.py:Class: one of your own", choices=EVERY
     )
     timesteps: int = run(2, "time steps T of the student, and frames of event data", low=1, applies="students")
-    variant: str = run(
-        "paper",
-        "preset of the method: the text as printed, or the authors' released code",
-        choices=VARIANTS,
-        teacher=True,
-    )
+    variant: str = run("paper", "presets of the printed text, or of the released code", choices=VARIANTS, teacher=True)
     scale: str = run("quick", "preset of size and schedule", choices=SCALES, teacher=True)
     seed: int = run(0, "seed of initial weights, data order and augmentation", low=0, high=2**64 - 1)
 
     epochs: int | None = training(None, "training epochs", low=1)
     batch_size: int | None = training(None, "instances per step", low=2)
-    learning_rate: float | None = training(
-        None, "learning rate of SGD: the first of schedule=steps, the highest of triangle", low=0, open_low=True
-    )
+    learning_rate: float | None = training(None, "learning rate of SGD at its highest", low=0, open_low=True)
     schedule: str | None = training(
         None,
         "learning rate over the training: drops at the milestones (steps), or a straight rise up to schedule_peak and "
@@ -85,9 +76,7 @@ class Fields:
     nesterov: bool | None = training(None, "Nesterov's momentum", was=False)
     weight_decay: float | None = training(None, "L2 penalty of SGD", low=0)
     decay_norms: bool | None = training(None, "L2 penalty on batch norms and biases too", was=True)
-    milestones: tuple[float, ...] | None = training(
-        None, "fractions of the epochs after which the learning rate drops", low=0, high=1
-    )
+    milestones: tuple[float, ...] | None = training(None, "shares of the epochs where the rate drops", low=0, high=1)
     lr_drop: float = training(0.1, "factor on the learning rate at each milestone", low=0, high=1, open_low=True)
     early_stop: int = training(0, "stop after so many epochs without a better test accuracy; 0: never", low=0)
     precision: str | None = training(
@@ -102,14 +91,9 @@ class Fields:
     partial_batch: str | None = training(
         None, "last batch of an epoch if it is not full: drop or keep it", choices=("drop", "keep")
     )
-    reshuffle: bool | None = training(
-        None, "draw a new order each epoch; the released students see one order again and again"
-    )
+    reshuffle: bool | None = training(None, "draw a new order each epoch, or keep the first")
     accumulate: int = training(
-        1,
-        "micro-batches that a step is computed in, to save memory; batch-norm statistics and similarity matrices are "
-        "then those of a micro-batch",
-        low=1,
+        1, "micro-batches of a step, to save memory; batch norms and similarities then see one of them", low=1
     )
     checkpoint: str | None = training(
         None,
@@ -124,9 +108,7 @@ class Fields:
         choices=("global", "per_process"),
     )
 
-    width: float | None = network(
-        None, "factor on the channel counts of student and teacher", low=0, open_low=True, teacher=False
-    )
+    width: float | None = network(None, "factor on both networks' channels", low=0, open_low=True, teacher=False)
     teacher_width: float = student_network(0.0, "factor on the teacher's channel counts; 0: that of width", low=0)
     image_size: int | None = network(None, "height and width of the images, in pixels", low=8)
     resnet18_variant: str | None = network(
@@ -136,15 +118,13 @@ class Fields:
     )
     wrn16_2_variant: str = network(
         "released",
-        "WRN-16-2: the released bottleneck network or the published wide ResNet",
+        "WRN-16-2: the released bottleneck network or the published one",
         choices=("released", "wide_resnet"),
     )
     vgg_downsample: str = network("stride", "VGG-11: stride-2 convolutions or pooling", choices=("stride", "pool"))
     vgg_head: str = network("stacked", "VGG-11: three stacked linear layers or one", choices=("stacked", "single"))
     resnet_head: str = network(
-        "hidden",
-        "spiking residual networks: 256 LIF neurons before the last layer, or none",
-        choices=("hidden", "single"),
+        "hidden", "spiking ResNets: 256 LIF neurons before the last layer, or none", choices=("hidden", "single")
     )
     hidden_init: str | None = network(
         None,
@@ -155,33 +135,25 @@ class Fields:
         "released", "PyramidNet's tapped stages: stage 2 is skipped in the released code", choices=("released", "all")
     )
     vggsnn_init: str = network(
-        "pytorch",
-        "VGGSNN: first weights of the convolutions: PyTorch's default, or TET's (he)",
-        choices=("pytorch", "he"),
+        "pytorch", "VGGSNN's first convolution weights: PyTorch's default or TET's (he)", choices=("pytorch", "he")
     )
     taps: str = student_network(
         "stages", "candidate layers: stage outputs, or the stem too", choices=("stages", "stem_and_stages")
     )
     student_tap: str = student_network(
-        "spikes",
-        "what of a student layer is compared: spikes, or the potential before the reset",
-        choices=("spikes", "membrane"),
+        "spikes", "a student layer's features: spikes, or potentials before the reset", choices=("spikes", "membrane")
     )
     output: str = student_network(
         "mean_current",
         "student logits: mean over T of the last layer's output, or of a leaky membrane fed by it",
         choices=("mean_current", "leaky_membrane"),
     )
-    tdbn_alpha: float = student_network(
-        0.0, "threshold-dependent batch-norm: normalise to alpha·V_th; 0: plain batch-norm", low=0
-    )
+    tdbn_alpha: float = student_network(0.0, "batch norms normalise to alpha·V_th (tdBN); 0: plain batch norms", low=0)
 
     decay: float = neuron(0.5, "leak λ of the membrane", low=0, high=1, open_low=True)
     threshold: float = neuron(1.0, "firing threshold V_th", low=0, open_low=True)
     gamma: float | None = neuron(None, "width γ of the surrogate gradient", low=0, open_low=True)
-    surrogate: str = neuron(
-        "triangle", "shape of the surrogate gradient", choices=("triangle", "rectangle", "sigmoid", "atan")
-    )
+    surrogate: str = neuron("triangle", "surrogate gradient", choices=("triangle", "rectangle", "sigmoid", "atan"))
     reset: str = neuron("hard", "reset to zero, or by subtraction", choices=("hard", "soft"))
     detach_reset: bool = neuron(False, "no gradient through the spike in the reset")
 
@@ -202,9 +174,7 @@ class Fields:
     mlp_dim: int | None = calibration(None, "input width of the query and key MLPs, at least batch_size", low=2)
     qk_norm: bool = calibration(True, "L2-normalise queries and keys")
     score_scale: float = calibration(1.0, "factor on the scores in Eq. 5")
-    mlp_sharing: str = calibration(
-        "per_layer", "one query (key) MLP for each layer, or one for all", choices=("per_layer", "shared")
-    )
+    mlp_sharing: str = calibration("per_layer", "one MLP for each layer, or for all", choices=("per_layer", "shared"))
     sim_norm: str = calibration("none", "normalisation of the similarity rows", choices=("none", "row_l2"))
     sim_order: str = calibration("batch", "order of the similarity rows' entries", choices=("batch", "sorted"))
     detach_sim: bool = calibration(False, "no gradient to the student through the attention")
@@ -223,15 +193,10 @@ class Fields:
         choices=("learned", "untrained", "uniform", "random", "cka", "easiest", "hardest"),
     )
     target_norm: str = calibration(
-        "none",
-        "ours: standardise each teacher layer's features to mean 0 and variance 1 before they become targets (layer)",
-        choices=("none", "layer"),
+        "none", "ours: standardise each teacher layer's features before they are targets", choices=("none", "layer")
     )
     target_scale: tuple[float, ...] = calibration(
-        (),
-        "ours: factors on the teacher layers' features before they become targets, one a layer; empty: none",
-        low=0,
-        open_low=True,
+        (), "ours: factors on the teacher layers' features as targets, one a layer; empty: none", low=0, open_low=True
     )
     resize_student: str = calibration("max", "pooling of a student map larger than its target", choices=("max", "avg"))
     small_student: str = calibration(
@@ -244,16 +209,10 @@ class Fields:
     label_noise: float = data(0.0, "share of training labels changed to another class", low=0, high=1)
     data_seed: int = data(0, "seed of subset, label noise and validation images", low=0, teacher=True)
     validation: float = data(
-        0.0,
-        "share of each class's training images held out and tested on instead of the test split",
-        low=0,
-        high=0.5,
-        teacher=True,
+        0.0, "share of each class's training images that is held out and tested on", low=0, high=0.5, teacher=True
     )
 
-    binning: str = event(
-        "time", "frames of event data: of equal time, or of equally many events", choices=("time", "count")
-    )
+    binning: str = event("time", "frames of equal time, or of equally many events", choices=("time", "count"))
     event_augment: str = event(
         "roll",
         "training frames of event data: moved by whole pixels with the other side (roll) or zeros (shift) coming in, "
@@ -267,9 +226,8 @@ class Fields:
     )
 
     teacher_seed: int = teaching(0, "seed of the teacher", low=0, high=2**64 - 1)
-    teacher_reshuffle: bool = teaching(  # exact of the student; as a part of the teacher's identity it is in the run's
-        True, "the teacher draws a new order each epoch, as the released teacher script does", exact=True
-    )
+    # exact for the student; it is a part of the teacher's identity, and so of the run's
+    teacher_reshuffle: bool = teaching(True, "the teacher draws a new order each epoch", exact=True)
     teacher_epochs: int = teaching(0, "epochs of the teacher; 0: the preset's", low=0)
     noise_teacher: str = teaching("clean", "teacher of a student with noisy labels", choices=("clean", "same_noise"))
     subset_teacher: str = teaching(
@@ -277,9 +235,7 @@ class Fields:
     )
     teacher_run: str = teaching("", "name of a recorded teacher run to use instead of the preset's")
 
-    stm_batches: int | None = measure(
-        None, "training batches an epoch on which the mismatch score is measured; 0: all", low=0
-    )
+    stm_batches: int | None = measure(None, "training batches an epoch for the mismatch score; 0: all", low=0)
     stm_pairs: str = measure("all", "candidate pairs of the mismatch score (Eq. 1)")
     stm_distance: str = measure("mse", "distance of Eq. 1", choices=("mse", "euclidean"))
     stm_log_base: str = measure("e", "logarithm of the mismatch score", choices=("e", "2", "10", "none"))
@@ -292,9 +248,7 @@ class Fields:
         low=0,
         applies="methods",
     )
-    fisher_samples: int = measure(
-        0, "training images on which the temporal Fisher information is recorded each epoch", low=0
-    )
+    fisher_samples: int = measure(0, "training images for the temporal Fisher information of each epoch", low=0)
     headline: str | None = measure(
         None, "accuracy to report: of the last or of the best epoch", choices=("last", "best"), applies="all"
     )

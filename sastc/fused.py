@@ -49,7 +49,8 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(kernel)
     def run(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or _broken or _watched():
+        # the last: where operations are counted, or done without numbers, as companion.sizing does
+        if torch.compiler.is_compiling() or _broken or torch._C._len_torch_dispatch_stack() > 0:
             return kernel(*arguments)
         first = arguments[0]
         variant = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)
@@ -77,11 +78,6 @@ def fused(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _broken: list[Exception] = []
-
-
-def _watched() -> bool:
-    """Whether operations are counted, or done without numbers, as :mod:`companion.sizing` does."""
-    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def _kind(tensor: Tensor) -> tuple:

@@ -40,10 +40,7 @@ def atan(d: Tensor, gamma: float) -> Tensor:
 
 
 SURROGATES: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "triangle": triangle,
-    "rectangle": rectangle,
-    "sigmoid": sigmoid,
-    "atan": atan,
+    function.__name__: function for function in (triangle, rectangle, sigmoid, atan)
 }
 
 
@@ -78,19 +75,9 @@ def lif_step(
     reset: str = "hard",
     detach_reset: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One differentiable LIF step (Eq. 9-11).
+    """One differentiable LIF step (Eq. 9-11): spikes ``o^t``, potential after the reset, potential ``u^t`` before it.
 
-    Parameters
-    ----------
-    x : Tensor
-        Input current ``I^t``, any shape.
-    v : Tensor
-        Membrane potential after the previous step's reset, broadcastable to `x`.
-
-    Returns
-    -------
-    tuple of Tensor
-        Spikes ``o^t`` in {0, 1}, potential after the reset, potential ``u^t`` before it.
+    `x` is the input current ``I^t``, any shape, and `v` the potential after the previous step's reset, broadcastable.
     """
     u = x + decay * v
     o = _Spike.apply(u - threshold, surrogate, gamma)  # strictly above the threshold fires
@@ -312,10 +299,7 @@ class LIF(nn.Module):
         self.surrogate, self.reset, self.detach_reset = surrogate, reset, detach_reset
 
     def forward(self, x: Tensor, u0: Tensor | float | None = None) -> Tensor:
-        """Spikes ``(T, B, ...)`` for currents ``(T, B, ...)`` and an initial potential, default 0.
-
-        The potential is ``(B, ...)``, or what broadcasts to it.
-        """
+        """Spikes ``(T, B, ...)`` for currents ``(T, B, ...)`` and an initial potential ``(B, ...)``, default 0."""
         u0 = self._checked(x, u0)
         options = (self.decay, self.threshold, self.gamma, self.surrogate, self.reset, self.detach_reset)
         watched = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()

@@ -44,5 +44,5 @@ class _CountingInCopies(contextlib.AbstractContextManager):
 
 
 def wanted(module: nn.Module) -> bool:
-    """Whether a module with a field ``recompute`` is in a forward pass that a backward pass will follow."""
+    """Whether a module is asked to recompute, and a backward pass will follow."""
     return module.recompute and module.training and torch.is_grad_enabled()
