@@ -81,7 +81,7 @@ def rows_table(
         caption = f"{caption} Download: {download_csv(csv, name)}"
     head = line(heads, ['th scope="col"'] * len(heads))
     told = [f' data-head="{re.sub("<[^>]+>", " ", h)}"' if "cards" in kind.split() else "" for h in heads]
-    body = (line(row, ['th scope="row"', *(f"td{head}" for head in told[1:])]) for row in rows)
+    body = (line(row, ['th scope="row"', *(f"td{head}" for head in told[1 : len(row)])]) for row in rows)
     return (
         f'<div class="table-box"{box}><table class="{kind}"><caption>{caption}</caption>'
         f"<thead>{head}</thead><tbody>{''.join(body)}</tbody></table></div>"

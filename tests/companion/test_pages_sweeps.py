@@ -406,6 +406,9 @@ def test_figure_2_compares_each_pair_with_kd(plan, record):
     bars = [bar for container in figure.axes[0].containers if hasattr(container, "patches") for bar in container]
     assert min(bar.get_height() for bar in bars) == pytest.approx(-8.1)
     assert len(bars) == 20
+    drawn = figure2.table(panel)
+    assert drawn.count("<td") == 20 + 2, "a cell for each pair, and below them KD and SASTC"
+    assert "SASTC: " in drawn.split("for comparison")[1]
 
 
 # Table 4

@@ -113,13 +113,35 @@ def test_trials(text):
     assert f"with a teacher of {teacher:.2f} %" in text
 
 
+def test_students_with_the_settings_of_the_best_trials(text):
+    runs = load_experiment(ROOT / "experiments/table2.yaml", "quarter").runs
+    first = {config.method: Run(run_path(config, ROOT / "results")) for config in runs if config.seed == 0}
+    of = {method: f"{run.metrics['accuracy']:.2f} %" for method, run in first.items()}
+    words = [
+        f"{name} {of[method]}" for name, method in (("SASTC", "sastc"), ("KD", "kd"), ("the baseline", "baseline"))
+    ]
+    told = f"feature KD reaches {of['feature_kd']}, {words[0]}, {words[1]} and {words[2]}"
+    assert f"{told} (one seed each, so without intervals)" in text
+    teachers = {first[m].provenance["teacher"]["accuracy"] for m in ("kd", "feature_kd", "sastc")}
+    assert {f"{accuracy:.2f} %" for accuracy in teachers} == {"91.19 %"}
+    assert "a teacher of 91.19 %" in text
+    assert {config.epochs for config in runs} == {12}
+    assert "From the first epoch on, SASTC's attention is at its bound on the easiest layer in that run too." in text
+    assert_saturated(first["sastc"], range(12))
+
+
+def assert_saturated(run, epochs):
+    """In every cell the largest weight is the largest possible one, and lies on the easiest layer."""
+    for epoch in epochs:
+        attention, distance = (run.measures[name][epoch] for name in ("attention", "distance"))
+        assert (attention.argmax(-1) == distance.argmin(-1)).all()
+        assert (attention.max(-1) > 0.99 * attention_bounds(attention.shape[-1])[1]).all()
+
+
 def test_attention(text, runs):
     assert "In each of these runs the attention of every student layer gives the largest weight that the" in text
     for name in pd.concat(runs).query("method == 'sastc'").run:
-        measures = Run(ROOT / "results/slim" / name).measures
-        attention, distance = measures["attention"][-1], measures["distance"][-1]
-        assert (attention.argmax(-1) == distance.argmin(-1)).all()
-        assert (attention.max(-1) > 0.99 * attention_bounds(attention.shape[-1])[1]).all()
+        assert_saturated(Run(ROOT / "results/slim" / name), [-1])
 
 
 def test_controls(text):
