@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import http
 import http.server
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/favicon.ico":  # the browser asks for it by itself, whatever the page
+            self.send_response(http.HTTPStatus.NO_CONTENT)
+            self.end_headers()
+        else:
+            super().do_GET()
+
     def log_message(self, *_):
         pass
 
