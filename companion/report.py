@@ -429,7 +429,7 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
             np.nanstd(measures["attention_class"][-1], axis=0, ddof=1).mean(),
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
-        cells = [f"{v:.2g}" if np.isfinite(v) else "–" for v in spreads]
+        cells = [("&lt; 0.0001" if v < 1e-4 else f"{v:.2g}") if np.isfinite(v) else "–" for v in spreads]
         body.append([f'<th scope="row" class="whole">{pair}</th>', *cells])
         frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
     caption = "Spread of the attention weights η after the last epoch."

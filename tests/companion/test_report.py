@@ -279,3 +279,12 @@ def test_every_method_has_its_colour_and_shape():
     assert set(figures.COLOURS) == set(figures.MARKERS) == set(EVERY)
     for looks in (figures.COLOURS, figures.MARKERS):  # those that stand in one figure
         assert len({looks[method] for method in ("teacher", *METHODS)}) == 5
+
+
+def test_the_spread_of_attention_is_told_without_exponents():
+    config = RunConfig(dataset="cifar10", scale="quarter", method="sastc", timesteps=2, learning_rate=0.025, beta=100.0)
+    run = Run(run_path(config, report.ROOT / "results"))
+    assert run.complete
+    page = report.attention_spread_table([run])
+    shown = re.findall(r"<td>([^<]*)</td>", page)
+    assert shown == ["0.32", *["&lt; 0.0001"] * 3]
