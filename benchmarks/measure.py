@@ -105,6 +105,7 @@ def peak_bytes(run: Run, device: torch.device) -> int | None:
     Above what was allocated before. On the CPU by the profiler's record of the allocator of tensors; work space of the
     libraries for convolutions and matrix products is not in it.
     """
+    gc.collect()  # what an earlier run left would be freed during this one, and taken from its peak
     if device.type != "cuda":
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
             run()

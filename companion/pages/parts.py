@@ -16,7 +16,7 @@ from companion.html import table as table
 from companion.html import text as text
 from companion.stats import signed as signed
 from sastc.config import RunConfig
-from sastc.experiments import Experiment
+from sastc.experiments import Experiment, load_experiment
 from sastc.records import Run, run_path
 
 PAPER = report.ROOT / "paper"
@@ -70,7 +70,9 @@ def page_name(name: str, scale: str) -> str:
 
 
 def page_link(name: str, scale: str, words: str) -> str:
-    """Link from a page of results to another of the same scale."""
+    """Link from a page of results to another of the same scale, or of the first that the book shows if not of this."""
+    shown = load_experiment(report.ROOT / "experiments" / f"{name}.yaml", "quick").of_record
+    scale = scale if scale in ("quick", *shown) else (*shown, "quick")[0]
     return f'<a href="{page_name(name, scale)}.html">{words}</a>'
 
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from companion import figures, report
-from companion.pages import verdicts
+from companion.pages import parts, verdicts
 from companion.pages import verdicts_claims as claims
 from companion.stats import NO_INTERVAL, difference
 from sastc.config import EVERY, METHODS, RunConfig
-from sastc.experiments import Experiment
+from sastc.experiments import Experiment, load_experiment
 from sastc.records import Run, run_path, write_json
 
 
@@ -279,6 +279,13 @@ def test_every_method_has_its_colour_and_shape():
     assert set(figures.COLOURS) == set(figures.MARKERS) == set(EVERY)
     for looks in (figures.COLOURS, figures.MARKERS):  # those that stand in one figure
         assert len({looks[method] for method in ("teacher", *METHODS)}) == 5
+
+
+def test_a_page_links_to_one_that_the_book_has():
+    shown = load_experiment(report.ROOT / "experiments" / "controls.yaml", "quick").of_record
+    for scale in ("quick", "slim", "quarter", "paper"):
+        name = parts.page_name("controls", scale if scale in ("quick", *shown) else shown[0])
+        assert parts.page_link("controls", scale, "x") == f'<a href="{name}.html">x</a>'
 
 
 def test_the_spread_of_attention_is_told_without_exponents():

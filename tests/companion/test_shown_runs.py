@@ -111,9 +111,8 @@ def test_functions_of_pages_use_no_copy_beside_an_original(name, tmp_path, monke
         return numbers or given or "JPEG copy" in told
 
     assert uses_copies(), "with nothing but the copy they are used: else this test could not fail"
-    for dataset in {config.dataset for config in configs}:
-        original = next(config for config in configs if config.dataset == dataset)
-        record(original.replace(seed=99), tmp_path, LABELS[dataset])  # which no page's plan has
+    for original in {(config.dataset, config.scale): config for config in configs}.values():
+        record(original.replace(seed=99), tmp_path, LABELS[original.dataset])  # which no page's plan has
     assert not uses_copies()
 
 
