@@ -25,7 +25,7 @@ Source = str | Path | Run
 Examples = Callable[[Sequence[Run]], Sequence[dict[str, Any]]]
 # joined in this order inside one function
 SCRIPTS = ("data.js", "draw.js", "texts.js", "parts.js", "panels.js", "explorer.js")
-BUDGET = 1_500_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
+BUDGET = 1_400_000  # bytes of data in a page; with the book's own files, a page then has less than 3 MB
 
 
 def explore(
