@@ -7,7 +7,6 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -105,17 +104,36 @@ def peak_bytes(run: Run, device: torch.device) -> int | None:
     Above what was allocated before. On the CPU by the profiler's record of the allocator of tensors; work space of the
     libraries for convolutions and matrix products is not in it.
     """
-    gc.collect()  # what an earlier run left would be freed during this one, and taken from its peak
+    gc.collect()  # else what an earlier run left could be freed during this one, and lower its peak
     if device.type != "cuda":
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
             run()
-        events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-        events.sort(key=lambda event: event.start_ns())
-        return max(accumulate((event.nbytes() for event in events), initial=0))
+        return _peak(record.profiler.kineto_results.experimental_event_tree())
     before = restart_peak_memory(device)
     run()
     synchronise(device)
     return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak(tree: list[Any]) -> int:
+    """Most bytes alive at a time of those that were allocated in the recorded events."""
+    events, left = [], [*tree]
+    while left:
+        event = left.pop()
+        left += event.children
+        if event.name == "[memory]":
+            events.append(event)
+    alive: dict[int, int] = {}
+    peak = total = 0
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        pointer, nbytes = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if nbytes > 0:
+            alive[pointer] = nbytes
+            total += nbytes
+        else:  # also of what an earlier record saw allocated, which is not this run's
+            total -= alive.pop(pointer, 0)
+        peak = max(peak, total)
+    return peak
 
 
 def count_flops(run: Run) -> int:
