@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.labels import shown
+from sastc.labels import SCALE_LABELS, shown
 from sastc.records import Run, run_path
 
 COPY = "JPEG copy"  # in the name of such data
@@ -87,7 +87,7 @@ def footer(runs: Sequence[Run], command: str, left_out: int = 0) -> str:
         "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
         "Not shown": f"{left_out} on a {COPY}, since runs on the original are recorded" if left_out else "",
         "Data": distinct(f["data"]["name"] for f in facts),
-        "Scale": distinct(r.config.scale for r in done),
+        "Scale": distinct(SCALE_LABELS[r.config.scale] for r in done),
         "Variant": distinct(r.config.variant for r in done),
         "Differences from the paper": _scaled(done),
         "Seeds": distinct(r.config.seed for r in done),

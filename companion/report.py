@@ -174,11 +174,13 @@ def size(experiment: Experiment) -> list[str]:
     images = _span({SIZES[config.dataset][0] for config in experiment.runs}, "{:,}".format)
     words = []
     if "width" in ours:
-        words.append(f"{_span(ours['width'], lambda v: str(Fraction(v).limit_denominator(64)))} of the channels")
+        words.append(f"{_span(ours['width'], _fraction)} of the channels")
+    if all(widths := {config.teacher_width for config in experiment.runs}):  # 0: as the student's
+        words.append(f"teachers with {_span(widths, _fraction)} of the channels")
     if "train_subset" in ours:
         words.append(f"{_span(ours['train_subset'], '{:,}'.format)} of {images} training images")
     if "epochs" in ours:
-        words.append(f"{_span(ours['epochs'])} epochs")
+        words.append(f"{_span(ours['epochs'])} epoch{'s' * (ours['epochs'] != {1})}")
     if "precision" in ours:
         words.append(_span(ours["precision"]))
     for name, sign in dict(learning_rate="learning rate", beta="β", gamma="γ").items():
@@ -194,11 +196,16 @@ def _span(values: Iterable, show: Callable[[Any], str] = str) -> str:
     return show(low) if low == high else f"{show(low)} to {show(high)}"
 
 
+def _fraction(value: float) -> str:
+    """A width as it is spoken of: ``1/8``."""
+    return str(Fraction(value).limit_denominator(64))
+
+
 def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
     """HTML note on what results at this scale can show."""
     sets = {config.dataset for config in experiment.runs}
     if sets and sets <= {"digits", "digits_dvs"}:
-        widths = _span({c.width for c in experiment.runs}, lambda v: str(Fraction(v).limit_denominator(64)))
+        widths = _span({c.width for c in experiment.runs}, _fraction)
         epochs = _span({config.epochs for config in experiment.runs})
         text = (
             "<strong>A smoke test: digits are not CIFAR-10.</strong> "
@@ -226,7 +233,8 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         if any("JPEG copy" in name for name in data_names(runs_of(experiment, results))):
             text += 'The <a href="../data.html">data page</a> explains the JPEG copy.'
     else:
-        text = f"{SCALE_WORDS.get(experiment.scale, experiment.scale).capitalize()}."
+        text = f"<strong>{SCALE_WORDS[experiment.scale].capitalize()}</strong>"
+        text += f": {', '.join(words)}." if (words := size(experiment)) else "."
     return f'<p class="scale-note">{" ".join([text.strip(), *networks(experiment)])}</p>'
 
 

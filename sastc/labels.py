@@ -13,6 +13,9 @@ LABELS = {
     "resnet32x4": "ResNet-32x4", "wrn16_2": "WRN-16-2", "wrn28_4": "WRN-28-4", "wrn40_2": "WRN-40-2",
     "pyramidnet20": "PyramidNet-20", "vggsnn": "VGGSNN", **{name: facts.label for name, facts in FACTS.items()},
 }  # fmt: skip
+SCALE_LABELS = {
+    "quick": "smoke test", "slim": "small scale", "quarter": "quarter width", "paper": "the paper's scale",
+}  # fmt: skip
 
 
 def run_title(run: Run) -> str:
@@ -22,7 +25,7 @@ def run_title(run: Run) -> str:
 
 
 def title_of(config: RunConfig, data: str | None = None) -> str:
-    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0, epochs=5 (Digits, quick)``.
+    """Title of a run's page: ``VGG-11 & ResNet-19, SASTC, T=2, seed 0, epochs=5 (Digits, smoke test)``.
 
     Settings that differ from the presets follow the seed, so that no two runs have one title. `data` is what a recorded
     run says of its data, where that is more than the dataset's name.
@@ -35,7 +38,7 @@ def title_of(config: RunConfig, data: str | None = None) -> str:
     else:
         pair = LABELS[config.student] + (f" & {LABELS[config.teacher]}" if config.method_class.needs_teacher else "")
         who = [pair, method_label(config)]
-    return f"{', '.join(who + words)} ({data or LABELS[config.dataset]}, {config.scale})"
+    return f"{', '.join(who + words)} ({data or LABELS[config.dataset]}, {SCALE_LABELS[config.scale]})"
 
 
 def method_label(config: RunConfig) -> str:

@@ -133,7 +133,7 @@ function draw(run) {
       ["Test accuracy", `${number(accuracy)} % after the last epoch; best ${number(metrics.best_accuracy)} % in epoch ${metrics.best_epoch} of ${metrics.epochs}`],
       ["STM score", metrics.stm === undefined ? null : number(metrics.stm, 3)],
       ["Accuracy by time step", steps + (differs ? `; counted on the mean of the steps' logits, the accuracy above on the logits of the mean features, which ${run.settings.precision} rounds otherwise` : "")],
-      ["Data", `${run.data}, ${run.scale} scale`],
+      ["Data", `${run.data}, ${run.scale_label}`],
       ["Teacher", teacher],
       ["Parameters", metrics.parameters.toLocaleString("en")],
       ["Commit", commit],

@@ -23,7 +23,7 @@ from docutils import nodes
 from relations import addresses, siblings, tracked, used_in
 from sphinx.util.docutils import SphinxDirective
 
-from sastc.labels import LABELS, method_label, run_title, shown
+from sastc.labels import LABELS, SCALE_LABELS, method_label, run_title, shown
 from sastc.records import Run, list_runs
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,7 @@ def pack(run: Run, repository: str = "", related: dict[str, Any] | None = None) 
     settings = {name: shown(getattr(config, name)) for name in config.to_dict(relevant=True)}
     found = {
         "name": run.name, "title": run_title(run), "method": method_label(config), "scale": config.scale,
+        "scale_label": SCALE_LABELS[config.scale],
         "data": provenance["data"]["name"], "command": explicit(run), "short": config.command,
         "settings": settings, "changed": sorted(config.changed), "metrics": metrics,
         "commit": commit, "commit_url": f"{repository}/commit/{commit}" if repository and commit else None,
@@ -189,7 +190,7 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
         energy = _energy(run)
         notebook = f' <a href="{page_of(run.name)}.html">notebook</a>' if page_of(run.name) in pages else ""
         cells = [
-            provenance["data"]["name"], config.scale, pair, method_label(config),
+            provenance["data"]["name"], SCALE_LABELS[config.scale], pair, method_label(config),
             str(config.timesteps) if config.takes_steps else "–", str(config.seed),
             f"{metrics['accuracy']:.2f}", "–" if stm is None else f"{stm:.3f}",
             "–" if energy is None else f"{energy:,.0f}",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from sastc.attention import attention_bounds
-from sastc.labels import LABELS, run_title
+from sastc.labels import LABELS, SCALE_LABELS, run_title
 from sastc.records import Run, RunError
 
 THUMBNAIL = 48  # pixels at most
@@ -74,7 +74,7 @@ def pack_run(run: Run, budget: int, measures: dict[str, np.ndarray] | None = Non
     packed = {
         "name": run.name,
         "title": run_title(run),
-        "dataset": f"{data}, {config.scale}",
+        "dataset": f"{data}, {SCALE_LABELS[config.scale]}",
         "pair": f"{LABELS[config.student]} & {LABELS[config.teacher]}",
         "timesteps": config.timesteps,
         "variant": config.variant,

@@ -206,6 +206,13 @@ def test_slim_says_what_it_is(tmp_path):
     assert "for 2 to 10 epochs on small images" in report.scale_note(digits, tmp_path)
 
 
+def test_what_is_changed_of_the_papers_scale_is_said(tmp_path):
+    note = report.scale_note(report.load_experiment("experiments/table2.yaml", "paper"), tmp_path)
+    assert note.startswith('<p class="scale-note"><strong>The paper\'s scale</strong>.')
+    note = report.scale_note(report.load_experiment("experiments/first_steps.yaml", "paper"), tmp_path)
+    assert "</strong>: teachers with 1/4 of the channels, 12,800 of 50,000 training images, 1 epoch, bf16. S" in note
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [

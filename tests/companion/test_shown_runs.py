@@ -154,5 +154,5 @@ def test_the_explorer_says_whose_data_each_run_has(tmp_path):
     for seed, name in enumerate(("CIFAR-10 (JPEG copy)", "CIFAR-10")):
         folder = record(config.replace(seed=seed), tmp_path, name)
         packed = pack_run(Run(folder), 10_000)  # before its first epoch
-        assert packed["dataset"] == f"{name}, slim", "by which runs are chosen"
-        assert f"({name}, slim)" in packed["title"]
+        assert packed["dataset"] == f"{name}, small scale", "by which runs are chosen"
+        assert f"({name}, small scale)" in packed["title"]

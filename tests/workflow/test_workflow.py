@@ -319,7 +319,7 @@ def test_the_explorer_in_the_book_shows_the_recorded_weights(project, site, brow
             return np.array(texts, float).reshape(attention.shape[2:])
 
         page.goto(f"{base}/runs/explorer.html")
-        assert "slim" in page.locator(".panel h3").inner_text()
+        assert "small scale" in page.locator(".panel h3").inner_text()
         weight = "performance.getEntries().reduce((sum, e) => sum + (e.encodedBodySize ?? 0), 0)"
         assert 200_000 < page.evaluate(weight) < 3_000_000
         page.get_by_label("Dataset").select_option(digits := f"{run.provenance['data']['name']}, quick")
