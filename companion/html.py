@@ -36,6 +36,11 @@ def text(value: Any) -> str:
     return f"{value:.0e}" if 0 < abs(value) < 0.005 else f"{value:.2f}".replace("-", "−")
 
 
+def plain(value: float) -> str:
+    """A number with two digits that count, without an exponent (``0.000014``); a dash for what is not known."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-") if np.isfinite(value) else "–"
+
+
 def interval(d: Difference, digits: int = 2, unit: str = "", says: bool = False) -> str:
     """A mean difference, its 95 % interval and the number of pairs: ``+0.72 [+0.09, +1.35] n=5``.
 

@@ -22,7 +22,7 @@ from companion.closing import runs_of as runs_of
 from companion.closing import shown_of as shown_of
 from companion.html import download as download
 from companion.html import download_csv as download_csv
-from companion.html import interval, rows_table
+from companion.html import interval, plain, rows_table
 from companion.stats import NO_INTERVAL, Difference, difference, family, over, signed, spread
 from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
@@ -437,8 +437,7 @@ def attention_spread_table(runs: Sequence[Run]) -> str:
             np.nanstd(measures["attention_class"][-1], axis=0, ddof=1).mean(),
         ]
         pair = f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}, T={config.timesteps}, seed {config.seed}"
-        cells = [("&lt; 0.0001" if v < 1e-4 else f"{v:.2g}") if np.isfinite(v) else "–" for v in spreads]
-        body.append([f'<th scope="row" class="whole">{pair}</th>', *cells])
+        body.append([f'<th scope="row" class="whole">{pair}</th>', *map(plain, spreads)])
         frame.append(dict(zip(names, (run.name, *spreads), strict=True)))
     caption = "Spread of the attention weights η after the last epoch."
     return rows_table(caption, [name.replace(" ", "<br>", 1) for name in names], body, "attention-spread", frame)

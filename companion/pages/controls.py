@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.html import interval, table, text
+from companion.html import interval, plain, table, text
 from companion.pages.choices import effects
 from companion.pages.parts import run_links
 from companion.stats import NO_INTERVAL, Difference, over, paired, signed, spread
@@ -150,16 +150,11 @@ def spread_table(runs: pd.DataFrame) -> str:
     """HTML table: how much η differs between time steps, images and seeds."""
     means = table_of_facts(runs).groupby("control", sort=False)[["between_steps", "between_images"]].mean()
     rows = means.join(between_seeds(runs).rename("between_seeds")).reset_index()
-    digits = {n: lambda r, n=n: "–" if math.isnan(v := getattr(r, n)) else _plain(v) for n in rows.columns[1:]}
+    digits = {n: lambda r, n=n: plain(getattr(r, n)) for n in rows.columns[1:]}
     columns = {"weights": lambda r: text(WORDS.get(r.control, r.control))} | {
         n.replace("_", " "): f for n, f in digits.items()
     }
     return table(rows, "Standard deviations of η, averaged over cells.", "controls-spread", columns)
-
-
-def _plain(value: float) -> str:
-    """A number with two digits that count, without an exponent: ``0.000014``."""
-    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def weights_figure(runs: pd.DataFrame) -> Figure:
@@ -230,7 +225,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             )
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
-    told = [f"{_plain(v)} between {name}" for name, v in spreads.items()]
+    told = [f"{plain(v)} between {name}" for name, v in spreads.items()]
     low, high = attention_bounds(round(1 / chance))
     tiny = f" Its bounds are {low:.2f} and {high:.2f}: it is all but the same for every image, step and seed."
     same = tiny if max(spreads.values()) < 0.01 * (high - low) else ""

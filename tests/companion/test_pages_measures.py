@@ -13,6 +13,7 @@ from made_up_runs import plan, record
 from scipy.stats import spearmanr
 
 from companion import figures
+from companion.html import plain
 from companion.pages import choices, combination, controls, energy, fisher, headlines, parts, runtime, sam
 from companion.pages import verdicts_claims as claims
 from sastc.config import ConfigError, RunConfig
@@ -250,7 +251,7 @@ def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
 
 
 def test_small_deviations_are_read_without_exponents_and_titles_do_not_overlap(tmp_path):
-    assert [controls._plain(value) for value in (0.0, 1.4e-5, 0.0707, 0.15)] == ["0", "0.000014", "0.071", "0.15"]
+    assert [plain(value) for value in (0.0, 1.4e-5, 0.0707, 0.15, math.nan)] == ["0", "0.000014", "0.071", "0.15", "–"]
     changes = [{}, {"attention": "uniform"}, {"detach_sim": True}, {"target_norm": "layer"}]
     for changed in changes:
         attention_run(tmp_path, **changed)
