@@ -41,19 +41,16 @@ def shown_of(runs: Sequence[Run]) -> list[Run]:
 def retired(runs: Sequence[Run]) -> set[Path]:
     """Folders of those `runs` that no page shows: on the JPEG copy of a dataset, where the original has a run, too.
 
-    One run on the original is enough, be it among `runs` or among all of the same scale: so neither a page that joins
-    several experiments nor two pages of one scale show both.
+    One run on the original is enough, of any experiment at the same scale: so no two pages of one scale show both.
+    Other scales have other networks and images, and stand apart on every page.
     """
     done = [run for run in runs if run.complete and (run.path / "provenance.json").is_file()]
     copies = [run for run in done if COPY in run.provenance.get("data", {}).get("name", "")]
     if not copies:
         return set()
-    kept = {run.path for run in copies}
-    datasets = {run.path: run.name.partition("-")[0] for run in done}  # a config takes a hundred times as long to read
-    original = {datasets[run.path] for run in done if run.path not in kept}
-    places = {(run.path.parent, datasets[run.path]) for run in copies}
-    original |= {dataset for folder, dataset in places if dataset not in original and _has_original(folder, dataset)}
-    return {path for path in kept if datasets[path] in original}
+    places = {run.path: (run.path.parent, run.name.partition("-")[0]) for run in copies}  # quicker than configs
+    original = {place for place in set(places.values()) if _has_original(*place)}
+    return {path for path, place in places.items() if place in original}
 
 
 def _has_original(scale: Path, dataset: str) -> bool:
