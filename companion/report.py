@@ -182,7 +182,7 @@ def size(experiment: Experiment) -> list[str]:
     if "epochs" in ours:
         words.append(f"{_span(ours['epochs'])} epoch{'s' * (ours['epochs'] != {1})}")
     if "precision" in ours:
-        words.append(_span(ours["precision"]))
+        words.append(" and ".join(sorted(ours["precision"])))
     for name, sign in dict(learning_rate="learning rate", beta="β", gamma="γ").items():
         if name in ours:
             here, there = (_span(values[name], "{:g}".format) for values in (ours, papers))

@@ -85,7 +85,7 @@ def methods_table(runs: pd.DataFrame, field: str) -> str:
     columns = {
         "method": lambda r: LABELS[r.method],
         field: lambda r: text(r.value),
-        "accuracy (%)": lambda r: report.mean_sd(r.done.accuracy),
+        "accuracy (%)": lambda r: _mean_sd(r.done),
         "change of accuracy (points)": lambda r: change(r, "accuracy"),
         "change of STM": lambda r: change(r, "stm"),
         "runs": lambda r: run_links(r.done),
@@ -116,7 +116,7 @@ def effects_table(runs: pd.DataFrame) -> str:
 
     columns = {
         "setting": lambda r: text(r.switch),
-        "accuracy<br>(%)": lambda r: report.mean_sd(done[done.switch == r.switch].accuracy),
+        "accuracy<br>(%)": lambda r: _mean_sd(done[done.switch == r.switch]),
         "change<br>(points)": lambda r: change(r, "accuracy"),
         "which is": lambda r: "–" if r.switch == BASE else r.accuracy.judgement,
         "change of<br>STM score": lambda r: change(r, "stm"),
@@ -131,6 +131,11 @@ def effects_table(runs: pd.DataFrame) -> str:
 def _preset(runs: pd.DataFrame, name: str) -> str:
     """What the first setting has where a switch has something else."""
     return f"{name} = {_word(runs.iloc[0][name])}"
+
+
+def _mean_sd(done: pd.DataFrame) -> str:
+    """Mean and deviation of the accuracy on one line, however narrow the column."""
+    return report.mean_sd(done.accuracy).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _word(value: object) -> str:
@@ -153,7 +158,7 @@ def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axis.axvline(0, color="gray", linewidth=1)
         axis.set(xlabel=title)
     axes[0][0].set_yticks(y, found.switch)
-    axes[0][0].invert_yaxis()
+    axes[0][0].set_ylim(len(found) - 0.5, -0.5)  # the first above
     return drawing
 
 

@@ -136,6 +136,6 @@ def spread(values: pd.DataFrame) -> str:
     last = summary(values).groupby("method")["last"].agg(["min", "max", "size"])
     several = last[last["size"] > 1]
     if several.empty:
-        return "At most one seed of each method: how much seeds differ is not known, an order of them is no result."
+        return "One seed of each method at most: how much seeds differ is not known, so their order is no result."
     n, most = report._span(several["size"]), (several["max"] / several["min"]).max()
     return f"Between the {n} seeds of one method the last trace differs by a factor of up to {most:.2f}."

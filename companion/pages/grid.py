@@ -75,7 +75,7 @@ def not_run(runs: pd.DataFrame, plan: Experiment) -> str:
     ended = runs.diverged.notna() if "diverged" in runs else False
     missing = runs[~(runs.complete | ended)].sort_values("planned", ascending=False, kind="stable")
     if missing.empty:
-        return "<p>Nothing that is planned at this scale is missing.</p>"
+        return ""
     commands = html.escape("\n".join(missing.command))
     planned = int(missing.planned.sum())
     further = len(missing) - planned

@@ -464,8 +464,8 @@ def test_fisher_traces_that_rise_and_seeds_that_differ(tmp_path):
     assert fisher.spread(values).endswith("a factor of up to 4.00.")
     one = values[values.seed == 0]
     assert "KD rises (× 2.00; highest after epoch 2)." in " ".join(fisher.sentences(one))
-    assert fisher.spread(one).startswith("At most one seed")
-    assert fisher.spread(values[:0]).startswith("At most one seed")
+    assert fisher.spread(one).startswith("One seed of each method at most")
+    assert fisher.spread(values[:0]).startswith("One seed of each method at most")
 
 
 # Spike activation maps
