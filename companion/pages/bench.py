@@ -289,8 +289,15 @@ def sortable(
 
 
 def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """The leaderboard as HTML, largest scale first; a comparison of which nothing is run is left out."""
-    board = pd.concat([rows for _, rows in board.groupby(GROUP, sort=False) if rows.n.any()] or [board])
+    """The leaderboard as HTML: comparisons with a verdict first, then the largest scale; below it what is not run.
+
+    A comparison of which nothing is run is left out.
+    """
+    judged = {rows.index[0] for rows in comparisons(board)}
+    boards = [rows for _, rows in board.groupby(GROUP, sort=False) if rows.n.any()]
+    boards = sorted(boards, key=lambda rows: rows.index[0] not in judged) or [board]
+    known = [rows[rows.n > 0] if rows.n.any() else rows for rows in boards]
+    board = pd.concat(known)
     board = board.assign(
         case=[case(row) for row in board.itertuples()],
         verdict=board.verdict.mask(board.arm == YARDSTICK, "compared with"),
@@ -302,7 +309,7 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
 
     def accuracy(row) -> str:
         deviation = f" ± {row.sd:.2f}" if row.n > 1 else ""
-        return f"{row.accuracy:.2f}{deviation}<br>{links(row)}" if row.n else _missing(row)
+        return f"{row.accuracy:.2f}{deviation}<br>{links(row)}" if row.n else "–"
 
     def interval(row) -> str:
         width = f" [{parts.signed(row.low)}, {parts.signed(row.high)}]" if row.half > 0 else ""
@@ -343,11 +350,18 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     if not board.pairs_as_long.any():  # nothing to compare with
         del columns["gain over KD of its cost"]
     csv = board.drop(columns=["colour", "marker", "case"])
-    return sortable(board, caption, "bench", columns, filters, "rows", csv)
+    missing = [
+        f"{html.escape(case(rows.iloc[0]))}: {', '.join(_missing(r) for r in rows[rows.n == 0].itertuples())}"
+        for rows in boards
+        if rows.n.any() and not rows.n.all()
+    ]
+    lines = f"<p>Not run:</p>{parts.bullets(missing)}" if missing else ""
+    return sortable(board, caption, "bench", columns, filters, "rows", csv) + lines
 
 
 def _missing(row: Any) -> str:
-    return f'<span class="missing" title="{html.escape(row.commands.replace("; ", chr(10)), quote=True)}">–</span>'
+    commands = html.escape(row.commands.replace("; ", "\n"), quote=True)
+    return f'<span class="missing" title="{commands}">{html.escape(row.label)}</span>'
 
 
 def _p(value: float) -> str:

@@ -211,11 +211,12 @@ def embedded(page, kind):
 def test_the_table_is_sorted_by_numbers_and_downloads_hold_them(runs):
     board = bench.leaderboard(runs)
     page = bench.table(board, runs)
-    assert page.count("<tr>") == 1 + len(board)
+    assert page.count("<tr>") == 1 + len(board[board.n > 0])
+    assert re.search(r"<p>Not run:</p><ul><li>Digits, VGG-11.*: <span[^>]*>BKDSNN</span></li></ul>", page)
     rows = json.loads(embedded(page, "application/json"))
-    assert [row["method"] for row in rows] == list(board.method)
+    assert [row["method"] for row in rows] == list(board.method[board.n > 0])
     assert rows[1]["gain"] == pytest.approx(board.gain.iloc[1])
-    assert rows[-1]["gain"] is None
+    assert next(row for row in rows if row["method"] == "kd")["gain"] is None
     columns = embedded(page, "text/csv").splitlines()[0]
     assert columns.startswith("scale,dataset,student,teacher,timesteps,data,method,arm,label,weights")
     twd = next(row for row in page.split("<tr>") if "#method-twd" in row)
@@ -236,7 +237,16 @@ def test_a_comparison_of_which_nothing_is_run_is_not_in_the_table(runs):
     ran = pd.concat([runs, other.assign(complete=True)], ignore_index=True)
     assert ">compared on<" in bench.table(bench.leaderboard(ran), ran)
     assert "CIFAR-100" not in page
-    assert page.count("<tr>") == 1 + len(bench.leaderboard(runs))
+    assert page.count("<tr>") == 1 + sum(bench.leaderboard(runs).n > 0)
+
+
+def test_comparisons_with_a_verdict_come_first(runs):
+    larger = runs[runs.validation == 0].assign(scale="quarter", data="CIFAR-10")
+    larger = larger.assign(complete=larger.complete & (larger.seed == 0))
+    board = bench.leaderboard(pd.concat([larger, runs], ignore_index=True))
+    assert board.scale.iloc[0] == "quarter"
+    rows = json.loads(embedded(bench.table(board, runs), "application/json"))
+    assert list(dict.fromkeys(row["scale"] for row in rows)) == ["slim", "quarter"], "one seed tells nothing"
 
 
 def test_the_chart_has_every_method_with_gain_and_cost(runs):
@@ -397,14 +407,14 @@ def test_both_tables_are_filtered_sorted_by_their_numbers_and_downloaded(runs, b
             one.evaluate("box => { box.style.width = '790px' }")  # what a page of the book leaves at 1440 pixels
             assert one.evaluate("box => box.scrollWidth <= box.clientWidth")
         rows = ours.locator("tbody tr:visible")
-        assert rows.count() == len(board)
+        assert rows.count() == len(shown := board[board.n > 0])
         ours.get_by_role("button", name="gain over KD").click()
         order = [row.locator("th").inner_text() for row in rows.all()]
         gains = board.dropna(subset="gain").sort_values("gain")
         assert order[: len(gains)] == list(gains.label), "minus before plus, and what is none last"
         ours.get_by_label("verdict").select_option("helps")
         assert [row.locator("th").inner_text() for row in rows.all()] == ["TWD"]
-        assert ours.get_by_role("status").inner_text() == f"1 of {len(board)} rows"
+        assert ours.get_by_role("status").inner_text() == f"1 of {len(shown)} rows"
         assert theirs.locator("tbody tr:visible").count() == len(bench_methods.published())
         with page.expect_download() as download:
             ours.get_by_role("button", name="JSON").click()
