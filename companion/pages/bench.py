@@ -436,4 +436,6 @@ def trials_table(runs: pd.DataFrame) -> str:
         "Accuracy on images held out of the training set, one seed, half the epochs; brackets: two standard errors "
         "either way, from the number of these images alone. The best of several looks better than it is."
     )
-    return parts.table(rows, caption, "bench-trials", columns)
+    tried, rest = rows[rows.done > 0], rows[rows.done == 0]
+    left = f"<p>Not tried yet: {html.escape(', '.join(rest.label))}.</p>" if len(rest) else ""
+    return (parts.table(tried, caption, "bench-trials", columns) if len(tried) else "") + left

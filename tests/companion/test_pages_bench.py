@@ -272,6 +272,7 @@ def test_trials_are_apart_from_the_comparison(runs):
     assert "2 of 3" in page
     assert "50.00 [45.00, 55.00]" in page
     assert "planned" in bench.trials_table(runs[runs.validation == 0])
+    assert bench.trials_table(runs.assign(complete=False)) == f"<p>Not tried yet: {row.label}.</p>"
 
 
 def test_what_papers_report_is_a_table_of_its_own():
