@@ -1,7 +1,9 @@
 """Learning rate and β, chosen on validation images: what each value gives, and what the feature loss then does."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,6 +158,61 @@ def table(rows: pd.DataFrame, place: str) -> str:
     return parts.table(rows, caption, "tuning", columns, csv=rows[[*names, "command"]])
 
 
+def _each(of: Mapping[str, Any]) -> str:
+    """What each method has: ``3 for Baseline and KD, 7 for SASTC``, ``3 for every method``."""
+    methods: dict[Any, list[str]] = {}
+    for method, value in of.items():
+        methods.setdefault(value, []).append(LABELS[method])
+    whole = len(methods) == 1 and len(of) == len(METHODS)
+    return ", ".join(f"{value} for {'every method' if whole else _and(names)}" for value, names in methods.items())
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def effort(rows: pd.DataFrame) -> str:
+    """Sentences: how many trials each method has, and how many values of each setting."""
+    methods = [m for m in METHODS if m in set(rows.method)]
+    trials = {m: int((rows.method == m).sum()) for m in methods}
+    told = [f"Trials: {_each(trials)}."]
+    for field, of in tried(rows).items():
+        told.append(
+            f"Values of the {FIELDS[field]}: {_each({m: rows[field][rows.method == m].nunique() for m in of})}."
+        )
+    more = "Of more trials the best is more likely a good one." if len(set(trials.values())) > 1 else ""
+    return " ".join(filter(None, [*told, more]))
+
+
+def used(rows: pd.DataFrame) -> str:
+    """A sentence: the settings of Table 2's runs at this scale, which are presets or those of the best trials here."""
+    scale, fields = rows.scale.iloc[0], list(tried(rows))
+    runs = [
+        config
+        for config in load_experiment(report.ROOT / "experiments" / "table2.yaml", scale).runs
+        if config.method in set(rows.method) and config.dataset == rows.dataset.iloc[0]
+    ]
+    if not runs or not fields:
+        return ""
+    best = rows[rows.complete].sort_values("accuracy").drop_duplicates("method", keep="last").set_index("method")
+    have = [(c.method, f, getattr(c, f)) for c in runs for f in fields if c.method in methods_of(f)]
+    if all(value == getattr(preset(rows, method), field) for method, field, value in have):
+        kind = "the preset of every method"
+    elif all(method in best.index and value == best.loc[method, field] for method, field, value in have):
+        kind = "the settings of every method's best trial here"
+    else:
+        kind = "settings of their own"
+    told = []
+    for field in fields:
+        values: dict[str, dict[str, None]] = {}  # in the order of the file, each once
+        for method, of, value in have:
+            if of == field:
+                values.setdefault(method, {})[f"{value:g}"] = None
+        if values:
+            told.append(f"{FIELDS[field]} {_each({m: _and(list(v)) for m, v in values.items()})}")
+    return f"Table 2's {report.SCALE_WORDS[scale]} have {kind}: {'; '.join(told)}."
+
+
 def joint(rows: pd.DataFrame) -> bool:
     """Whether there are trials that change two settings of a method at once."""
     alone = {run for f, methods in tried(rows).items() for m in methods for run in along(rows, m, f, False).run}
@@ -190,7 +247,7 @@ def rates_and_weights(rows: pd.DataFrame, place: str) -> str:
 
 
 def sentences(rows: pd.DataFrame) -> list[str]:
-    """For either field and every method: the best value, and whether the preset can be told from it.
+    """For either field and every method: the best value, all others at their presets, and if the preset is as good.
 
     The error of a difference is that of two runs on images of their own, though both see the same. Values that are
     planned and not run are named.
@@ -214,7 +271,8 @@ def sentences(rows: pd.DataFrame) -> list[str]:
                 )
                 if len(values)
             )
-            head = f"{LABELS[method]}, {words}: best of {len(data)}{lacking} is {best[field]:g} ({best.accuracy:.2f} %)"
+            head = f"{LABELS[method]}, {words} alone: "
+            head += f"best of {len(data)}{lacking} is {best[field]:g} ({best.accuracy:.2f} %)"
             if best[field] == used:
                 out.append(f"{head}, the preset.")
             else:
@@ -257,8 +315,8 @@ def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
     more = [LABELS[method] for method, sd in spread.items() if 2 * sd > rows.error.mean()]
     return (
         f"Standard deviation over the seeds of Table 2's runs with the preset, in points on the test images: {told}. "
-        f"Twice that is more than half the length of a bar here ({rows.error.mean():.2f}) for "
-        f"{' and '.join(more) or 'no method'}."
+        f"A bar here reaches {rows.error.mean():.2f} points either way; two such standard deviations are more than "
+        f"that for {' and '.join(more) or 'no method'}."
     )
 
 
@@ -313,6 +371,17 @@ def best(rows: pd.DataFrame) -> list[str]:
             + f": {setting} ({top.accuracy:.2f} %)."
         )
     return out
+
+
+def findings(rows: pd.DataFrame) -> str:
+    """HTML: :func:`best`, of all settings at once, and :func:`sentences`, of one setting at a time."""
+    kinds = {
+        "The best of all trials of each method, whatever settings it has:": best(rows),
+        "One setting of a method at a time, its others at the preset; its best trial may differ in several:": (
+            sentences(rows)
+        ),
+    }
+    return "".join(f"<p>{words}</p>{parts.bullets(lines)}" for words, lines in kinds.items() if lines)
 
 
 def _at_the_end(values: pd.Series, value: float) -> str:

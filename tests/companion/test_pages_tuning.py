@@ -8,6 +8,7 @@ from made_up_runs import plan, record
 
 from companion.pages import grid, headlines, tuning
 from sastc.config import RunConfig
+from sastc.experiments import load_experiment
 from sastc.records import run_path, write_json
 
 
@@ -56,7 +57,7 @@ def test_best_values_are_weighed_against_the_error_of_the_images(rows):
     error = 200 * math.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 400)
     assert "best of 3 is 0.1 (60.00 %); the preset, 0.05, is 10.00 [" in kd
     assert f" [{10 - error:.2f}, {10 + error:.2f}] points lower, more than the error." in kd
-    assert "SASTC, weight β of the feature loss: best of 2 (100 not run) is 10 (51.00 %), the preset." in sastc
+    assert "SASTC, weight β of the feature loss alone: best of 2 (100 not run) is 10 (51.00 %), the preset." in sastc
     bars = [bar for axis in tuning.curves(rows).axes for container in axis.containers for bar in container[2]]
     half = 200 * math.sqrt(0.6 * 0.4 / 400)
     assert any(np.ptp(line[:, 1]) == pytest.approx(2 * half) for bar in bars for line in bar.get_segments())
@@ -164,8 +165,49 @@ def test_seeds_are_told_beside_the_bars(rows, tmp_path):
             record(tmp_path, RunConfig(**shared, method=method, seed=seed), accuracy=accuracy)
             record(tmp_path, RunConfig(**shared, method=method, seed=seed, timesteps=3), accuracy=0.0)
     line = tuning.seeds(rows, tmp_path)
-    assert "on the test images: Baseline 10.00 (n=3), KD 0.71 (n=2). Twice" in line
-    assert line.endswith(f"({rows.error.mean():.2f}) for Baseline.")
+    assert "on the test images: Baseline 10.00 (n=3), KD 0.71 (n=2). A bar here reaches" in line
+    assert line.endswith(f" {rows.error.mean():.2f} points either way; two such standard deviations are more than that "
+                         "for Baseline.")  # fmt: skip
+
+
+def test_one_setting_alone_is_told_apart_from_all_at_once(rows):
+    page = tuning.findings(rows)
+    assert page.index("best of all trials") < page.index("SASTC, best of 2 of 3") < page.index("One setting")
+    assert page.index("One setting") < page.index("KD, learning rate alone: best of 3")
+    assert "alone" not in page[: page.index("One setting")]
+
+
+def test_the_effort_for_each_method_is_counted(rows):
+    assert tuning.effort(rows) == (
+        "Trials: 3 for KD and SASTC. Values of the learning rate: 3 for KD. Values of the weight β of the feature "
+        "loss: 3 for SASTC."
+    )
+    fewer = tuning.effort(rows[rows.method.ne("kd") | rows.learning_rate.lt(0.1)])
+    assert fewer.startswith("Trials: 2 for KD, 3 for SASTC. ")
+    assert fewer.endswith(" Of more trials the best is more likely a good one.")
+    assert tuning._each(dict.fromkeys(("baseline", "kd", "feature_kd", "sastc"), 3)) == "3 for every method"
+
+
+def test_what_table_2_has_from_the_trials_is_told(rows, monkeypatch):
+    def table2(*runs):
+        monkeypatch.setattr(tuning, "load_experiment", lambda path, scale: plan(*runs))
+        return tuning.used(rows)
+
+    kd, sastc = (RunConfig(dataset="cifar10", scale="slim", method=m) for m in ("kd", "sastc"))
+    assert table2(kd, sastc, kd.replace(seed=1)) == (
+        "Table 2's small-scale runs have the preset of every method: learning rate 0.05 for KD and SASTC; weight β of "
+        "the feature loss 10 for SASTC."
+    )
+    told = table2(kd.replace(learning_rate=0.1), sastc)
+    assert "have the settings of every method's best trial here: learning rate 0.1 for KD, 0.05 for SASTC;" in told
+    assert "have settings of their own: learning rate 0.02 for KD." in table2(kd.replace(learning_rate=0.02))
+    assert table2(kd.replace(dataset="cifar100")) == ""
+
+
+@pytest.mark.parametrize(("scale", "kind"), [("slim", "the preset of every method"), ("quarter", "best trial here")])
+def test_table_2_has_the_settings_that_the_pages_say(scale, kind):
+    rows = tuning.collect(load_experiment("experiments/tuning.yaml", scale))
+    assert kind in tuning.used(rows)
 
 
 def test_the_schedule_is_told_beside_the_presets(rows):
