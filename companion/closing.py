@@ -76,12 +76,15 @@ def footer(runs: Sequence[Run], command: str, left_out: int = 0) -> str:
     """
     done = [run for run in runs if run.complete]
     facts = [run.provenance for run in done]
+    diverged = sum(run.diverged is not None for run in runs if not run.complete)  # such a run was run
 
     def distinct(values) -> str:
         return html.escape(", ".join(sorted({str(v) for v in values})) or "–")
 
     rows = {
-        "Runs": f"{len(done)} recorded, {len(runs) - len(done)} not run",
+        "Runs": f"{len(done)} recorded, "
+        + f"{diverged} diverged, " * bool(diverged)
+        + f"{len(runs) - len(done) - diverged} not run",
         "Not shown": f"{left_out} on a {COPY}, since runs on the original are recorded" if left_out else "",
         "Data": distinct(f["data"]["name"] for f in facts),
         "Scale": distinct(SCALE_LABELS[r.config.scale] for r in done),

@@ -51,10 +51,16 @@ def opening(plan: Experiment, headline: str, results: str | Path = "results", ru
     Where all of them are a smoke test, the answer is that there is none, and the headline follows as an observation.
     `runs` are the plan's by default.
     """
-    done = [run for run in (report.runs_of(plan, results) if runs is None else runs) if run.complete]
+    every = report.runs_of(plan, results) if runs is None else runs
+    done = [run for run in every if run.complete]
+    diverged = sum(run.diverged is not None for run in every if not run.complete)
     data = report.data_names(done)
     scales = list(dict.fromkeys(report.SCALE_WORDS[run.config.scale] for run in done))
-    words = [*data, *scales, f"{len(done)} run{'s' * (len(done) != 1)}"] if done else ["not run"]
+    words = (
+        [*data, *scales, f"{len(done)} run{'s' * (len(done) != 1)}" + f", {diverged} diverged" * bool(diverged)]
+        if done
+        else ["not run"]
+    )
     chips = "".join(f"<span>{html.escape(word)}</span>" for word in words)
     if {run.config.scale for run in done} == {"quick"}:
         answer = "A smoke test: it shows that everything runs, and is no evidence for or against the paper."

@@ -40,6 +40,14 @@ def test_closing_of_a_page_has_its_parameters(tmp_path):
     assert "0 recorded, 1 not run" in report.closing(plan, None, tmp_path)
 
 
+def test_a_run_that_diverged_was_run(tmp_path):
+    plan = Experiment("tuning", "x", "tuning", "slim", tuple(RunConfig(method="kd", seed=s) for s in range(3)))
+    write_json(run_path(plan.runs[0], tmp_path) / "diverged.json", dict(epoch=1, what="the loss"))
+    assert "0 recorded, 1 diverged, 2 not run" in report.closing(plan, None, tmp_path)
+    recorded(tmp_path, plan.runs[1], "CIFAR-10", 50.0)
+    assert "<span>1 run, 1 diverged</span>" in parts.opening(plan, "", tmp_path)
+
+
 def test_footer_names_what_the_scale_changes(tmp_path):
     facts = dict(commit="a", dirty=False, device="a CPU", threads=1, versions={"torch": "2"}, python="3")
     configs = [RunConfig(dataset="cifar10", scale=s, method="kd", epochs=e) for s, e in (("slim", 9), ("slim", 12))]
