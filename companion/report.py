@@ -158,27 +158,42 @@ def run_summary(run: Run) -> str:
 
 
 def size(experiment: Experiment) -> list[str]:
-    """What the experiment's runs change of the paper's scale, in words; several values of a setting as a range."""
+    """What the experiment's runs change of the paper's scale, in words; several values of a setting as a range.
+
+    What differs between datasets is told of each of them, in the last words.
+    """
+    datasets = list(dict.fromkeys(config.dataset for config in experiment.runs))
+    of_each = [_size([c for c in experiment.runs if c.dataset == dataset]) for dataset in datasets]
+    shared = [word for word in of_each[0] if all(word in words for words in of_each)] if of_each else []
+    own: dict[str, list[str]] = {}
+    for dataset, words in zip(datasets, of_each, strict=True):
+        own.setdefault(", ".join(word for word in words if word not in shared), []).append(LABELS[dataset])
+    told = "; ".join(f"on {' and '.join(names)}: {words}" for words, names in own.items() if words)
+    return [*shared, told] if told else shared
+
+
+def _size(runs: Sequence[RunConfig]) -> list[str]:
+    """The same of runs on one dataset."""
     from companion.sizing import SIZES
 
+    images = SIZES[runs[0].dataset][0]
     ours: dict[str, set] = {}
     papers: dict[str, set] = {}
-    scaled = {name for config in experiment.runs for name in config.scaled}
-    for config in experiment.runs:
+    scaled = {name for config in runs for name in config.scaled}
+    for config in runs:
         for name in scaled & config.to_dict(relevant=True).keys():
             here, there = config.scaled.get(name, (getattr(config, name),) * 2)
             ours.setdefault(name, set()).add(here)
             papers.setdefault(name, set()).add(there)
     if "train_subset" in ours:
-        ours["train_subset"] = {n or SIZES[experiment.runs[0].dataset][0] for n in ours["train_subset"]}
-    images = _span({SIZES[config.dataset][0] for config in experiment.runs}, "{:,}".format)
+        ours["train_subset"] = {n or images for n in ours["train_subset"]}
     words = []
     if "width" in ours:
         words.append(f"{_span(ours['width'], _fraction)} of the channels")
-    if all(widths := {config.teacher_width for config in experiment.runs}):  # 0: as the student's
+    if all(widths := {config.teacher_width for config in runs}):  # 0: as the student's
         words.append(f"teachers with {_span(widths, _fraction)} of the channels")
     if "train_subset" in ours:
-        words.append(f"{_span(ours['train_subset'], '{:,}'.format)} of {images} training images")
+        words.append(f"{_span(ours['train_subset'], '{:,}'.format)} of {images:,} training images")
     if "epochs" in ours:
         words.append(f"{_span(ours['epochs'])} epoch{'s' * (ours['epochs'] != {1})}")
     if "precision" in ours:
@@ -224,7 +239,7 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         text += ", the others on all test images. " if held_out and others else ". "
         tried = f"runs/tuning_{experiment.scale}" in (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
         tried &= experiment.notebook != "tuning"
-        if tried and sets <= {"cifar10", "cifar100"} and any(word.startswith("learning rate") for word in words):
+        if tried and sets <= {"cifar10", "cifar100"} and any("learning rate" in word for word in words):
             text += f'<a href="tuning_{experiment.scale}.html">Other learning rates and β</a> were tried. '
         students = [config for config in experiment.runs if config.method != "baseline"]
         if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:

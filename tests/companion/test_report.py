@@ -206,6 +206,23 @@ def test_slim_says_what_it_is(tmp_path):
     assert "for 2 to 10 epochs on small images" in report.scale_note(digits, tmp_path)
 
 
+def test_datasets_have_sizes_of_their_own():
+    events = RunConfig(dataset="nmnist", scale="slim", width=1 / 16)
+    both = Experiment("x", "x", "x", "slim", (slim(), slim(epochs=6), events))
+    shared, own = report.size(both)[:-1], report.size(both)[-1]
+    assert shared == ["bf16", "γ = 1 instead of 0.3"]
+    first, second = own.split("; ")
+    assert first.startswith(
+        "on CIFAR-10: 1/8 of the channels, 10,000 of 50,000 training images, 6 to 12 epochs, learning"
+    )
+    assert second.startswith("on N-MNIST: 1/16 of the channels, 12 epochs")
+    assert "60,000" not in own, "all of them"
+    cifar = Experiment("x", "x", "x", "slim", (slim(), RunConfig(dataset="cifar100", scale="slim")))
+    assert "10,000 of 50,000 training images" in report.size(cifar), "the same on both"
+    assert report.size(cifar)[-1] == "on CIFAR-10: β = 10 instead of 1300; on CIFAR-100: β = 10 instead of 700"
+    assert report.size(Experiment("x", "x", "x", "slim", ())) == []
+
+
 def test_what_is_changed_of_the_papers_scale_is_said(tmp_path):
     note = report.scale_note(report.load_experiment("experiments/table2.yaml", "paper"), tmp_path)
     assert note.startswith('<p class="scale-note"><strong>The paper\'s scale</strong>.')
