@@ -340,15 +340,16 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     caption = (
         "Test accuracy after the last epoch, mean ± standard deviation over the seeds below it. Gain over KD: mean "
         "difference of runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of the training "
-        "over KD's on the same machine, median (and range) over seeds. Gain over KD of its cost: over KD that is "
-        "trained for at least as long as the method takes. A method leads to its formula; settings below it are not "
-        "as published."
+        "over KD's on the same machine, median (and range) over seeds. A method leads to its formula; settings below "
+        "it are not as published."
     )
     filters = [html.escape(name) for name in ("verdict", "compared on")]
     if board.case.nunique() == 1:
         caption += f" All rows: {columns.pop('compared on')[1](board.iloc[0])}."
     if not board.pairs_as_long.any():  # nothing to compare with
         del columns["gain over KD of its cost"]
+    else:
+        caption += " Gain over KD of its cost: over KD that is trained for at least as long as the method takes."
     csv = board.drop(columns=["colour", "marker", "case"])
     missing = [
         f"{html.escape(case(rows.iloc[0]))}: {', '.join(_missing(r) for r in rows[rows.n == 0].itertuples())}"
@@ -437,5 +438,7 @@ def trials_table(runs: pd.DataFrame) -> str:
         "either way, from the number of these images alone. The best of several looks better than it is."
     )
     tried, rest = rows[rows.done > 0], rows[rows.done == 0]
+    done, planned, each = rows.done.sum(), rows.planned.sum(), report._span(rows.planned)
+    plan = f"<p>{done} of the {planned} planned trials are recorded; a method has {each} planned.</p>"
     left = f"<p>Not tried yet: {html.escape(', '.join(rest.label))}.</p>" if len(rest) else ""
-    return (parts.table(tried, caption, "bench-trials", columns) if len(tried) else "") + left
+    return plan + (parts.table(tried, caption, "bench-trials", columns) if len(tried) else "") + left

@@ -1,6 +1,7 @@
 """The bench of methods: correction, intervals and verdicts by hand, and the page on made-up runs."""
 
 import base64
+import html
 import json
 import math
 import re
@@ -170,6 +171,9 @@ def test_kd_that_is_trained_longer_is_a_row_and_the_rival_of_what_costs_as_much(
     assert "Of 2 that are compared with KD trained for as long as they take, better: TWD (" in line
     page = bench.table(board.reset_index(), runs)
     assert ">KD, 24 epochs</a>" in page
+    assert "Gain over KD of its cost: over KD that is trained for at least as long" in page
+    usual = runs[runs.epochs == 12]
+    assert "of its cost" not in bench.table(bench.leaderboard(usual), usual), "a column that is left out"
     assert re.search(r"\+2\.17 \[.*\]<br>\(KD, 24 epochs\)", page)
     assert all(name in page for name in runs.run), "each row leads to its own runs"
     drawing = bench.chart(board.reset_index())
@@ -272,7 +276,21 @@ def test_trials_are_apart_from_the_comparison(runs):
     assert "2 of 3" in page
     assert "50.00 [45.00, 55.00]" in page
     assert "planned" in bench.trials_table(runs[runs.validation == 0])
-    assert bench.trials_table(runs.assign(complete=False)) == f"<p>Not tried yet: {row.label}.</p>"
+    assert "<p>2 of the 3 planned trials are recorded; a method has 3 planned.</p>" in page
+    assert bench.trials_table(runs.assign(complete=False)) == (
+        f"<p>0 of the 3 planned trials are recorded; a method has 3 planned.</p><p>Not tried yet: {row.label}.</p>"
+    )
+
+
+def test_builders_are_told_what_is_recorded_at_the_small_scale():
+    page = (ROOT / "book" / "builders.md").read_text(encoding="utf-8")
+    assert "Small-scale runs of the paper's four methods are recorded in this repository" in page
+    runs = bench.collect(load_experiment(FILE, "slim"), ROOT / "results")
+    rows = runs[(runs.scale == "slim") & (runs.dataset == "cifar10") & (runs.validation == 0)]
+    assert set(METHODS) <= set(rows.method[rows.complete])
+    missing = bench.table(bench.leaderboard(rows), rows).partition("<p>Not run:</p>")[2]
+    board = bench.leaderboard(rows)
+    assert all(label in html.unescape(missing) for label in board.label[board.n == 0])
 
 
 def test_what_papers_report_is_a_table_of_its_own():
