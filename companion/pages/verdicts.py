@@ -186,7 +186,8 @@ def ours(found: Found, source: bool = True) -> str:
     ).replace("-", "−")
     above, below_zero, _ = found.sides
     if m := len(found.counted):
-        text += f"; of {m} cell{'s' * (m > 1)} that count {len(above)} above zero, {len(below_zero)} below, corrected"
+        text += f"; {m} cell{'s' * (m > 1)} count{'s' * (m == 1)}: "
+        text += f"{len(above)} above zero, {len(below_zero)} below, corrected"
     return text + of
 
 

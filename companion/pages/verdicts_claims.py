@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -74,6 +74,8 @@ def _said() -> pd.DataFrame:
 # Comparisons
 
 TEACHERS = ("teacher", "noise_teacher", "subset_teacher")  # what a baseline does not have
+SHARES = {"train_fraction": "of the images", "label_noise": "wrong labels"}
+TRAINED_ON = {"same_subset": "the same", "full": "all", "same_noise": "the same", "clean": "clean ones"}
 
 
 def pairs(
@@ -96,10 +98,17 @@ def pairs(
             same = np.logical_and.reduce([runs[k] == v for k, v in at.items() if k not in TEACHERS])
             taught = np.logical_and.reduce([runs[k] == at[k] for k in TEACHERS if k in at])
             rows = runs[same & (taught | (runs.method == "baseline"))]
-            extra = "".join(f", {k} {at[k]}".replace("_", " ") for k in by)
+            extra = "".join(f", {_setting(k, at[k])}" for k in by)
             what = f"{LABELS[one]} − {LABELS[other]}, {_cell(at)}{extra}"
             found.append(Comparison(what, difference(rows, one, other, value=value).times(sign)))
     return found
+
+
+def _setting(name: str, value: Any) -> str:
+    """A setting of a comparison in a reader's words: ``25 % of the images``, ``batch size 64``."""
+    if name in SHARES:
+        return f"{100 * value:g} % {SHARES[name]}"
+    return f"teacher trained on {TRAINED_ON[value]}" if value in TRAINED_ON else f"{name.replace('_', ' ')} {value}"
 
 
 def _teachers(rows: pd.DataFrame) -> pd.Series | None:

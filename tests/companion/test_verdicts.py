@@ -21,6 +21,7 @@ from companion.pages import verdicts_claims as claims
 from companion.pages.verdicts import Found
 from companion.pages.verdicts_claims import Claim, Comparison
 from companion.stats import Difference, difference
+from sastc.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = dict(
@@ -177,6 +178,9 @@ def test_decided_claims_stand_first_and_smaller_scales_below():
     small = found("down5", scale="slim", source="small data")
     told = verdicts.ours(found("up", "down", smaller=(small,)))
     assert told.count("points") == 3
+    one, five = (verdicts.ours(found(*kinds)) for kinds in (("up", *["one"] * 4), ["up"] * 5))
+    assert "; 1 cell counts: 1 above zero, 0 below, corrected" in one
+    assert "; 5 cells count: 5 above zero, 0 below, corrected" in five
     assert "small data: did not hold here; 0 of 1 cell above zero, 1 below; pooled −3.00" in told
 
 
@@ -223,7 +227,17 @@ def test_pairs_keep_settings_apart():
     quiet, loud = (rows(sastc=[90.0, 91.0], kd=[80.0, v]).assign(label_noise=p) for p, v in ((0.2, 80.0), (0.5, 95.0)))
     cells = claims.pairs(pd.concat([quiet, loud]), "sastc", ["kd"], by=("label_noise",))
     assert [round(d.mean, 6) for _, d in cells] == [10.5, 10.5, 3.0, 3.0]
-    assert "label noise 0.5" in cells[-1].what
+    assert "50 % wrong labels" in cells[-1].what
+
+
+def test_settings_of_comparisons_are_told_in_words():
+    def choices(field):
+        return RunConfig.fields()[field].metadata["choices"]
+
+    told = [claims._setting(f, v) for f in ("noise_teacher", "subset_teacher") for v in choices(f)]
+    assert all(words.startswith("teacher trained on ") for words in told)
+    assert claims._setting("label_noise", 0.2) == "20 % wrong labels"
+    assert claims._setting("batch_size", 64) == "batch size 64"
 
 
 def test_few_images_are_fewer_than_all_and_teachers_stand_apart():
@@ -239,7 +253,8 @@ def test_few_images_are_fewer_than_all_and_teachers_stand_apart():
     ]  # fmt: skip
     cells = claims.few_images(pd.DataFrame(students), ["kd"])
     assert [(d.mean, d.n) for _, d in cells] == [(1.0, 2), (7.0, 2)]
-    assert cells[1].what.endswith("train fraction 0.25, subset teacher full")
+    assert cells[0].what.endswith(", 25 % of the images, teacher trained on the same")
+    assert cells[1].what.endswith(", 25 % of the images, teacher trained on all")
     base = claims.pairs(pd.DataFrame(students), "sastc", ["baseline"], by=("train_fraction", "subset_teacher"))
     assert [(d.mean, d.n) for _, d in base][:2] == [(11.0, 2), (27.0, 2)], "a baseline has no teacher"
 
