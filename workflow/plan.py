@@ -14,7 +14,7 @@ from typing import Any
 from companion.closing import recorded
 from sastc.config import EVENT_DATASETS, SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
-from sastc.labels import title_of
+from sastc.labels import SCALE_LABELS, title_of
 from sastc.records import Run, run_path, sha256
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +122,9 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                     continue
                 alone = experiment.one_page or {config.dataset for config in experiment.runs} != {"digits"}
                 title = experiment.title if alone or shown != "quick" else f"{experiment.title}, on digits"
+                if not experiment.one_page and shown in experiment.of_record:
+                    largest = max(experiment.of_record, key=SCALES.index)
+                    title += f", {SCALE_LABELS[shown]}" * (shown != largest)
                 jobs[name] = Job(experiment.notebook, name, title, parameters, needs, record=record)
     for name in only:
         if not any(job.parameters.get("experiment") == name for job in jobs.values()):
