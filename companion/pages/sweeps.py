@@ -15,9 +15,9 @@ from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
 from companion.stats import NO_INTERVAL, Difference, difference, family, over
-from sastc.config import DISTIL, METHODS, RunConfig
+from sastc.config import DISTIL, METHODS, SCALES, RunConfig
 from sastc.experiments import Experiment
-from sastc.labels import LABELS
+from sastc.labels import LABELS, SCALE_LABELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +266,8 @@ def optimum(panel: Panel) -> str:
         names = ("beta_optimum", "gain_over_kd_at_optimum", "gain_over_baseline_at_optimum")
         best, kd, baseline = (facts[*pair, name] for name in names)
         paper = (
-            f" The paper's optimum for this pair is {best:g}, {kd:+.2f} points over KD, {baseline:+.2f} over baseline."
+            f" The paper's optimum for this pair, at T={panel.paper.timesteps.iloc[0]:g}, is {best:g}: {kd:+.2f} "
+            f"points over KD, {baseline:+.2f} over baseline."
         )
     rows = every[every.complete]
     if rows.value.nunique() < 2:
@@ -279,6 +280,23 @@ def optimum(panel: Panel) -> str:
     apart = f"not distinguishable from {', '.join(open_values)}" if open_values else "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"
     return f"{panel.title}: the best of {len(mean)} values is {best:g}, {apart}; {span}.{paper}"
+
+
+def default_weights() -> str:
+    """A sentence: the default β of each scale, by dataset where it has several."""
+
+    def at(scale: str, dataset: str) -> float:
+        return RunConfig(method="sastc", scale=scale, dataset=dataset).beta
+
+    cifar = ("cifar10", "cifar100")
+    told = []
+    for scale in reversed(SCALES):
+        known = {dataset: f"{at(scale, dataset):g}" for dataset in (("digits",) if scale == "quick" else cifar)}
+        values = (
+            [f"{v} on {LABELS[d]}" for d, v in known.items()] if len({*known.values()}) > 1 else [known.popitem()[1]]
+        )
+        told.append(f"{' and '.join(values)} ({SCALE_LABELS[scale]})")
+    return f"The default β is {', '.join(told)}."
 
 
 def curve(sweep: Sweep, panels: list[Panel]) -> Figure:

@@ -105,8 +105,10 @@ def table(runs: pd.DataFrame) -> str:
     others = {key: row for key, row in grouped.items() if not run[key]}
     if not others:
         return found
-    rest = _table(others, "Rows of the paper's Table 2 without a run here.")
-    return f"{found}<details><summary>{len(others)} rows of the paper that are not run</summary>{rest}</details>"
+    caption = "Rows of the paper's Table 2 of which no distillation is run here. A baseline has no teacher: where one "
+    rest = _table(others, caption + "stands, it is the one of its student and T.")
+    words = f"{len(others)} rows of the paper of which no distillation is run"
+    return f"{found}<details><summary>{words}</summary>{rest}</details>"
 
 
 def _table(
@@ -175,9 +177,16 @@ def overview(runs: pd.DataFrame) -> Figure:
 def sentences(runs: pd.DataFrame) -> list[str]:
     """How much of the table is run, and in how many rows SASTC has the highest value, here and in the paper."""
     data = summary(runs)
-    unique = runs[runs.planned | ~runs.complete].shape[0]
-    lines = [f"{int((data.n > 0).sum())} of the {len(data)} cells of this table are run, by "
-             f"{int(runs.complete.sum())} runs of {unique} that are listed."]  # fmt: skip
+    once = data.drop_duplicates("commands")  # a baseline stands in several rows
+    run, ended = int((once.n > 0).sum()), runs.complete | runs.diverged.notna()
+    others, planned, left = (int(n.sum()) for n in (~ended & ~runs.planned, runs.planned, runs.planned & ~ended))
+    told = f"{left} of the {planned} runs that are planned at this scale are not run" if left else ""
+    told = told or f"All {planned} runs that are planned at this scale are run"
+    lines = [
+        f"{run} of the {len(once)} cells of this table are run, by {int(runs.complete.sum())} runs; a baseline counts "
+        "once, though it stands in every row of its student and T. "
+        f"{told}{f'; {others} of the cells are not planned' * bool(others)}."
+    ]
     keys = ["dataset", "student", "teacher", "timesteps"]
     for column, who in (("accuracy", "Here"), ("paper", "In the paper")):
         whole = data.pivot_table(index=keys, columns="method", values=column).dropna()

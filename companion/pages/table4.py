@@ -140,7 +140,11 @@ def sentences(runs: pd.DataFrame) -> list[str]:
             f"{r.method} ({r.architecture}, T={r.timesteps}, {r.accuracy:.2f} %)" for r in above.itertuples()
         )
         best = own.loc[own.accuracy.idxmax()]
-        ahead = f"above it stand {told}" if told else "no other spiking network of the table is above it"
+        ahead = (
+            f"above it stand{'s' * (len(above) == 1)} {told}"
+            if told
+            else "no other spiking network of the table is above it"
+        )
         lines.append(f"{LABELS[dataset]}: the paper's SASTC reaches {best.accuracy:.2f} % ({best.architecture}, "
                      f"T={best.timesteps}); {ahead}.")  # fmt: skip
     done = int(runs.complete.sum())

@@ -203,7 +203,7 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
     text = sweeps.optimum(first)
     assert "the best of 15 values is 400, not distinguishable from 700;" in text  # 0.15 ± 4.3 * 0.1 / sqrt(3)
     assert "3.10 points between" in text
-    assert "The paper's optimum for this pair is 1300, +1.12 points over KD, +1.24 over baseline." in text
+    assert "The paper's optimum for this pair, at T=3, is 1300: +1.12 points over KD, +1.24 over baseline." in text
     assert "fewer than two values are run" in sweeps.optimum(second)
     rows, _ = sweeps._cell(first, "kd", 700.0)
     assert len(rows) == 3, "KD has no β: the same at every value"
@@ -322,6 +322,27 @@ def test_table_2_joins_and_subtracts_on_the_papers_data_alone(plan, record):
     assert table2.summary(quick).difference.isna().all(), "digits are no CIFAR"
 
 
+def test_the_default_weights_are_named_for_every_scale():
+    assert sweeps.default_weights() == (
+        "The default β is 1300 on CIFAR-10 and 700 on CIFAR-100 (the paper's scale), 10 (quarter width), 10 (small "
+        "scale), 5 (smoke test)."
+    )
+
+
+def test_the_cells_of_table_2_add_up(plan, record):
+    experiment = plan("table2", "slim")
+    runs = table2.collect(experiment, record(experiment.runs, lambda c: 90.0))
+    line = table2.sentences(runs)[0]
+    assert line.startswith("16 of the 132 cells of this table are run, by 64 runs; a baseline counts once")
+    assert line.endswith(" All 64 runs that are planned at this scale are run; 116 of the cells are not planned.")
+    assert "Not run: 116 more of the paper's cells" in grid.not_run(runs, experiment)
+    some = runs.assign(complete=runs.complete & (runs.seed > 0))
+    assert " 16 of the 64 runs that are planned at this scale are not run; 116 of" in table2.sentences(some)[0]
+    page = table2.table(runs)
+    assert "35 rows of the paper of which no distillation is run</summary>" in page
+    assert "A baseline has no teacher: where one stands" in page[page.index("<details>") :]
+
+
 def test_a_line_of_yaml_adds_a_teacher_and_a_number_of_steps(tmp_path, record, request):
     source = (request.config.rootpath / "experiments" / "table2.yaml").read_text()
     lines = (
@@ -435,7 +456,7 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         drawn = sorted(y for line in figure.axes[1].lines for y in line.get_ydata())
         paper = pd.read_csv(grid.parts.PAPER / "sota_static.csv")
         assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
-    assert "above it stand SPIKE-NORM" in table4.sentences(runs)[2]
+    assert "above it stands SPIKE-NORM" in table4.sentences(runs)[2]
     assert "8 runs of ours (small-scale runs)" in table4.sentences(runs)[3]
 
 
