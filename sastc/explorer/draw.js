@@ -55,10 +55,11 @@ function heatMap({ run, cells, width, theme, label, chosen, focus, on }) {
   const left = Math.min(84, width * 0.24);
   const top = 40;
   const cell = { width: (width - left) / run.teacher.length, height: 78 };
-  const height = top + cell.height * run.student.length + 2;
+  const bottom = top + cell.height * run.student.length;
+  const height = bottom + 20;
   const svg = picture(width, height, label, { role: "grid", "aria-rowcount": run.student.length + 1, "aria-colcount": run.teacher.length + 1, class: "heat" });
-  const heads = run.teacher.map((name, a) =>
-    make("g", { role: "columnheader" }, text(left + (a + 0.5) * cell.width, 32, clip(name, cell.width), { "text-anchor": "middle", fill: theme.text })));
+  const names = (y) => run.teacher.map((name, a) => text(left + (a + 0.5) * cell.width, y, clip(name, cell.width), { "text-anchor": "middle", fill: theme.text }));
+  const heads = names(32).map((name) => make("g", { role: "columnheader" }, name));
   svg.append(
     make("g", { role: "row" },
       make("g", { role: "columnheader" }, text(0, 32, "student", { fill: theme.muted }), text(left, 13, "teacher layer →", { fill: theme.muted })),
@@ -76,7 +77,7 @@ function heatMap({ run, cells, width, theme, label, chosen, focus, on }) {
         role: "gridcell", class: "cell", tabindex: focus[0] === s && focus[1] === a ? 0 : -1, "data-s": s, "data-a": a,
         "aria-label": item.label, "aria-selected": String(Boolean(picked)),
         click: () => on.choose(s, a), keydown: (event) => on.key(event, s, a), focus: () => on.focus(s, a),
-        pointerenter: (event) => on.tip(event, item.title), pointermove: (event) => on.tip(event, item.title), pointerleave: () => on.tip(null),
+        pointermove: (event) => on.tip(event, item.title), pointerleave: () => on.tip(null),
       },
       make("rect", { class: "ground", x: x + 1, y: y + 1, width: cell.width - 2, height: cell.height - 2, rx: 4, fill: item.colour }),
       picked ? make("rect", { x: x + 3.5, y: y + 3.5, width: cell.width - 7, height: cell.height - 7, rx: 3, fill: "none", stroke: ink, "stroke-width": 2.5 }) : null,
@@ -87,6 +88,7 @@ function heatMap({ run, cells, width, theme, label, chosen, focus, on }) {
     });
     svg.append(group);
   });
+  svg.append(make("g", { "aria-hidden": "true", class: "again" }, ...names(bottom + 15))); // where the bar that stays hides those above
   return svg;
 }
 
@@ -126,7 +128,7 @@ function flow({ run, matrix, width, theme, label, difference, span, on }) {
     svg.append(make("path", {
       class: "band", fill: colour, "fill-opacity": 0.55, "data-value": value,
       d: `M${x0 + 6},${y0} C${middle},${y0} ${middle},${y1} ${x1 - 6},${y1} v${h} C${middle},${y1 + h} ${middle},${y0 + h} ${x0 + 6},${y0 + h} Z`,
-      pointerenter: (event) => on.tip(event, what), pointermove: (event) => on.tip(event, what), pointerleave: () => on.tip(null),
+      pointermove: (event) => on.tip(event, what), pointerleave: () => on.tip(null),
     }));
   }));
   run.student.forEach((name, s) => svg.append(

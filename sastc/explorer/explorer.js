@@ -25,6 +25,7 @@ class Explorer extends Pictures {
     if (this.inJupyter) this.keepFocus();
     if (linked) this.host.scrollIntoView();
     new ResizeObserver(() => { if (this.width !== this.root.clientWidth) this.draw(); }).observe(this.root);
+    for (const type of ["scroll", "click"]) addEventListener(type, () => this.tip(null), { capture: true, passive: true });
     const themed = new MutationObserver(() => this.draw());
     themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
     themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
@@ -298,10 +299,11 @@ class Explorer extends Pictures {
     this.parts.status.textContent = what;
   }
 
+  // Words beside a mouse, until it is pressed or the page moves; a finger opens what is behind a cell.
   tip(event, what) {
     const { tip } = this.parts;
-    tip.hidden = !event;
-    if (!event) return;
+    tip.hidden = !event || event.pointerType === "touch";
+    if (tip.hidden) return;
     tip.textContent = what;
     const { width, height } = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 8))}px`;

@@ -98,7 +98,7 @@ class Pictures {
         for (const p of points) {
           const what = `${run.student[s]} → ${run.teacher[p.a]}\nweight ${fixed(row[p.a], 3)}, distance ${short(distances[s][p.a])}`;
           const mark = symbol(s, p.x, p.y, colour);
-          for (const type of ["pointerenter", "pointermove"]) mark.addEventListener(type, (e) => this.tip(e, what));
+          mark.addEventListener("pointermove", (e) => this.tip(e, what));
           mark.addEventListener("pointerleave", () => this.tip(null));
           svg.append(mark);
         }

@@ -191,6 +191,34 @@ def test_one_click_shows_an_example_and_says_what_to_look_at(browser, example_si
     assert not faults
 
 
+@pytest.mark.browser
+def test_a_tip_follows_a_mouse_and_goes_with_the_page_and_the_maps_columns_are_named_twice(browser, example_site):
+    faults = []
+    with served(example_site[0]) as base:
+        page = closed_context(browser, (base,), faults, 390, has_touch=True).new_page()
+        page.goto(f"{base}/explorer.html")
+        cell, tip = page.locator(".cell").first, page.locator(".tip")
+        cell.scroll_into_view_if_needed()
+        cell.hover()
+        assert tip.is_visible()
+        page.mouse.wheel(0, 40)
+        tip.wait_for(state="hidden")
+        cell.hover()
+        assert tip.is_visible()
+        page.mouse.down()
+        page.mouse.up()
+        page.wait_for_timeout(200)
+        assert tip.is_hidden(), "what is behind the cell has its words"
+        cell.tap()
+        page.wait_for_timeout(200)
+        assert tip.is_hidden()
+        above, below = page.locator(".heat [role=columnheader]"), page.locator(".heat .again text")
+        assert below.all_text_contents() == above.all_text_contents()[1:], "without the corner"
+        assert below.first.bounding_box()["y"] > page.locator(".heat .cell").last.bounding_box()["y"]
+        page.context.close()
+    assert not faults
+
+
 IN = "const root = document.querySelector('.sastc-explorer').shadowRoot;"
 
 # Every control and cell once, as they come: how many; or the one after which there is neither a map nor why not
