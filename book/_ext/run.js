@@ -32,19 +32,23 @@ function shaded(values) {
   return (value, words) => (value === null ? "–" : { words, colour: sequential((value - low) / (high - low || 1)) });
 }
 
+// 3.3 × 10⁸ for what is too long to write out.
+const large = (v) => (v >= 1e5 ? v.toExponential(1).replace(/e\+(\d+)$/, (_, power) => ` × 10${[...power].map((d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]).join("")}`) : short(v));
+
+// What a table of layers shows, and how to read it.
 const MAPS = {
-  attention: "Attention: weight η of each teacher layer (Eq. 5)",
-  distance: "Distance between projected student features and teacher features",
-  mismatch_mse: "Mismatch: mean squared difference of the similarity matrices",
-  cka: "Similarity of the features (CKA)",
+  attention: ["Attention: weight η of each teacher layer (Eq. 5)", "A row sums to 1."],
+  distance: ["Distance between projected student features and teacher features", "Lower: nearer."],
+  mismatch_mse: ["Mismatch: mean squared difference of the similarity matrices", "Lower: the student is nearer to its teacher. Its size follows that of the features: compare it only within one pair of networks."],
+  cka: ["Similarity of the features (CKA)", "From 0 to 1; higher: more similar."],
 };
 
 function maps(run) {
   const { student, teacher } = run.layers;
-  return Object.entries(MAPS).filter(([name]) => run.maps && run.maps[name]).map(([name, title]) => {
+  return Object.entries(MAPS).filter(([name]) => run.maps && run.maps[name]).map(([name, [title, read]]) => {
     const shade = shaded(run.maps[name]);
-    const rows = run.maps[name].flatMap((step, t) => step.map((row, s) => [`t = ${t + 1}, ${student[s]}`, ...row.map((v) => shade(v, v >= 1e5 ? v.toExponential(1) : short(v)))]));
-    return rowsTable(`${title}, after the last epoch. Rows: time step and student layer; columns: teacher layer.`, ["student layer", ...teacher], rows);
+    const rows = run.maps[name].flatMap((step, t) => step.map((row, s) => [`t = ${t + 1}, ${student[s]}`, ...row.map((v) => shade(v, large(v)))]));
+    return rowsTable(`${title}, after the last epoch. ${read} Rows: time step and student layer; columns: teacher layer.`, ["student layer", ...teacher], rows);
   });
 }
 
@@ -81,6 +85,34 @@ function confusion(run) {
   const shade = shaded(run.confusion);
   const rows = run.confusion.map((row, c) => [names[c], ...row.map((v) => shade(v, String(v)))]);
   return rowsTable("Confusion: rows are the true class, columns what the network says; counts of test images.", ["true class", ...names], rows);
+}
+
+const ENERGY = {
+  input_rate: "input that is not zero (share)", macs: "multiply-accumulate operations (MAC)", acs: "accumulate operations (AC)",
+  dense_macs: "MAC if all were computed", energy_nj: "energy (nJ)", special_energy_nj: "energy at 77 fJ an AC (nJ)",
+};
+
+function energy([columns, ...rows]) {
+  const cell = (v) => (typeof v !== "number" ? v : v >= 1000 ? Math.round(v).toLocaleString("en") : short(v));
+  const parted = (layer) => layer.replace(/^stages\./, "").split(/(?<=\.)/).flatMap((part) => [part, el("wbr", [])]); // where there is little room
+  return rowsTable("Operations and energy of one image by layer, sums over the time steps.", columns.map((name) => ENERGY[name] ?? name), rows.map(([layer, ...row]) => [parted(layer), ...row.map(cell)]));
+}
+
+// The command that needs no default to be known, and what else the same numbers need.
+function repeat(run) {
+  const commit = run.commit ? [el("code", `git checkout ${run.commit}`), run.dirty ? " (there were uncommitted changes besides)" : ""] : ["unknown"];
+  return [
+    el("p", ["The same numbers, bit for bit, need the same commit: ", ...commit, "; and a CPU with the same features, as many threads and the same library versions: see “How it was made”. This command names every setting that decides the numbers:"]),
+    el("pre", run.command, { tabindex: 0, class: "explicit" }),
+    el("p", ["Shorter, by the presets of that commit: ", el("code", run.short)]),
+  ];
+}
+
+const duration = (seconds) => (seconds < 120 ? `${number(seconds, 0)} s` : seconds < 7200 ? `${number(seconds / 60, 0)} min` : `${number(seconds / 3600, 1)} h`);
+
+function time({ train_seconds_per_epoch: epoch, inference_seconds: test, epochs }) {
+  if (epoch === undefined) return null;
+  return `${duration(epoch * epochs)} of training: ${epochs} epoch${epochs > 1 ? "s" : ""} of ${number(epoch)} s each on average${test === undefined ? "" : `; ${number(test)} s for the test split`}`;
 }
 
 const links = (pairs) => pairs.map(([words, url]) => link(url, words));
@@ -131,26 +163,26 @@ function draw(run) {
     el("p", el("strong", run.title), { class: "run-title", tabindex: -1 }),
     facts([
       ["Test accuracy", `${number(accuracy)} % after the last epoch; best ${number(metrics.best_accuracy)} % in epoch ${metrics.best_epoch} of ${metrics.epochs}`],
-      ["STM score", metrics.stm === undefined ? null : number(metrics.stm, 3)],
+      ["STM score", metrics.stm === undefined ? null : `${number(metrics.stm, 3)} (mismatch of student and teacher; lower: nearer; to be compared only within one pair of networks)`],
       ["Accuracy by time step", steps + (differs ? `; counted on the mean of the steps' logits, the accuracy above on the logits of the mean features, which ${run.settings.precision} rounds otherwise` : "")],
       ["Data", `${run.data}, ${run.scale_label}`],
       ["Teacher", teacher],
       ["Parameters", metrics.parameters.toLocaleString("en")],
+      ["Training time", time(metrics)],
       ["Commit", commit],
-      ["Repeat it", el("code", run.short)],
     ]),
+    ...part("Repeat it", repeat(run)),
     ...part("Pages and runs beside it", beside(run)),
     ...part("Curves", el("div", curves(run), { class: "curves" })),
     ...part("Layers", run.layers.student ? maps(run) : []),
     ...part("Confusion", run.confusion ? confusion(run) : []),
-    ...part("Energy", run.energy ? rowsTable("Operations and energy of one image, by layer (nJ).", run.energy[0].map((n) => n.replaceAll("_", " ")), run.energy.slice(1).map((row) => row.map((v) => (typeof v === "number" ? short(v) : v)))) : []),
+    ...part("Energy", run.energy ? energy(run.energy) : []),
     ...part("How it was made",
       facts([
         ["Started", made.started], ["Hardware", `${made.device}, ${made.threads} thread${made.threads > 1 ? "s" : ""}`],
         ["Versions", [`Python ${made.python}`, ...Object.entries(made.versions).map(([name, v]) => `${name} ${v}`)].join(", ")],
         ["Weights (SHA-256)", metrics.weights_sha256 ?? null], ...files(run),
-      ]),
-      el("p", "The command with every setting that decides the numbers:"), el("pre", run.command, { tabindex: 0, class: "explicit" })),
+      ])),
     ...part("Settings", settings(run)),
     run.left_out ? el("p", `Left out of this page, see the run's folder: ${run.left_out.join(", ")}.`) : null,
     el("p", el("button", "Download as JSON", { type: "button", click: () => save(`${run.name}.json`, JSON.stringify(run, null, 1)) })),

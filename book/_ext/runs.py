@@ -179,7 +179,7 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
         config, metrics, provenance = run.config, run.metrics, run.provenance
         pair = LABELS[config.teacher] if config.method == "teacher" else LABELS[config.student]
         pair += f" & {LABELS[config.teacher]}" if config.method not in ("teacher", "baseline") else ""
-        changed = ", ".join(f"{name}={shown(value)}" for name, value in config.changed.items())
+        changed = settings_cell([f"{name}={shown(value)}" for name, value in config.changed.items()])
         commit = provenance.get("commit")
         link = (commit or "unknown")[:10]
         if repository and commit:
@@ -199,7 +199,7 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
         name = run.name.rsplit("-", 1)[-1]
         viewer = f'<a href="run.html#{run.name}" title="{run.name}" aria-label="run {run.name}">{name}</a>'
         facts = f'data-commit="{commit or ""}" data-teacher="{teacher}"'
-        told += f"<td>{link}{mark}</td><td>{html.escape(changed)}</td>"
+        told += f"<td>{link}{mark}</td><td>{changed}</td>"
         rows.append(f'<tr {facts}><th scope="row">{viewer}{notebook}</th>{told}</tr>')
     heads = "".join(
         f'<th scope="col"{" data-filter" if column in FILTERS else ""}>{html.escape(column)}</th>' for column in COLUMNS
@@ -209,6 +209,15 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
         f'<table class="results measured"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
         '</div></div><script src="_static/all-runs.js" defer></script>'
     )
+
+
+def settings_cell(settings: list[str], most: int = 4) -> str:
+    """HTML of settings; of more than `most`, all but three are folded. The text of both is the same."""
+    if len(settings) <= most:
+        return html.escape(", ".join(settings))
+    first, rest = (html.escape(", ".join(part)) for part in (settings[:3], settings[3:]))
+    more = f"… {len(settings) - 3} more"
+    return f'<details><summary data-more="{more}">{first}, </summary>{rest}</details>'
 
 
 def _energy(run: Run) -> float | None:
@@ -237,7 +246,9 @@ def viewer() -> str:
 
 
 def lead_to_viewer(app, pagename, templatename, context, doctree):
-    """Links to pages of runs that are not among the book's lead to the viewer."""
+    """Links to pages of runs that are not among the book's lead to the viewer, which has no page before or after."""
+    if pagename == "run":
+        context.update(prev=None, next=None)
     if "body" not in context:
         return
     root = "../" * pagename.count("/")

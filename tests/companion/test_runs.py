@@ -1,8 +1,10 @@
 """One table of all runs and one viewer: what they show, what a run costs, where links lead."""
 
 import csv
+import html
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -198,6 +200,24 @@ def test_files_have_addresses_where_git_has_them(tmp_path):
         assert f"{folder}/config.json" in relations.tracked()
 
 
+def test_many_settings_are_folded_and_few_are_not():
+    few, many = [f"s{i}=[1, 2]" for i in range(4)], [f"s{i}=<{i}>" for i in range(7)]
+    assert runs.settings_cell([]) == ""
+    assert runs.settings_cell(few) == ", ".join(few)
+    cell = runs.settings_cell(many)
+    assert 'data-more="… 4 more">s0=&lt;0&gt;, s1=&lt;1&gt;, s2=&lt;2&gt;, </summary>' in cell
+    text = html.unescape(re.sub(r"<[^>]+>", "", cell))
+    assert text == ", ".join(many), "as filters and downloads read it"
+
+
+def test_the_viewer_has_no_page_before_or_after():
+    app = SimpleNamespace(env=SimpleNamespace(found_docs=set()))
+    for page, left in (("run", None), ("every_run", "x")):
+        context = {"prev": "x", "next": "x", "body": ""}
+        runs.lead_to_viewer(app, page, "page.html", context, None)
+        assert context["prev"] == context["next"] == left
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The table and the viewer on bare pages, with the book's own style."""
@@ -235,8 +255,13 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
         text = page.locator(".run-viewer").inner_text()
         assert f"{run.metrics['last_accuracy']:.2f} %" in text
         first = page.locator(".run-viewer dl").first.inner_text()
-        assert run.config.command in first
         assert run.provenance["commit"][:10] in first
+        seconds, epochs = (run.metrics[name] for name in ("train_seconds_per_epoch", "epochs"))
+        assert f"{epochs} epochs of {seconds:.2f} s each" in first
+        repeat = page.locator("h2", has_text="Repeat it").bounding_box()["y"]
+        assert repeat < page.locator("pre.explicit").bounding_box()["y"] < page.locator(".curves").bounding_box()["y"]
+        assert page.get_by_text(f"git checkout {run.provenance['commit']}", exact=True).count() == 1
+        assert page.get_by_text(run.config.command, exact=True).count() == 1
         last = run.measures["accuracy_by_step"][-1]
         assert abs(last - run.metrics["last_accuracy"]) > 0.004
         assert f"t = {run.config.timesteps}: {last:.2f} %; counted on the mean" in first
@@ -245,6 +270,11 @@ def test_the_viewer_shows_a_run_and_its_teacher(site, browser):
         attention = page.locator("table", has_text="Attention: weight").locator("tbody td").all_text_contents()
         shape = run.measures["attention"][-1].shape
         np.testing.assert_allclose(np.array(attention, float).reshape(shape), run.measures["attention"][-1], rtol=0.01)
+        counted = page.locator("table", has_text="Operations and energy")
+        assert "_" not in counted.locator("thead").inner_text()
+        assert "energy (nJ)" in counted.locator("thead").inner_text()
+        first = run.energy.energy_nj.iloc[0]
+        assert counted.locator("tbody tr").first.locator("td").nth(6).inner_text() == f"{first:,.0f}"
         total = page.locator("table", has_text="Confusion").locator("tbody td").all_text_contents()
         assert sum(map(int, total)) == run.measures["confusion"].sum()
         assert page.locator(f'a[href="{URL}/commit/{run.provenance["commit"]}"]').count() == 1
