@@ -100,6 +100,7 @@ def table(
     columns: Mapping[str, str | Callable[[Any], str]] | None = None,
     *,
     csv: pd.DataFrame | None = None,
+    kind: str = "results",
 ) -> str:
     """HTML table of a frame with a link to it as CSV; the first column heads its row.
 
@@ -109,13 +110,15 @@ def table(
         Heading to column, or to a function from a row (a named tuple) to HTML; the frame's own columns by default.
     csv : pandas.DataFrame, optional
         What the download holds, if not the frame.
+    kind : str
+        Classes of the table, see :func:`rows_table`.
     """
     columns = columns or {column.replace("_", " "): column for column in frame}
     cells = (
         [c(row) if callable(c) else text(getattr(row, c)) for c in columns.values()]
         for row in frame.itertuples(index=False)
     )
-    return rows_table(caption, list(columns), cells, name, frame if csv is None else csv)
+    return rows_table(caption, list(columns), cells, name, frame if csv is None else csv, kind=kind)
 
 
 def bullets(sentences: Sequence[str]) -> str:

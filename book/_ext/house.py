@@ -41,6 +41,10 @@ PARAMETERS = '<dl>\n<dd><em class="sig-param">'  # Sphinx lays out long signatur
 SVG_LINK = re.compile(
     r'<a class="download" download="([^"]+\.svg)" href="data:image/svg\+xml;base64,[^"]+">(.*?)</a>', re.S
 )
+BUTTONS = (  # see _static/figures.js
+    r'<button class="download" type="button" data-svg="\1">\2</button> '
+    '<button class="larger" type="button">Larger</button>'
+)
 RUN_PAGES = ("runs/combination/", "runs/teacher/")
 MATHJAX = ("tex-chtml.js", "a11y", "input", "sre", "ui")  # what the one build that pages use may load, and its fonts
 SPOKEN = ("base", "en", "nemeth")  # formulas are read aloud in English
@@ -275,7 +279,7 @@ def finish(app, pagename, templatename, context, doctree):
         seen: Counter = Counter()
         body = context["body"].replace(PARAMETERS, PARAMETERS.replace("<dl>", '<dl role="presentation">'))
         body = FIGURE.sub(lambda match: numbered(match, seen), IMAGE.sub(drawing, body))
-        context["body"] = SVG_LINK.sub(r'<button class="download" type="button" data-svg="\1">\2</button>', body)
+        context["body"] = SVG_LINK.sub(BUTTONS, body)
     if "generate_toctree_html" in context:
         name_what_opens(context)
     if pagename.startswith(RUN_PAGES):

@@ -10,3 +10,9 @@ document.addEventListener("click", (event) => {
   Object.assign(document.createElement("a"), { href: url, download: button.dataset.svg }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 });
+
+// On a phone a drawing is seen whole; a button makes it as large as its text needs, see custom.css.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("figure.drawing button.larger");
+  if (button) button.textContent = button.closest("figure").classList.toggle("large") ? "Smaller" : "Larger";
+});

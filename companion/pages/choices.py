@@ -146,7 +146,9 @@ def _word(value: object) -> str:
 def forest(found: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Changes with their intervals: a row a switch, a panel a value."""
     plt = figures.plt
-    drawing, axes = plt.subplots(1, len(titles), sharey=True, figsize=(7.0, 0.34 * len(found) + 1.0), squeeze=False)
+    width = 4.6 if len(titles) == 1 else figures.WIDTH  # a phone shows 4.6 inches whole, with labels that can be read
+    size = (width, 0.34 * len(found) + 1.0)
+    drawing, axes = plt.subplots(1, len(titles), sharey=True, figsize=size, squeeze=False)
     y = np.arange(len(found))
     for axis, (value, title) in zip(axes[0], titles.items(), strict=True):
         numbers = flat(found[[value]].rename(columns={value: "difference"}))

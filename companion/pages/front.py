@@ -13,7 +13,7 @@ from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
 
-ROW = 18  # pixels of one interval
+ROW = 18  # pixels of one interval; twice that where its numbers stand above it, see custom.css
 
 
 def chosen(found: Sequence[Found]) -> list[Found]:
@@ -34,24 +34,25 @@ def axis(claims: Sequence[Found]) -> tuple[float, float, list[int]]:
 def plot(claim: Found, low: float, high: float, ticks: Sequence[int]) -> str:
     """SVG of a claim's comparisons, one below the other: a dot and its interval, filled where the verdict counts it.
 
-    Lengths are in percent of the width, so that it fits any column while dots and lines keep their size.
+    Lengths are in percent, so that it fits any column and rows of any height while dots and lines keep their size.
     """
 
     def x(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
     known, (above, below, _) = claim.known, claim.sides
-    height = ROW * len(known)
-    parts = [f'<line class="tick" x1="{x(t)}" x2="{x(t)}" y1="0" y2="{height}"/>' for t in ticks if t]
-    parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{height}"/>')
+    rows = len(known)
+    parts = [f'<line class="tick" x1="{x(t)}" x2="{x(t)}" y1="0" y2="100%"/>' for t in ticks if t]
+    parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="100%"/>')
     for i, (what, d) in enumerate(known):
-        y = ROW * i + ROW // 2
+        y = f"{100 * (i + 0.5) / rows:.2f}%"
         if d.judged:
             parts.append(f'<line class="reach" x1="{x(d.low)}" x2="{x(d.high)}" y1="{y}" y2="{y}"/>')
         outside = "outside" if what in (*above, *below) else "inside"
         parts.append(f'<circle class="{outside}" cx="{x(d.mean)}" cy="{y}" r="4.5"/>')
     told = "; ".join(f"{name}: {d.words()} points, n={d.n}" for name, (_, d) in zip(names(known), known, strict=True))
-    return f'<svg role="img" aria-label="{html.escape(told)}" width="100%" height="{height}">{"".join(parts)}</svg>'
+    size = f'width="100%" height="{ROW * rows}" style="--rows:{rows}"'
+    return f'<svg role="img" aria-label="{html.escape(told)}" {size}>{"".join(parts)}</svg>'
 
 
 def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:

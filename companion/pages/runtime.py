@@ -124,7 +124,7 @@ def ours_table(times: pd.DataFrame) -> str:
         "the most that torch's tensors took on a GPU; on a CPU it is the largest resident set of the whole process, "
         "Python and its libraries included. A dash: recorded before this was measured."
     )
-    return table(rows, caption, "time-ours", columns)
+    return table(rows, caption, "time-ours", columns, kind="results cards")
 
 
 def _mebibytes(value: float) -> str:
@@ -155,7 +155,7 @@ def papers_table() -> str:
         f"The paper's seconds an epoch, training / inference: full width, one of its servers ({hardware}). No unit is "
         "printed; seconds are assumed. A dash: not printed."
     )
-    return table(pairs, caption, "time-paper", columns, csv=rows)
+    return table(pairs, caption, "time-paper", columns, csv=rows, kind="results cards")
 
 
 def papers_totals() -> str:
@@ -174,7 +174,7 @@ def papers_totals() -> str:
         "T": lambda r: f"{r.timesteps:.0f}" if np.isfinite(r.timesteps) else "–",
         "value": lambda r: f"{r.value:g} {r.unit}",
     }
-    return table(both, "The paper's text and its ImageNet table.", "time-paper-totals", columns)
+    return table(both, "The paper's text and its ImageNet table.", "time-paper-totals", columns, kind="results cards")
 
 
 def ratio_figure(times: pd.DataFrame) -> Figure:
@@ -284,4 +284,4 @@ def benchmarks_table(folder: Path | None = None) -> str:
         "One training step, measured apart from any run, interleaved and repeated, on "
         f"{' and '.join(dict.fromkeys(rows.device))}. Kept: for the backward pass."
     )
-    return table(rows, caption, "time-benchmarks", columns)
+    return table(rows, caption, "time-benchmarks", columns, kind="results cards")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -150,6 +151,25 @@ def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
     assert '<a href="runs/controls_slim.html">' in rows[3]
     assert "not run" in rows[4]
     assert "<svg" not in rows[4]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1300])
+def test_the_numbers_of_every_interval_are_in_sight(browser, width):
+    css = (Path(__file__).parents[2] / "book/_static/custom.css").read_text()
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_content(f"<style>body {{font: 16px sans-serif}} {css}</style>{front.claims_list([claim('A', UP, OPEN)])}")
+    values, dots = page.locator(".values li").all(), page.locator(".intervals circle").all()
+    labels = page.locator(".intervals ul:first-child li").all_text_contents()
+    assert labels == ["T=2", "T=3"]
+    assert [value.inner_text() for value in values] == ["+3.00 [+2.00, +4.00] n=5", "+0.50 [−0.50, +1.50] n=5"]
+    for value, dot in zip(values, dots, strict=True):
+        row, mark = value.bounding_box(), dot.bounding_box()
+        assert row["x"] + row["width"] <= width
+        assert row["y"] <= mark["y"] + mark["height"] / 2 <= row["y"] + row["height"], "of one row"
+        if width < 600:
+            assert mark["y"] >= row["y"] + 18, "below its numbers"
+    page.close()
 
 
 # Headlines of the pages

@@ -95,14 +95,17 @@ def test_on_a_phone_the_first_column_stays_and_can_be_read(browser):
 def test_on_a_phone_a_row_of_cards_is_whole_in_sight_with_its_heads(browser):
     css = (ROOT / "book" / "_static" / "custom.css").read_text()
     heads = ["student &amp; teacher", "T", *(f"SASTC −<br>{name}" for name in ("Baseline", "KD", "Feature KD"))]
+    heads += ["of nothing", "a head of many words on several lines"]
     told = '+4.85 [+2.91, +6.79] <span class="seeds">n=5: not distinguishable once corrected (Holm)</span>'
-    row = ["VGG-11 &amp; ResNet-19", "2", told, told, told]
+    row = ["VGG-11 &amp; ResNet-19", "2", told, told, told, "", "1"]
     table = rows_table("words", heads, [row], kind="results cards")
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.set_content(f'<style>{css} td {{white-space: nowrap}}</style><article class="bd-article">{table}</article>')
     heads = page.locator("td").evaluate_all("all => all.map(td => getComputedStyle(td, '::before').content)")
-    assert heads == ['"T"', '"SASTC − Baseline"', '"SASTC − KD"', '"SASTC − Feature KD"']
-    tops = [cell.bounding_box()["y"] for cell in page.locator("tbody th, td").all()]
+    assert heads[:4] == ['"T"', '"SASTC − Baseline"', '"SASTC − KD"', '"SASTC − Feature KD"']
+    assert page.locator("td").last.bounding_box()["height"] > 40, "as high as its head"
+    tops = [cell.bounding_box()["y"] for cell in page.locator("tbody th, td:not(:empty)").all()]
+    assert page.locator("td:empty").is_hidden()
     assert tops == sorted(set(tops)), "below each other"
     assert page.locator("thead").is_hidden()
     assert page.locator(".table-box").evaluate("box => box.scrollWidth <= box.clientWidth")
@@ -131,7 +134,12 @@ def test_on_a_phone_a_setting_is_a_card(browser, tmp_path):
     assert meaning["x"] + meaning["width"] <= 390
     labels = row.locator("td").evaluate_all("all => all.map(td => getComputedStyle(td, '::before').content)")
     assert labels == ["none", '"default: "', '"allowed: "', "none"]
-    assert page.locator("table.config-presets thead").is_visible(), "another kind of table"
+    presets = page.locator("table.config-presets thead")
+    assert presets.is_visible(), "another kind of table"
+    assert presets.locator("th").nth(1).inner_text() == "paper, CIFAR-10"
+    page.set_viewport_size({"width": 1100, "height": 800})
+    name = page.locator("table.config-presets .pre", has_text="resnet18_variant")
+    assert name.bounding_box()["height"] < 24, "on one line"
     page.close()
 
 
@@ -290,6 +298,25 @@ def test_a_finished_page_holds_each_figure_once_and_saves_it_from_there(browser)
     assert "#d55e00" in text
     assert "#000000" in text
     assert "currentColor" not in text
+
+
+@pytest.mark.browser
+def test_on_a_phone_a_drawing_is_seen_whole_and_larger_on_demand(browser):
+    context = {"body": figure_of("#d55e00")}
+    house.finish(None, "method", "page.html", context, None)
+    page = browser.new_page(viewport={"width": 340, "height": 800})
+    css = (ROOT / "book" / "_static" / "custom.css").read_text()
+    page.set_content(f'<style>{css}</style><article class="bd-article">{context["body"]}</article>')
+    page.add_script_tag(path=ROOT / "book" / "_static" / "figures.js")
+    box, hidden = page.locator(".drawing-box"), "box => box.scrollWidth - box.clientWidth"
+    assert box.evaluate(hidden) == 0
+    page.get_by_role("button", name="Larger").click()
+    assert box.evaluate(hidden) > 0
+    page.get_by_role("button", name="Smaller").click()
+    assert box.evaluate(hidden) == 0
+    page.set_viewport_size({"width": 1440, "height": 800})
+    assert page.get_by_role("button", name="Larger").is_hidden()
+    page.close()
 
 
 PYTHON = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}

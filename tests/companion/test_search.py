@@ -127,7 +127,7 @@ def test_what_readers_look_for_is_found(site, browser, width):
             page.locator("#search-results").wait_for(state="attached")
             page.locator(".bd-search-container input[name=q]").fill(query)
             page.keyboard.press("Enter")
-            page.wait_for_selector(".search-summary:not(:empty)")
+            page.wait_for_selector(".search-summary:not(:empty)", state="attached")
             page.wait_for_function("window.runNames")
             return page.locator("ul.search > li > a").all_text_contents()
 
@@ -154,8 +154,12 @@ def test_what_readers_look_for_is_found(site, browser, width):
         for query in (run.name[-10:], run.name[-10:-3], run.name):
             assert ask(query) == []
             assert shown.get_by_role("link").get_attribute("href") == f"run.html#{run.name}"
+            page.add_style_tag(path=ROOT / "book" / "_static" / "custom.css")
+            assert page.locator(".search-summary").is_hidden(), "which says that nothing is found"
         ask("nosuchword")
         assert shown.count() == 0
+        page.add_style_tag(path=ROOT / "book" / "_static" / "custom.css")
+        assert page.locator(".search-summary").is_visible()
         page.context.close()
     assert not faults
 
