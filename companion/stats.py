@@ -23,6 +23,7 @@ class Difference:
 
     `unit` says what those are: ``seeds``, ``seeds with one teacher``, or ``teachers``, see :func:`paired`.
     `corrected` is its p-value after the correction of :func:`family`, ``nan`` for a difference that stands alone.
+    `least` and `most` are the ends of what is possible, for a share or a correlation: no interval goes beyond them.
     """
 
     mean: float = math.nan
@@ -30,23 +31,26 @@ class Difference:
     n: int = 0
     unit: str = dataclasses.field(default="seeds", compare=False)
     corrected: float = dataclasses.field(default=math.nan, compare=False)
+    least: float = dataclasses.field(default=-math.inf, compare=False)
+    most: float = dataclasses.field(default=math.inf, compare=False)
 
     def __neg__(self) -> "Difference":
         return self.times(-1)
 
     def times(self, factor: float) -> "Difference":
         """The same in another unit, or the other way round."""
-        return dataclasses.replace(self, mean=factor * self.mean, half=abs(factor) * self.half)
+        least, most = sorted((factor * self.least, factor * self.most))
+        return dataclasses.replace(self, mean=factor * self.mean, half=abs(factor) * self.half, least=least, most=most)
 
     @property
     def low(self) -> float:
         """Lower end of the interval."""
-        return self.mean - self.half
+        return max(self.mean - self.half, self.least)
 
     @property
     def high(self) -> float:
         """Upper end of the interval."""
-        return self.mean + self.half
+        return min(self.mean + self.half, self.most)
 
     @property
     def judged(self) -> bool:
@@ -169,16 +173,30 @@ def family(found: Iterable[Difference]) -> list[Difference]:
     return [dataclasses.replace(d, corrected=p) for d, p in zip(found, holm([d.p for d in found]), strict=True)]
 
 
-def pooled(found: Iterable[Difference]) -> Difference:
+def pooled(found: Iterable[Difference], groups: Sequence[str] | None = None) -> Difference:
     """The mean effect over cells that have an interval, with cells as units: a random-effects mean.
 
     Every cell counts the same, and the interval is Student's t on the means of the cells. Their scatter holds both
     what the effect differs between cells and what the seeds of each leave open, so no variance has to be estimated
     apart; the price is a wide interval for two or three cells. `n` is the number of cells; one cell is its own mean.
-    Cells that share a teacher or a baseline are taken as independent.
+
+    `groups` names for each cell the runs that it shares with others, such as SASTC's beside several methods: the
+    scatter of such cells says nothing of the error in those runs. The same is then computed with groups as units,
+    within which means and halves of intervals are averaged as if the cells had one error, and the wider interval of
+    the two counts. Teachers are no group: cells that share one are taken as independent.
     """
-    known = [d for d in found if d.judged]
-    return known[0] if len(known) == 1 else paired(pd.Series([d.mean for d in known], dtype=float), 0.0)
+    found = list(found)
+    cells = [(group, d) for group, d in zip(groups or range(len(found)), found, strict=True) if d.judged]
+    if len(cells) < 2:
+        return cells[0][1] if cells else Difference()
+    known = pd.DataFrame(
+        dict(group=[g for g, _ in cells], mean=[d.mean for _, d in cells], half=[d.half for _, d in cells])
+    )
+    by_group = known.groupby("group")[["mean", "half"]].mean()
+    one = paired(known["mean"], 0.0)
+    shared = by_group.half.iloc[0] if len(by_group) == 1 else paired(by_group["mean"], 0.0).half
+    least, most = max(d.least for _, d in cells), min(d.most for _, d in cells)
+    return dataclasses.replace(one, half=float(np.fmax(one.half, shared)), least=least, most=most)
 
 
 def over(found: Iterable[Difference]) -> str:

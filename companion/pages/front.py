@@ -23,7 +23,7 @@ def chosen(found: Sequence[Found]) -> list[Found]:
 
 def axis(claims: Sequence[Found]) -> tuple[float, float, list[int]]:
     """Lowest and highest value of a common scale, with some room, and its ticks."""
-    known = [d for claim in claims for _, d in claim.known]
+    known = [c.difference for claim in claims for c in claim.known]
     ends = [end for d in known for end in ((d.low, d.high) if d.judged else (d.mean,))]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.04 * (high - low) or 1.0
@@ -44,13 +44,14 @@ def plot(claim: Found, low: float, high: float, ticks: Sequence[int]) -> str:
     rows = len(known)
     parts = [f'<line class="tick" x1="{x(t)}" x2="{x(t)}" y1="0" y2="100%"/>' for t in ticks if t]
     parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="100%"/>')
-    for i, (what, d) in enumerate(known):
+    for i, (what, d, _) in enumerate(known):
         y = f"{100 * (i + 0.5) / rows:.2f}%"
         if d.judged:
             parts.append(f'<line class="reach" x1="{x(d.low)}" x2="{x(d.high)}" y1="{y}" y2="{y}"/>')
         outside = "outside" if what in (*above, *below) else "inside"
         parts.append(f'<circle class="{outside}" cx="{x(d.mean)}" cy="{y}" r="4.5"/>')
-    told = "; ".join(f"{name}: {d.words()} points, n={d.n}" for name, (_, d) in zip(names(known), known, strict=True))
+    gaps = [comparison.difference for comparison in known]
+    told = "; ".join(f"{name}: {d.words()} points, n={d.n}" for name, d in zip(names(known), gaps, strict=True))
     size = f'width="100%" height="{ROW * rows}" style="--rows:{rows}"'
     return f'<svg role="img" aria-label="{html.escape(told)}" {size}>{"".join(parts)}</svg>'
 
@@ -71,7 +72,7 @@ def seeds(claim: Found) -> str:
     known = claim.known
     if not known:
         return "not run"
-    n, m = report._span({d.n for _, d in known}), len(known)
+    n, m = report._span({d.n for _, d, _ in known}), len(known)
     told = f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.claim.cells() or 'none'})"
     return f"{told}; {report.SCALE_WORDS[claim.scale]}"
 
@@ -94,7 +95,7 @@ def claims_list(found: Sequence[Found], folder: str = "runs/") -> str:
         title = html.escape(claim.claim.front)
         title = f'<a href="{folder}{claim.page}.html">{title}</a>' if claim.page else title
         labels = "".join(f"<li>{html.escape(name)}</li>" for name in (names(known) if known else []))
-        values = "".join(f"<li>{d.words()} <small>n={d.n}</small></li>" for _, d in known)
+        values = "".join(f"<li>{d.words()} <small>n={d.n}</small></li>" for _, d, _ in known)
         paper = told if len(told := claim.claim.evidence()) < 60 else f"{claim.claim.cells()} cells"
         drawn = plot(claim, low, high, ticks) if known else ""
         rows.append(
@@ -195,7 +196,7 @@ def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
     if claim is None or not claim.counted:
         return f"{text}."
     short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))
-    n = f"n={report._span({d.n for _, d in claim.counted})}"
+    n = f"n={report._span({d.n for _, d, _ in claim.counted})}"
     n += f", {report.SCALE_WORDS[claim.scale]}" * (claim.scale != scale)
     better, worse, same = ([short[what] for what in side] for side in claim.sides)
     told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)

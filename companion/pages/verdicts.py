@@ -40,8 +40,11 @@ RULES = {
 METHOD = (
     "Intervals are 95 % ones, Student's t over seeds. The pooled effect of a claim is the mean over its cells, each "
     "counted once whatever its seeds, with Student's t on the means of the cells (a random-effects mean); one cell is "
-    "its own. What is said of the cells of a claim is corrected by Holm's method for their number, as on all pages "
-    "where differences answer one question together, so that one of many that misses zero by chance decides nothing.",
+    "its own. Where cells share runs, such as SASTC's beside three methods, its interval is at least that of a mean "
+    "with one error for all of them. Scores, energies and seconds of different networks are not averaged, nor are "
+    "differences from methods that a claim names together. What is said of the cells of a claim is corrected by Holm's "
+    "method for their number, as on all pages where differences answer one question together, so that one of many that "
+    "misses zero by chance decides nothing.",
     "A claim that something happens <em>somewhere</em> is the mirror image: it held if a cell is above zero, "
     f"corrected, with {ALONE} seeds or beside a second such cell; it did not hold if all intervals are below.",
     "The largest networks lead: a claim is judged at the largest scale at which enough cells count, and what smaller "
@@ -76,12 +79,13 @@ class Found:
     def counted(self) -> list[Comparison]:
         """The cells that count, corrected for their number."""
         cells = [c for c in self.comparisons if c.difference.judged and c.difference.n >= FEWEST]
-        return [Comparison(c.what, d) for c, d in zip(cells, family(c.difference for c in cells), strict=True)]
+        return [c._replace(difference=d) for c, d in zip(cells, family(c.difference for c in cells), strict=True)]
 
     @property
     def pooled(self) -> Difference:
-        """The mean effect over the cells that count."""
-        return pooled(d for _, d in self.counted)
+        """The mean effect over the cells that count, where they can be averaged."""
+        cells = self.counted if self.claim.pool or len(self.counted) == 1 else []
+        return pooled([c.difference for c in cells], [c.group for c in cells])
 
     @property
     def sides(self) -> tuple[list[str], list[str], list[str]]:
@@ -97,7 +101,7 @@ def verdict(found: Found) -> tuple[str, str]:
         return "open", "not run"
     if not found.papers_data:
         return "open", "other data"
-    cells = [d for _, d in found.counted]
+    cells = [d for _, d, _ in found.counted]
     if len(cells) < max(found.claim.least, 1):
         return "open", "too few"
 
@@ -126,7 +130,7 @@ def reason(found: Found) -> str:
     if rule in ("not run", "other data"):
         return rule
     if rule == "too few":
-        m, most = len(found.counted), max(d.n for _, d in found.known)
+        m, most = len(found.counted), max(d.n for _, d, _ in found.known)
         return f"{m} cell{'s' * (m != 1)} count{'s' * (m == 1)} (at most {most} seed{'s' * (most > 1)} each)"
     m, (above, below, _) = len(found.counted), found.sides
     if not above and not below:
@@ -139,7 +143,8 @@ def effect(found: Found) -> str:
     d = found.pooled
     if not d.n or found.claim.some:
         return ""
-    over = f"{d.n} cells" if len(found.counted) > 1 else "one cell"
+    m, groups = len(found.counted), len({c.group for c in found.counted})
+    over = (f"{m} cells" if m > 1 else "one cell") + ", some with the same runs" * (groups < m)
     return f"pooled {d.words(found.claim.digits)} {found.claim.unit}".rstrip() + f" ({over})"
 
 
@@ -172,14 +177,14 @@ def ours(found: Found, source: bool = True) -> str:
         of += f'<br><span class="seeds">{html.escape(told)}</span>'
     if len(known) <= 4:
         common, own = in_common([c.what for c in known])
-        lines = [interval(d, claim.digits, claim.unit) for _, d in known]
+        lines = [interval(d, claim.digits, claim.unit) for _, d, _ in known]
         short = [re.sub(r" & [^,:]+", "", what) for what in own]
         own = short if len(set(short)) == len(own) else own
         own = [html.escape(f"{what}:").replace(" ", "\N{NO-BREAK SPACE}") + " " if what else "" for what in own]
         lines = [what + line for what, line in zip(own, lines, strict=True)]
         return "<br>".join(filter(None, (html.escape(common), *lines))) + of
-    means = [d.mean for _, d in known]
-    n = report._span({d.n for _, d in known})
+    means = [d.mean for _, d, _ in known]
+    n = report._span({d.n for _, d, _ in known})
     text = (
         f"{sum(m > 0 for m in means)} of {len(known)} means above zero, "
         f"median {np.median(means):+.{claim.digits}f} {claim.unit} (n={n})"
@@ -239,7 +244,7 @@ def _evidence(claim: Claim, plan: Experiment, runs: pd.DataFrame) -> Found:
     comparisons = claim.compare(runs) if len(done) else []
     names = {f"{Run(path).provenance['data']['name']}, {report.SCALE_WORDS[plan.scale]}" for path in done.path}
     in_book = plan.scale == "quick" or plan.scale in plan.of_record
-    shown = in_book and any(d.n for _, d in comparisons)
+    shown = in_book and any(d.n for _, d, _ in comparisons)
     page = page_name(claim.page, "quick" if plan.one_page else plan.scale) if shown else ""
     own_data = set(done.dataset) <= set(PAPERS_DATA)
     return Found(claim, comparisons, own_data, plan.scale, page, "; ".join(sorted(names)))
@@ -272,10 +277,10 @@ def verdicts_table(found: Sequence[Found]) -> str:
         )
         for f in found
         for one in (f, *f.smaller)
-        for what, d in _every(one)
+        for what, d, _ in _every(one)
     ]
     caption = "Claims of the paper, its evidence below each. A positive difference favours the claim. Brackets hold "
-    caption += f"95 % intervals over {over(d for f in found for _, d in f.known)}."
+    caption += f"95 % intervals over {over(d for f in found for _, d, _ in f.known)}."
     caption += f" Ours: {html.escape(*sources)}." if len(sources) == 1 else ""
     return table(rows, caption, "verdicts", columns, csv=pd.DataFrame(every))
 
@@ -283,7 +288,7 @@ def verdicts_table(found: Sequence[Found]) -> str:
 def _every(found: Found) -> list[Comparison]:
     corrected = {c.what: c for c in found.counted}
     every = [corrected.get(c.what, c) for c in found.comparisons] or [Comparison("not run", Difference())]
-    return [*every, Comparison("pooled", found.pooled)] if found.counted else every
+    return [*every, Comparison("pooled", found.pooled)] if found.pooled.n else every
 
 
 def said(found: Found) -> str:

@@ -251,8 +251,8 @@ def test_teachers_that_are_no_better_than_the_baseline_are_named(runs):
 
 def test_verdicts_count_the_preset_alone(of_record):
     found = claims.events(of_record)
-    assert [round(d.mean, 2) for _, d in found] == [10.0, 6.0, 4.0], "less baseline, KD, feature KD, on equal terms"
-    assert {d.n for _, d in found} == {2}
+    assert [round(d.mean, 2) for _, d, _ in found] == [10.0, 6.0, 4.0], "less baseline, KD, feature KD, on equal terms"
+    assert {d.n for _, d, _ in found} == {2}
 
 
 def test_nothing_of_record_is_an_empty_frame(tmp_path):
