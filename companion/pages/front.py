@@ -170,7 +170,8 @@ def _first(beats: Sequence[Found], place: str) -> str:
         if rule == "held" and above == m:
             wins.append(f"{rival} in {'all ' if m > 1 else ''}{m} comparison{'s' * (m > 1)}")
         elif rule == "held":
-            wins.append(f"{rival} on average over {m} comparisons (and in {above} of them singly)")
+            mean = f"{claim.pooled.words(claim.claim.digits)} {claim.claim.unit}".strip()
+            wins.append(f"{rival} on average over {m} comparisons ({mean}, and in {above} of them singly)")
         elif rule == "did not hold":
             fails.append(f"{rival} ({above} of {m})")
         elif above:

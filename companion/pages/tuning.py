@@ -355,6 +355,47 @@ def on_all_images(rows: pd.DataFrame, results: str | Path = "results") -> str:
     )
 
 
+def beside_table2(plan: Experiment, results: str | Path = "results") -> str:
+    """HTML: what trials say of the β of Table 2 at this scale, and what runs with the best settings give.
+
+    Feature KD and SASTC may need different β, so one value for both may favour one of them. '' without such trials,
+    and where Table 2 has other settings than the preset.
+    """
+    trials = {s: load_experiment(report.ROOT / "experiments" / "tuning.yaml", s) for s in (plan.scale, "quarter")}
+    rows = {scale: collect(one, results) for scale, one in trials.items() if one.runs}
+    shared = {c.beta for c in plan.runs if c.method in methods_of("beta")}
+    told = _one_beta(rows[plan.scale]) if plan.scale in rows else ""
+    if not told or shared != {preset(rows[plan.scale], "sastc").beta}:
+        return ""
+    page = parts.page_link("tuning", plan.scale, "The trials")
+    if larger := on_all_images(rows["quarter"], results) if plan.scale != "quarter" else "":
+        told += f" At a quarter of the width: {larger[0].lower()}{larger[1:]}"
+        page += f" and {parts.page_link('tuning', 'quarter', 'those at a quarter of the width')}"
+    return f'<p class="scale-note"><strong>β is not tuned in these runs.</strong> {told} {page}.</p>'
+
+
+def _one_beta(rows: pd.DataFrame) -> str:
+    """How far feature KD and SASTC with the preset β are below their best, and from each other with either."""
+    said, best_of, ours_of = [], {}, {}
+    for method in ("sastc", "feature_kd"):
+        data, used = along(rows, method, "beta"), preset(rows, method).beta
+        if len(data) < 2 or used not in set(data.beta):
+            return ""
+        top, ours = data.loc[data.accuracy.idxmax()], data[data.beta == used].iloc[0]
+        gap, error = top.accuracy - ours.accuracy, math.hypot(top.error, ours.error)
+        best_of[method], ours_of[method] = top.accuracy, ours.accuracy
+        bounds = f"[{parts.signed(gap - error)}, {parts.signed(gap + error)}]".replace("+", "")
+        name = LABELS[method] if method == "sastc" else "feature KD"
+        said.append(f"{name} is {gap:.2f} {bounds} points below its best of {len(data)} (β = {top.beta:g})")
+    first = rows.iloc[0]
+    gaps = [parts.signed(of["sastc"] - of["feature_kd"]) for of in (ours_of, best_of)]
+    return (
+        f"With β = {used:g}, on images held out of the training set (one seed, {first.epochs} epochs), "
+        f"{' and '.join(said)}. SASTC minus feature KD: {gaps[0]} points there with β = {used:g}, {gaps[1]} with each "
+        "at its best."
+    )
+
+
 def best(rows: pd.DataFrame) -> list[str]:
     """A sentence a method, most accurate first: its best trial and how many it had; whether it ends the range."""
     out = []

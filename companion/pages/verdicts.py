@@ -32,7 +32,8 @@ RULES = {
     "did not hold": "The pooled effect of two cells or more is below zero, or every cell's interval is: <strong>did "
     "not hold</strong>.",
     "not always": "A cell is below zero, corrected for the claim's number of cells, while the pooled effect is not: "
-    f"<strong>not always</strong>. A cell of fewer than {ALONE} seeds does not decide this alone.",
+    f"<strong>not always</strong>, or <strong>not shown</strong> where no cell is above zero. A cell of fewer than "
+    f"{ALONE} seeds does not decide this alone.",
     "held": "The pooled effect or every cell's interval is above zero: <strong>held</strong>, in the cells that are "
     "run.",
     "undecided": "Otherwise: <strong>open</strong>.",

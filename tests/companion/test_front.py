@@ -48,7 +48,10 @@ def controls(*comparisons):
         ([claim("A", UP, UP)], "Here, SASTC beats A in all 2 comparisons."),
         ([claim("A", UP)], "Here, SASTC beats A in 1 comparison."),
         ([claim("A", UP, OPEN, UP)], "Here, SASTC beats A in 2 of 3."),
-        ([claim("A", *[UP] * 5, OPEN)], "Here, SASTC beats A on average over 6 comparisons (and in 5 of them singly)."),
+        (
+            [claim("A", *[UP] * 5, OPEN)],
+            "Here, SASTC beats A on average over 6 comparisons (+2.58 [+1.51, +3.65] points, and in 5 of them singly).",
+        ),
         ([claim("A", *[UP] * 5, DOWN)], "Here, SASTC beats A in 5 of 6 and not always."),
         ([claim("A", OPEN, OPEN)], "Here, SASTC is not shown to beat A."),
         ([claim("A", DOWN)], "Here, SASTC does not beat A (0 of 1)."),
