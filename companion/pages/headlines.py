@@ -38,8 +38,9 @@ def tally(
 
 
 def _n(found: Iterable[Difference]) -> str:
-    """The numbers of pairs behind differences: ``n=3 to 5``."""
-    return f"n={report._span({d.n for d in found if d.n})}"
+    """The numbers of pairs behind differences: ``n=3 to 5``; two are too few for a verdict, whatever their interval."""
+    known = {d.n for d in found if d.n}
+    return f"n={report._span(known)}" + ", too few for a verdict" * (max(known) == 2)
 
 
 def beside(d: Difference, better: str, worse: str) -> str:

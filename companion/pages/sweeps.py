@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
-from companion.stats import NO_INTERVAL, Difference, difference, family, over
+from companion.stats import NO_INTERVAL, Difference, difference, family, over, paired
 from sastc.config import DISTIL, METHODS, SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS, SCALE_LABELS
@@ -198,6 +198,9 @@ def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
             theirs, theirs_printed = _cell(panel, other, value)
             both = pd.concat([ours, theirs])
             gap = difference(both, "sastc", other) if len(both) else Difference()
+            if other == "teacher" and len(one := theirs[theirs.complete]) == 1:  # it taught the students of all seeds
+                students = ours[ours.complete].set_index("seed").accuracy
+                gap = paired(students, one.accuracy.iloc[0], pd.Series(0, students.index))
             row = dict(value=value, other=other, difference=gap, paper=printed - theirs_printed)
             rows.append(row)
     found = pd.DataFrame(rows)
@@ -219,6 +222,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
             cells.append(f"{interval(row.difference, says=True)}{paper}")
         body.append(cells)
     caption = f"{panel.title}. Percentage points, mean and 95 % interval over {over(gaps.difference)}."
+    caption += f" {_source(panel)}" * bool(panel.paper.accuracy.notna().any())
     heads, csv = (
         [sweep.words, *(f"SASTC −<br>{LABELS[m]}" for m in others)],
         gaps.rename(columns={"value": sweep.field}),

@@ -52,9 +52,13 @@ def table(runs: pd.DataFrame) -> str:
         caption += f" SASTC of this paper is the paper's, of {OURS} ours."
     words = {"timesteps": "T", "accuracy": "accuracy (%)"}
     columns = {words.get(c, c): c for c in keep[:6]} | {"n": lambda r: f"{r.n:.0f}" if r.n > 0 else "–", "kind": "kind"}
-    columns["runs"] = lambda r: " ".join(
-        parts.run_link(name, i) for i, name in enumerate(str(r.runs).split() if r.n > 0 else (), 1)
-    )
+    seed_of = dict(zip(done.run, done.seed, strict=True))
+
+    def seeds(row) -> str:
+        links = [parts.run_link(name, seed_of[name]) for name in str(row.runs).split()] if row.n > 0 else []
+        return f'<span class="seeds">seed {" ".join(links)}</span>' if links else ""
+
+    columns["runs"] = seeds
     return parts.table(rows, caption, "table4", columns)
 
 
@@ -82,15 +86,18 @@ def chart(runs: pd.DataFrame) -> Figure:
         _name(axis, here)
         floor = here.accuracy.min() - 1.5
         own = runs[runs.complete & (runs.dataset == dataset)]
-        below: dict[int, list[str]] = {}  # the literature would shrink to a line
+        lines: dict[str, list[str]] = {}  # far below: with an axis for them the literature would shrink to a line
         for (student, scale), line in own.groupby(["student", "scale"]):
             mean = line.groupby("timesteps").accuracy.agg(["mean", "std"])
             axis.errorbar(mean.index, mean["mean"], mean["std"], fmt="D-", color=COLOURS["sastc"])
-            for t, low in mean["mean"][mean["mean"] < floor].items():
-                below.setdefault(t, [f"{OURS}, {report.SCALE_WORDS[scale]}:"]).append(f"{LABELS[student]} {low:.1f} ↓")
-        for t, lines in below.items():
+            if len(below := mean["mean"][mean["mean"] < floor]):
+                means, steps = (", ".join(map(form, of)) for form, of in (("{:.1f}".format, below), (str, below.index)))
+                told = f"{LABELS[student]} {means} ↓ (T = {steps})"
+                lines.setdefault(f"{OURS}, {report.SCALE_WORDS[scale]}:", []).append(told)
+        if lines:
             look = dict(xytext=(-8, 2), textcoords="offset points", va="bottom", fontsize=7, color=COLOURS["sastc"])
-            axis.annotate("\n".join(lines), (t, floor), **look)
+            told = "\n".join(line for head, below in lines.items() for line in (head, *below))
+            axis.annotate(told, (own.timesteps.min(), floor), **look)
         axis.set_ylim(floor, here.accuracy.max() + 0.8)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
