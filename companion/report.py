@@ -1,5 +1,6 @@
 """From recorded runs to the book: the paper's numbers beside ours, tables, and footers that name the runs."""
 
+import dataclasses
 import html
 import statistics
 from collections import Counter
@@ -217,7 +218,10 @@ def _fraction(value: float) -> str:
 
 
 def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
-    """HTML note on what results at this scale can show."""
+    """HTML note on what results at this scale can show: of the runs that are recorded, or planned where none is."""
+    recorded = runs_of(experiment, results)
+    done = tuple(run.config for run in recorded if run.complete)
+    experiment = dataclasses.replace(experiment, runs=done or experiment.runs)
     sets = {config.dataset for config in experiment.runs}
     if sets and sets <= {"digits", "digits_dvs"}:
         widths = _span({c.width for c in experiment.runs}, _fraction)
@@ -231,7 +235,8 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
     elif experiment.scale in ("slim", "quarter"):
         words = SCALE_WORDS[experiment.scale].capitalize()
         text = f"<strong>{words}: compare the methods, not the paper's numbers.</strong> "
-        text += f"{', '.join(words := size(experiment))}; "
+        told = ", ".join(words := size(experiment))
+        text += f"{told[:1].upper()}{told[1:]}; "
         held_out = sum(bool(config.validation) for config in experiment.runs)
         others = len(experiment.runs) - held_out
         text += f"{held_out} of {held_out + others} runs are " if held_out and others else ""
@@ -245,7 +250,7 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
             text += "All seeds of a pair share one teacher and one subset of the images: the intervals do not cover "
             text += "variation between teachers or subsets. "
-        if any("JPEG copy" in name for name in data_names(runs_of(experiment, results))):
+        if any("JPEG copy" in name for name in data_names(recorded)):
             text += 'The <a href="../data.html">data page</a> explains the JPEG copy.'
     else:
         text = f"<strong>{SCALE_WORDS[experiment.scale].capitalize()}</strong>"

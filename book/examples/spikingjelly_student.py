@@ -41,7 +41,7 @@ class Student(nn.Module):
 torch.manual_seed(0)
 student = Student()
 digits = sastc.load_dataset("digits")
-teacher = sastc.create_model("resnet19", "relu", in_channels=1, image_size=16, width=1 / 16)  # trained beforehand
+teacher = sastc.create_model("resnet19", "relu", in_channels=1, image_size=16, width=1 / 16)  # yours is trained
 teacher.eval().requires_grad_(False)
 with torch.no_grad():
     shapes = [f.shape[-3:] for f in student.features(torch.zeros(1, 1, 16, 16))[0]]

@@ -34,7 +34,7 @@ def student_features(images):
 
 torch.manual_seed(0)
 student = Student()
-teacher = sastc.create_model("vgg11", "relu", num_classes=CLASSES, image_size=16, width=1 / 16)  # trained beforehand
+teacher = sastc.create_model("vgg11", "relu", num_classes=CLASSES, image_size=16, width=1 / 16)  # yours is trained
 teacher.eval().requires_grad_(False)
 images = torch.randn(64, 3, 16, 16)  # your own: any Dataset that gives (image, label)
 loader = DataLoader(TensorDataset(images, (images.mean((1, 2, 3)) > 0).long()), batch_size=32, shuffle=True)

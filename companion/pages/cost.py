@@ -148,7 +148,7 @@ def sentences(every: pd.DataFrame, share: float, peaks: Mapping[str, float] = PE
     return [
         f"The paper's scale takes {whole.runs:,} runs for all pages, each counted once: {whole.exaflop:,.0f}·10¹⁸ "
         f"operations, or at least {days(once.flops.sum())} days of one {name}, computed and not measured: bf16 at "
-        f"{100 * share:.0f} % of its peak.",
+        f"{100 * share:.0f} % of its peak. The scale's own arithmetic, tf32, takes up to twice as long.",
         f"For {len(timed)} of them the paper gives the time of an epoch: {_hours(timed.seconds.sum() / 86400)} days on "
         f"its GPUs. The operations of the same runs are {days(timed.flops.sum())} days of one {name}.",
         f"Of all operations, {part(once[once.dataset == 'imagenet'])} are ImageNet's and "
