@@ -236,7 +236,7 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         words = SCALE_WORDS[experiment.scale].capitalize()
         text = f"<strong>{words}: compare the methods, not the paper's numbers.</strong> "
         told = ", ".join(words := size(experiment))
-        text += f"{told[:1].upper()}{told[1:]}; "
+        text += f"{told[:1].upper() if told[:1].isascii() else told[:1]}{told[1:]}; "  # γ is not Γ
         held_out = sum(bool(config.validation) for config in experiment.runs)
         others = len(experiment.runs) - held_out
         text += f"{held_out} of {held_out + others} runs are " if held_out and others else ""

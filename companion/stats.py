@@ -180,10 +180,10 @@ def pooled(found: Iterable[Difference], groups: Sequence[str] | None = None) -> 
     what the effect differs between cells and what the seeds of each leave open, so no variance has to be estimated
     apart; the price is a wide interval for two or three cells. `n` is the number of cells; one cell is its own mean.
 
-    `groups` names for each cell the runs that it shares with others, such as SASTC's beside several methods: the
-    scatter of such cells says nothing of the error in those runs. The same is then computed with groups as units,
-    within which means and halves of intervals are averaged as if the cells had one error, and the wider interval of
-    the two counts. Teachers are no group: cells that share one are taken as independent.
+    `groups` names for each cell what it shares with others, such as a teacher, or SASTC's runs beside several methods:
+    the scatter of such cells says nothing of the error in that. The same is then computed with groups as units, within
+    which means and halves of intervals are averaged as if the cells had one error, and the wider interval of the two
+    counts.
     """
     found = list(found)
     cells = [(group, d) for group, d in zip(groups or range(len(found)), found, strict=True) if d.judged]

@@ -90,7 +90,10 @@ def methods_table(runs: pd.DataFrame, field: str) -> str:
         "change of STM": lambda r: change(r, "stm"),
         "runs": lambda r: run_links(r.done),
     }
-    caption = "Mean ± standard deviation; changes with 95 % intervals over seeds, beside the method's first row."
+    caption = (
+        "Mean ± standard deviation; changes with 95 % intervals over the seeds (n) that both rows have, beside the "
+        "method's first row."
+    )
     return table(rows, caption, f"methods-{field}", columns, csv=found.reset_index())
 
 

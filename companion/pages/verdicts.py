@@ -41,11 +41,12 @@ RULES = {
 METHOD = (
     "Intervals are 95 % ones, Student's t over seeds. The pooled effect of a claim is the mean over its cells, each "
     "counted once whatever its seeds, with Student's t on the means of the cells (a random-effects mean); one cell is "
-    "its own. Where cells share runs, such as SASTC's beside three methods, its interval is at least that of a mean "
-    "with one error for all of them. Scores, energies and seconds of different networks are not averaged, nor are "
-    "differences from methods that a claim names together. What is said of the cells of a claim is corrected by Holm's "
-    "method for their number, as on all pages where differences answer one question together, so that one of many that "
-    "misses zero by chance decides nothing.",
+    "its own. Cells that share a teacher (one pair of networks at several T) or runs (SASTC's beside three methods) "
+    "are no independent evidence: the interval is at least that of a mean over such groups, with one error in each. "
+    "Scores, energies and seconds of different networks are not averaged, nor are differences from methods that a "
+    "claim names together. What is said of the cells of a claim is corrected by Holm's method for their number, as on "
+    "all pages where differences answer one question together, so that one of many that misses zero by chance decides "
+    "nothing.",
     "A claim that something happens <em>somewhere</em> is the mirror image: it held if a cell is above zero, "
     f"corrected, with {ALONE} seeds or beside a second such cell; it did not hold if all intervals are below.",
     "The largest networks lead: a claim is judged at the largest scale at which enough cells count, and what smaller "
@@ -145,7 +146,8 @@ def effect(found: Found) -> str:
     if not d.n or found.claim.some:
         return ""
     m, groups = len(found.counted), len({c.group for c in found.counted})
-    over = (f"{m} cells" if m > 1 else "one cell") + ", some with the same runs" * (groups < m)
+    over = f"{m} cells" if m > 1 else "one cell"
+    over += f" in {groups} independent group{'s' * (groups > 1)}" * (groups < m)
     return f"pooled {d.words(found.claim.digits)} {found.claim.unit}".rstrip() + f" ({over})"
 
 

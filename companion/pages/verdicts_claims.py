@@ -1,5 +1,6 @@
 """The claims of the paper as data: its words, its evidence, and which of our runs are compared how."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -24,8 +25,8 @@ VISIBLE = 0.01  # a standard deviation of a weight below which we say that weigh
 class Comparison(NamedTuple):
     """A difference of one cell that favours the claim where it is positive, and what it is of.
 
-    `what` is the two sides, a comma, and the cell. Cells of one :attr:`group` share runs; `shared` names it where that
-    is not the cell.
+    `what` is the two sides, a comma, and the cell. Cells of one :attr:`group` share a teacher or runs; `shared` names
+    the group where that is not the cell without its T.
     """
 
     what: str
@@ -34,8 +35,8 @@ class Comparison(NamedTuple):
 
     @property
     def group(self) -> str:
-        """What cells have in common that share runs: the networks and settings, or nothing but the claim."""
-        return self.shared or self.what.partition(", ")[2]
+        """What cells have in common that share a teacher or runs: networks and settings, or nothing but the claim."""
+        return self.shared or re.sub(r", T=\d+", "", self.what.partition(", ")[2])
 
 
 @dataclass(frozen=True)

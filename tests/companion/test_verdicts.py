@@ -107,8 +107,10 @@ def test_cells_that_share_runs_are_no_independent_evidence():
     cells = [Comparison(f"SASTC − {name}", Difference(*of, 3)) for name, of in zip(rivals, NEAR, strict=True)]
     alone = Found(dataclasses.replace(found().claim), [cells[0], cells[2]], True)
     assert {c.group for c in cells} == {"A", "B"}
+    steps = [Comparison(f"SASTC − KD, A & B, T={t}", found("up").counted[0].difference).group for t in (2, 7)]
+    assert steps == ["A & B"] * 2, "one teacher"
     assert (alone.pooled.mean, alone.pooled.half, alone.pooled.n) == (pytest.approx(1.1), pytest.approx(6.0), 2)
-    assert verdicts.effect(alone) == "pooled +1.10 [−4.90, +7.10] points (2 cells, some with the same runs)"
+    assert verdicts.effect(alone) == "pooled +1.10 [−4.90, +7.10] points (2 cells in 1 independent group)"
     both = Found(alone.claim, cells, True).pooled  # groups 1.1 and 3.0: deviation 1.3435, t(0.975, 1) = 12.7062
     assert (both.mean, both.half, both.n) == (
         pytest.approx(5.2 / 3),
