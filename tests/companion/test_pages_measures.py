@@ -160,7 +160,7 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     assert "One seed decides nothing: SASTC has +20.00 points against KD (n=1)." in released
     assert headlines.other_choices(choices.gains(runs)) == (
         "Where every method has the same other setting, SASTC is less accurate than KD in 1 of 2 other settings, "
-        "without an interval in 1 (n=1 to 2)."
+        "without an interval in 1 (n=1 to 2, too few for a verdict)."
     )
     first, second = choices.changed(plan(*configs))
     assert first == "gamma = 0.3 (was 1.0)"
@@ -286,10 +286,10 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
         f"{-10 / 3 + other:+.2f}] (accuracy minus that with learned weights, points; n=3). "
         "One seed each, too few to judge; these minus learned: cka +0.75 points. Not run: random weights."
     ).replace("-", "−")
-    ((_, share),) = claims.most_alike(runs)
+    ((_, share, _),) = claims.most_alike(runs)
     assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
     assert math.isnan(share.half), "the same in all seeds"
-    found = {what: d.n for what, d in claims.attention_controls(runs)}
+    found = {what: d.n for what, d, _ in claims.attention_controls(runs)}
     assert found == {"learned − uniform": 3, "learned − random": 0, "learned − untrained": 3, "learned − cka": 1}
 
 

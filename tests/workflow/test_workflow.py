@@ -322,7 +322,7 @@ def test_the_explorer_in_the_book_shows_the_recorded_weights(project, site, brow
         assert "small scale" in page.locator(".panel h3").inner_text()
         weight = "performance.getEntries().reduce((sum, e) => sum + (e.encodedBodySize ?? 0), 0)"
         assert 200_000 < page.evaluate(weight) < 3_000_000
-        page.get_by_label("Dataset").select_option(digits := f"{run.provenance['data']['name']}, quick")
+        page.get_by_label("Dataset").select_option(digits := f"{run.provenance['data']['name']}, smoke test")
         assert digits in page.locator(".panel h3").inner_text()
         page.evaluate(f"location.hash = '#explorer?run={run.name}'")
         page.get_by_role("radio", name="1", exact=True).check(force=True)
