@@ -8,6 +8,7 @@ their number, see :func:`family`: the one rule for multiplicity of all pages.
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -189,14 +190,21 @@ def pooled(found: Iterable[Difference], groups: Sequence[str] | None = None) -> 
     cells = [(group, d) for group, d in zip(groups or range(len(found)), found, strict=True) if d.judged]
     if len(cells) < 2:
         return cells[0][1] if cells else Difference()
-    known = pd.DataFrame(
-        dict(group=[g for g, _ in cells], mean=[d.mean for _, d in cells], half=[d.half for _, d in cells])
-    )
-    by_group = known.groupby("group")[["mean", "half"]].mean()
-    one = paired(known["mean"], 0.0)
-    shared = by_group.half.iloc[0] if len(by_group) == 1 else paired(by_group["mean"], 0.0).half
+    of: dict[Any, list[Difference]] = {}
+    for group, d in cells:
+        of.setdefault(group, []).append(d)
+    means = np.array([d.mean for _, d in cells])
+    by_group = [np.mean([(d.mean, d.half) for d in same], 0) for same in of.values()]  # a mean and a half each
+    shared = float(by_group[0][1]) if len(of) == 1 else _half(np.array([mean for mean, _ in by_group]))
     least, most = max(d.least for _, d in cells), min(d.most for _, d in cells)
-    return dataclasses.replace(one, half=float(np.fmax(one.half, shared)), least=least, most=most)
+    return Difference(float(means.mean()), float(np.fmax(_half(means), shared)), len(means), least=least, most=most)
+
+
+def _half(values: np.ndarray) -> float:
+    """Half of Student's t interval of the mean; nan where the values do not differ, see :func:`paired`."""
+    deviation = values.std(ddof=1)
+    differ = deviation > 1e-6 * np.abs(values).max()
+    return float(stdtrit(len(values) - 1, 0.975) * deviation / math.sqrt(len(values))) if differ else math.nan
 
 
 def over(found: Iterable[Difference]) -> str:
