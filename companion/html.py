@@ -36,6 +36,11 @@ def text(value: Any) -> str:
     return f"{value:.0e}" if 0 < abs(value) < 0.005 else f"{value:.2f}".replace("-", "−")
 
 
+def in_words(names: Sequence[str], last: str = "and") -> str:
+    """``a, b and c``."""
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
 def plain(value: float) -> str:
     """A number with two digits that count, without an exponent (``0.000014``); a dash for what is not known."""
     return np.format_float_positional(value, precision=2, fractional=False, trim="-") if np.isfinite(value) else "–"

@@ -111,13 +111,17 @@ def paired(a: pd.Series, b: pd.Series | float, teachers: pd.Series | None = None
         of_pair = teachers.reindex(both.index)
         unit = "teachers" if of_pair.nunique() > 1 else "seeds with one teacher"
         both = both.groupby(of_pair).mean() if of_pair.nunique() > 1 else both
-    gaps, n = both.a - both.b, len(both)
+    gaps, n = (both.a - both.b).to_numpy(float), len(both)
     if n == 0:
         return Difference()
-    deviation = gaps.std(ddof=1)
-    differ = deviation > 1e-6 * both.abs().max(axis=None)
-    half = stdtrit(n - 1, 0.975) * deviation / np.sqrt(n) if differ else np.nan
-    return Difference(float(gaps.mean()), float(half), n, unit)
+    return Difference(float(gaps.mean()), _half(gaps, both.abs().max(axis=None)), n, unit)
+
+
+def _half(values: np.ndarray, largest: float) -> float:
+    """Half of Student's t interval of the mean; nan where values, of what is as large as `largest`, do not differ."""
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    differ = deviation > 1e-6 * largest
+    return float(stdtrit(len(values) - 1, 0.975) * deviation / math.sqrt(len(values))) if differ else math.nan
 
 
 def difference(runs: pd.DataFrame, one: str, other: str, key: str = "method", value: str = "accuracy") -> Difference:
@@ -194,17 +198,11 @@ def pooled(found: Iterable[Difference], groups: Sequence[str] | None = None) -> 
     for group, d in cells:
         of.setdefault(group, []).append(d)
     means = np.array([d.mean for _, d in cells])
-    by_group = [np.mean([(d.mean, d.half) for d in same], 0) for same in of.values()]  # a mean and a half each
-    shared = float(by_group[0][1]) if len(of) == 1 else _half(np.array([mean for mean, _ in by_group]))
+    by_group = np.array([np.mean([(d.mean, d.half) for d in same], 0) for same in of.values()])  # means and halves
+    shared = float(by_group[0, 1]) if len(of) == 1 else _half(by_group[:, 0], np.abs(by_group[:, 0]).max())
+    half = np.fmax(_half(means, np.abs(means).max()), shared)
     least, most = max(d.least for _, d in cells), min(d.most for _, d in cells)
-    return Difference(float(means.mean()), float(np.fmax(_half(means), shared)), len(means), least=least, most=most)
-
-
-def _half(values: np.ndarray) -> float:
-    """Half of Student's t interval of the mean; nan where the values do not differ, see :func:`paired`."""
-    deviation = values.std(ddof=1)
-    differ = deviation > 1e-6 * np.abs(values).max()
-    return float(stdtrit(len(values) - 1, 0.975) * deviation / math.sqrt(len(values))) if differ else math.nan
+    return Difference(float(means.mean()), float(half), len(means), least=least, most=most)
 
 
 def over(found: Iterable[Difference]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from companion import report
+from companion.html import in_words
 from companion.pages.parts import page_name
 from companion.pages.verdicts import Found, mark, names, verdict
 from sastc.config import SCALES
@@ -178,9 +179,9 @@ def _first(beats: Sequence[Found], place: str) -> str:
             wins.append(f"{rival} in {above} of {m}" + " and not always" * (rule == "not always"))
         else:
             others.append(rival)
-    said = [f"beats {_and(wins)}"] * bool(wins)
-    said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {_and(fails, 'or')}"] * bool(fails)
-    said += [f"{'and ' * bool(said)}is not shown to beat {_and(others, 'or')}"] * bool(others)
+    said = [f"beats {in_words(wins)}"] * bool(wins)
+    said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {in_words(fails, 'or')}"] * bool(fails)
+    said += [f"{'and ' * bool(said)}is not shown to beat {in_words(others, 'or')}"] * bool(others)
     return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
 
 
@@ -200,12 +201,10 @@ def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
     n = f"n={report._span({d.n for _, d, _ in claim.counted})}"
     n += f", {report.SCALE_WORDS[claim.scale]}" * (claim.scale != scale)
     better, worse, same = ([short[what] for what in side] for side in claim.sides)
-    told = [f"more accurate than {_and(better)}"] * bool(better) + [f"less accurate than {_and(worse)}"] * bool(worse)
-    told += [f"not distinguishable from {_and(same, 'or')}"] * bool(same)
+    told = [f"more accurate than {in_words(better)}"] * bool(better) + [f"less accurate than {in_words(worse)}"] * bool(
+        worse
+    )
+    told += [f"not distinguishable from {in_words(same, 'or')}"] * bool(same)
     if not better and not worse:
         return f"{text}; replacing its weights makes no distinguishable difference in accuracy ({n})."
     return f"{text}; learned weights are {', '.join(told)} weights ({n})."
-
-
-def _and(words: Sequence[str], last: str = "and") -> str:
-    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -1,7 +1,7 @@
 """Learning rate and β, chosen on validation images: what each value gives, and what the feature loss then does."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.html import rows_table
+from companion.html import in_words, rows_table
 from companion.pages import parts
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -164,11 +164,7 @@ def _each(of: Mapping[str, Any]) -> str:
     for method, value in of.items():
         methods.setdefault(value, []).append(LABELS[method])
     whole = len(methods) == 1 and len(of) == len(METHODS)
-    return ", ".join(f"{value} for {'every method' if whole else _and(names)}" for value, names in methods.items())
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return ", ".join(f"{value} for {'every method' if whole else in_words(names)}" for value, names in methods.items())
 
 
 def effort(rows: pd.DataFrame) -> str:
@@ -209,7 +205,7 @@ def used(rows: pd.DataFrame) -> str:
             if of == field:
                 values.setdefault(method, {})[f"{value:g}"] = None
         if values:
-            told.append(f"{FIELDS[field]} {_each({m: _and(list(v)) for m, v in values.items()})}")
+            told.append(f"{FIELDS[field]} {_each({m: in_words(list(v)) for m, v in values.items()})}")
     return f"Table 2's {report.SCALE_WORDS[scale]} have {kind}: {'; '.join(told)}."
 
 
