@@ -41,26 +41,25 @@ def shown_of(runs: Sequence[Run]) -> list[Run]:
 def retired(runs: Sequence[Run]) -> set[Path]:
     """Folders of those `runs` that no page shows: on the JPEG copy of a dataset, where the original has a run, too.
 
-    One run on the original is enough, of any experiment at the same scale: so no two pages of one scale show both.
-    Other scales have other networks and images, and stand apart on every page.
+    One run on the original is enough, of any experiment at the same scale with the same `train_subset`: so no two pages
+    of one scale show both. Others have other networks or other numbers of images, and stand apart on every page.
     """
     done = [run for run in runs if run.complete and (run.path / "provenance.json").is_file()]
     copies = [run for run in done if COPY in run.provenance.get("data", {}).get("name", "")]
-    if not copies:
-        return set()
-    places = {run.path: (run.path.parent, run.name.partition("-")[0]) for run in copies}  # quicker than configs
-    original = {place for place in set(places.values()) if _has_original(*place)}
-    return {path for path, place in places.items() if place in original}
+    places = {run.path: (run.path.parent, run.name.partition("-")[0]) for run in copies}
+    original = {place: _originals(*place) for place in set(places.values())}
+    return {run.path for run in copies if run.config.train_subset in original[places[run.path]]}
 
 
-def _has_original(scale: Path, dataset: str) -> bool:
-    """Whether the runs of a scale hold a complete one on the dataset itself; damaged ones, shown nowhere, are none."""
+def _originals(scale: Path, dataset: str) -> set[int]:
+    """`train_subset` of the complete runs of a scale on the dataset itself; damaged ones, shown nowhere, are none."""
+    found = set()
     for metrics in scale.glob(f"{dataset}-*/metrics.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             facts = json.loads(metrics.with_name("provenance.json").read_text(encoding="utf-8"))
             if COPY not in facts["data"]["name"]:
-                return True
-    return False
+                found.add(json.loads(metrics.with_name("config.json").read_text(encoding="utf-8"))["train_subset"])
+    return found
 
 
 def data_names(runs: Iterable[Run]) -> list[str]:

@@ -7,8 +7,9 @@
    quick:                       # one block a scale
      - {student: vgg11, teacher: [resnet19, wrn28_4], method: [kd, sastc], timesteps: [2, 3]}
 
-Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. A file with
-neither scales nor ``of`` belongs to a notebook that needs no run. What else it may have:
+Lists are expanded to all combinations; every setting is a field of :class:`~sastc.config.RunConfig`. Settings that go
+together are one list: ``together: [{seed: 0, teacher_seed: 0}, {seed: 1, teacher_seed: 1}]``. A file with neither
+scales nor ``of`` belongs to a notebook that needs no run. What else it may have:
 
 - ``of: [table2]``: the notebook also reads the runs of these files in the same folder.
 - ``of_record: [slim]``: other scales whose recorded runs are shown in the quick book, on a page of their own, or with
@@ -124,8 +125,18 @@ def _for_method(entry: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
 
 def _options_of(entry: dict[str, Any]) -> set[str]:
     """Names of the options that the methods of an entry have."""
-    chosen = entry.get("method", "")
-    return {name for method in (chosen if isinstance(chosen, list) else [chosen]) for name in method_options(method)}
+    found = set()
+    for part in (entry, *_together(entry)):
+        chosen = part.get("method", "")
+        found |= {name for one in (chosen if isinstance(chosen, list) else [chosen]) for name in method_options(one)}
+    return found
+
+
+def _together(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = entry.get("together", [{}])
+    if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
+        raise ConfigError(f"together={shown(groups)}: must be a list of {{setting: value, ...}}")
+    return groups
 
 
 def _checked(path: Path, content: Any) -> dict[str, Any]:
@@ -149,18 +160,23 @@ def _checked(path: Path, content: Any) -> dict[str, Any]:
 def expand(entry: dict[str, Any]) -> list[RunConfig]:
     """All configs of one grid; lists are the axes (a list of lists for a field that is a list itself).
 
-    Text is read as on the command line. Raises ConfigError where an axis is empty or a setting is not valid.
+    ``together: [{seed: 0, teacher_seed: 0}, {seed: 1, teacher_seed: 1}]`` is one axis of settings that go together; a
+    setting that the entry itself has goes before. Text is read as on the command line. Raises ConfigError where an axis
+    is empty or a setting is not valid.
     """
-    own = _options_of(entry)
+    own, groups = _options_of(entry), _together(entry)
+    entry = {name: value for name, value in entry.items() if name != "together"}
+    for name in itertools.chain(entry, *groups):
+        check_name(name, own)
     axes = []
     for name, value in entry.items():
-        check_name(name, own)
         is_list = name in RunConfig.fields() and "tuple" in str(RunConfig.fields()[name].type)
         is_axis = isinstance(value, list) and (not is_list or any(isinstance(v, list) for v in value))
         if is_axis and not value:
             raise ConfigError(f"{name}=[]: must have at least one value")
         axes.append([(name, _read(name, v, own)) for v in (value if is_axis else [value])])
-    return [_config(dict(choice)) for choice in itertools.product(*axes)]
+    read = [{name: _read(name, value, own) for name, value in group.items()} for group in groups]
+    return [_config(group | dict(choice)) for group in read for choice in itertools.product(*axes)]
 
 
 _CONFIGS: dict[str, RunConfig] = {}  # experiments name the same runs again and again

@@ -10,7 +10,7 @@
 ``log.txt``           the history in words, with starts and interruptions
 ``SHA256SUMS``        hashes of all these and of the next, which every reader compares; also for ``sha256sum -c``
 ``metrics.json``      final numbers; written last, so a run with this file is complete
-``weights.pt``        weights after the last epoch (in git only for teachers of the quarter scale)
+``weights.pt``        weights after the last epoch (in git only for some teachers)
 ``checkpoint*.pt``    the two latest epochs of a run that is not complete, headed by their SHA-256 (not in git)
 ``again``             folder of the same files while a recorded run is made again (not in git)
 ====================  ==================================================================================

@@ -43,8 +43,9 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """:func:`parts.frame` of the plan, and of those other scales of which anything is recorded, largest scale first.
 
     Added are `label`, `colour` and `marker` of the method; `data`, `device` and number of tested `images` as the run
-    names them; `cpu_seconds` of an epoch; the training loss of the first and the last epoch (`first_loss` and
-    `last_loss`); and `weights`: the method's own settings that are not as published, '' for none.
+    names them; `taught`, the accuracy of the run's teacher; `cpu_seconds` of an epoch; the training loss of the first
+    and the last epoch (`first_loss` and `last_loss`); and `weights`: those of the method's own settings that are not as
+    published, and a learning rate that is not the scale's, '' for none.
     """
     plans = sorted((plan, *report.record_plans(plan)), key=lambda one: -SCALES.index(one.scale))
     joint = dataclasses.replace(plan, runs=tuple(config for one in plans for config in one.runs))  # and so their data
@@ -57,19 +58,19 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
 def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
     kind = config.method_class
-    own = {n: v for n, v in config.changed.items() if n in (*kind.options, *kind.fields)}
+    own = {n: v for n, v in config.changed.items() if n in (*kind.options, *kind.fields, "learning_rate")}
     if "beta" in config.scaled and "beta" in kind.fields:  # a preset of ours
         own |= dict(beta=config.beta)
     facts: dict[str, Any] = dict(label=kind.label, colour=kind.colour, marker=kind.marker)
     facts |= dict(weights=", ".join(f"{name} = {shown_as(value)}" for name, value in own.items()))
-    facts |= dict(
-        device="", data=LABELS[config.dataset], cpu_seconds=np.nan, first_loss=np.nan, last_loss=np.nan, images=np.nan
-    )
+    numbers = ("cpu_seconds", "first_loss", "last_loss", "images", "taught")
+    facts |= dict(device="", data=LABELS[config.dataset]) | dict.fromkeys(numbers, np.nan)
     if row.complete:
         run = Run(row.path)
         facts |= dict(device=f"{run.provenance['device']}, {run.provenance['threads']}")
         data = run.provenance.get("data", {})
         facts |= dict(images=data.get("test_images", np.nan), data=data.get("name", facts["data"]))
+        facts |= dict(taught=(run.provenance.get("teacher") or {}).get("accuracy", np.nan))
         history = run.history if run.has("history.csv") else pd.DataFrame()
         if "train_cpu_seconds" in history:
             facts |= dict(cpu_seconds=history.train_cpu_seconds.mean())
@@ -123,13 +124,19 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     rows = _arms(rows)
     done = rows[rows.complete]
     by_arm = rows.assign(method=rows.arm)
+    taught = done.taught.dropna()
+    teachers = report._span(taught, "{:.1f}".format) if len(taught) else ""
     costs = runtime.relative(by_arm[rows.complete]).groupby("method") if YARDSTICK in set(done.arm) else {}
     found = []
     for arm, own in rows.groupby("arm", sort=False):
         first, known = own.iloc[0], own[own.complete]
         data = " and ".join(dict.fromkeys((done if len(done) else rows).data))
         d = Difference() if arm == YARDSTICK else difference(by_arm, arm, YARDSTICK)
-        row = case | dict(data=data) | {k: first[k] for k in ("method", "arm", "label", "weights", "colour", "marker")}
+        row = (
+            case
+            | dict(data=data, teachers=teachers)
+            | {k: first[k] for k in ("method", "arm", "label", "weights", "colour", "marker")}
+        )
         row |= dict(n=len(known), accuracy=known.accuracy.mean(), sd=known.accuracy.std(), gain=d.mean, half=d.half)
         judged = d.n >= FEWEST and first.longer == 1
         row |= dict(low=d.low, high=d.high, pairs=d.n, p=d.p if judged else np.nan)
@@ -163,8 +170,8 @@ def _as_long(row: Any, board: pd.DataFrame, by_arm: pd.DataFrame) -> dict[str, A
 
 
 def case(row: Any) -> str:
-    """What the rows of one comparison share: ``CIFAR-10, VGG-11 & ResNet-19, T = 2, small-scale runs``."""
-    pair = f"{LABELS[row.student]} & {LABELS[row.teacher]}"
+    """What a comparison's rows share: ``CIFAR-10, VGG-11 & ResNet-19, teacher at 91.2 %, T = 2, small-scale runs``."""
+    pair = f"{LABELS[row.student]} & {LABELS[row.teacher]}" + f", teacher at {row.teachers} %" * bool(row.teachers)
     return f"{row.data}, {pair}, T = {row.timesteps}, {report.SCALE_WORDS[row.scale]}"
 
 
@@ -270,10 +277,10 @@ def sortable(
     body = []
     for row in frame.itertuples(index=False):
         cells = []
-        for i, (column, show) in enumerate(columns.values()):
+        for i, (head, (column, show)) in enumerate(columns.items()):
             value = getattr(row, column) if column else None
             known = "" if value is None or pd.isna(value) else str(value)
-            data = f' data-value="{html.escape(known)}"' if column else ""
+            data = f' data-head="{head}"' + (f' data-value="{html.escape(known)}"' if column else "")
             start, end = ("<td", "</td>") if i else ('<th scope="row"', "</th>")
             cells.append(f"{start}{data}>{show(row)}{end}")
         body.append(cells)
@@ -283,7 +290,7 @@ def sortable(
     box = f' tabindex="0" role="region" aria-label="{name}"'
     return (
         f'<div class="all-runs" data-name="{name}" data-of="{of}">'
-        f"{rows_table(caption, heads, body, kind='results measured', box=box)}</div>"
+        f"{rows_table(caption, heads, body, kind='results measured cards', box=box)}</div>"
         '<script src="../_static/all-runs.js" defer></script>'
     )
 
@@ -340,8 +347,8 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     caption = (
         "Test accuracy after the last epoch, mean ± standard deviation over the seeds below it. Gain over KD: mean "
         "difference of runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of the training "
-        "over KD's on the same machine, median (and range) over seeds. A method leads to its formula; settings below "
-        "it are not as published."
+        "over KD's on the same machine, median (and range) over seeds. A method leads to its formula; below it stand "
+        "weights that are not as published, and a learning rate that is not the scale's."
     )
     filters = [html.escape(name) for name in ("verdict", "compared on")]
     if board.case.nunique() == 1:
@@ -393,52 +400,55 @@ def chart(rows: pd.DataFrame) -> Figure:
     return drawing
 
 
-# Weights on validation images
+# Trials on validation images
 
 
 def trials(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a method whose weights are tried: how many trials of how many, `published` accuracy, the `best` and its.
+    """A row a method whose settings are tried: how many trials, those that ended, the best, and what each gave.
 
     `error`: two standard errors of an accuracy from the number of validation images alone.
     """
-    tried = runs[runs.validation > 0]
+    tried = runs[runs.validation > 0].sort_values("accuracy", ascending=False, kind="stable")
     rows = []
     for (scale, method), own in tried.groupby(["scale", "method"], sort=False):
-        done = own[own.complete]
-        row = dict(scale=scale, method=method, label=own.label.iloc[0], planned=len(own), done=len(done))
-        usual, best = done[done.weights == ""], done.nlargest(1, "accuracy")
-        row |= dict(published=usual.accuracy.mean(), best=best.accuracy.mean(), values="; ".join(own.weights))
-        row |= dict(setting=(best.weights.iloc[0] or "as published") if len(best) else "", error=np.nan)
-        if len(best) and best.images.iloc[0] > 0:
-            share = best.accuracy.iloc[0] / 100
-            row |= dict(error=200 * np.sqrt(share * (1 - share) / best.images.iloc[0]))
-        rows.append(row)
-    names = ["scale", "method", "label", "planned", "done", "published", "best", "values", "setting", "error"]
-    return pd.DataFrame(rows, columns=names)
+        ended = own[own.complete | own.diverged.notna()]
+        row = dict(scale=scale, method=method, label=own.label.iloc[0], planned=len(own), ended=len(ended))
+        best = own.iloc[0]
+        row |= dict(best=best.accuracy, setting=_setting(best), error=np.nan)
+        if best.complete and best.images > 0:
+            share = best.accuracy / 100
+            row |= dict(error=200 * np.sqrt(share * (1 - share) / best.images))
+        found = [f"{_setting(r)}: {f'{r.accuracy:.2f}' if r.complete else 'diverged'}" for r in ended.itertuples()]
+        rows.append(row | dict(found="; ".join(found)))
+    return pd.DataFrame(
+        rows, columns=["scale", "method", "label", "planned", "ended", "best", "setting", "error", "found"]
+    )
+
+
+def _setting(row: Any) -> str:
+    return row.weights or "nothing changed"
 
 
 def trials_table(runs: pd.DataFrame) -> str:
-    """HTML of :func:`trials`, or a sentence where none is planned."""
+    """HTML of :func:`trials`, the best first, or a sentence where none is planned."""
     rows = trials(runs)
     if rows.empty:
-        return "<p>No trials of weights are planned at the scales shown.</p>"
+        return "<p>No trials are planned at the scales shown.</p>"
     columns = {
         "method": "label",
-        "trials": lambda r: f"{r.done} of {r.planned}",
-        "published weights (%)": "published",
+        "trials": lambda r: f"{r.ended} of {r.planned}",
         "best trial (%)": lambda r: (
-            f"{r.best:.2f} [{r.best - r.error:.2f}, {r.best + r.error:.2f}]"
-            if r.done and r.error > 0
-            else parts.text(r.best)
+            f"{r.best:.2f} [{r.best - r.error:.2f}, {r.best + r.error:.2f}]" if r.error > 0 else parts.text(r.best)
         ),
-        "with": lambda r: parts.text(r.setting),
+        "with": lambda r: html.escape(r.setting),
+        "the others (%)": lambda r: html.escape(r.found.partition("; ")[2]),
     }
     caption = (
         "Accuracy on images held out of the training set, one seed, half the epochs; brackets: two standard errors "
         "either way, from the number of these images alone. The best of several looks better than it is."
     )
-    tried, rest = rows[rows.done > 0], rows[rows.done == 0]
-    done, planned, each = rows.done.sum(), rows.planned.sum(), report._span(rows.planned)
-    plan = f"<p>{done} of the {planned} planned trials are recorded; a method has {each} planned.</p>"
+    tried, rest = rows[rows.ended > 0], rows[rows.ended == 0]
+    ended, planned, each = rows.ended.sum(), rows.planned.sum(), report._span(rows.planned)
+    plan = f"<p>{ended} of the {planned} planned trials are recorded; a method has {each} planned.</p>"
     left = f"<p>Not tried yet: {html.escape(', '.join(rest.label))}.</p>" if len(rest) else ""
     return plan + (parts.table(tried, caption, "bench-trials", columns) if len(tried) else "") + left

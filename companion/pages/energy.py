@@ -92,7 +92,7 @@ def ours_table(counted: pd.DataFrame, place: str) -> str:
     taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
     caption = "Operations and energy of one test image, mean over the seeds, and energy relative to KD's at equal T; "
     caption += f"the teacher is {taught}. {place}"
-    return table(rows, caption, "energy-ours", columns)
+    return table(rows, caption, "energy-ours", columns, kind="results cards")
 
 
 def papers_table() -> str:

@@ -135,7 +135,7 @@ def test_the_answer_follows_the_verdicts(runs):
     (line,) = bench.answer(bench.leaderboard(runs))
     told = "Better than KD: TWD; worse than KD: SP; surely less than 0.5 points better than KD: TET; "
     told += "cannot be told from KD: FitNet, HTA-KL; no verdict yet: 2 of 8 methods "
-    assert line == f"{told}(Digits, VGG-11 &amp; ResNet-19, T = 2, small-scale runs)."
+    assert line == f"{told}(Digits, VGG-11 &amp; ResNet-19, teacher at 99.0 %, T = 2, small-scale runs)."
 
 
 def test_kd_that_is_trained_longer_is_a_row_and_the_rival_of_what_costs_as_much(tmp_path):
@@ -222,7 +222,7 @@ def test_the_table_is_sorted_by_numbers_and_downloads_hold_them(runs):
     assert rows[1]["gain"] == pytest.approx(board.gain.iloc[1])
     assert next(row for row in rows if row["method"] == "kd")["gain"] is None
     columns = embedded(page, "text/csv").splitlines()[0]
-    assert columns.startswith("scale,dataset,student,teacher,timesteps,data,method,arm,label,weights")
+    assert columns.startswith("scale,dataset,student,teacher,timesteps,data,teachers,method,arm,label,weights")
     twd = next(row for row in page.split("<tr>") if "#method-twd" in row)
     assert f'data-value="{board.gain.iloc[1]}"' in twd
     assert "+9.83 [" in twd
@@ -242,6 +242,15 @@ def test_a_comparison_of_which_nothing_is_run_is_not_in_the_table(runs):
     assert ">compared on<" in bench.table(bench.leaderboard(ran), ran)
     assert "CIFAR-100" not in page
     assert page.count("<tr>") == 1 + sum(bench.leaderboard(runs).n > 0)
+
+
+def test_a_comparison_names_its_teachers_accuracy(runs):
+    taught = runs.assign(taught=np.where(runs.complete, 76.18 + runs.seed, np.nan))
+    assert bench.case(bench.leaderboard(taught).iloc[0]).startswith(
+        "Digits, VGG-11 & ResNet-19, teacher at 76.2 to 78.2 %, T"
+    )
+    one = bench.leaderboard(taught.assign(taught=taught.taught.where(taught.seed == 0)))
+    assert "ResNet-19, teacher at 76.2 %, T" in bench.case(one.iloc[0])
 
 
 def test_comparisons_with_a_verdict_come_first(runs):
@@ -269,12 +278,17 @@ def test_the_chart_has_every_method_with_gain_and_cost(runs):
 
 def test_trials_are_apart_from_the_comparison(runs):
     (row,) = bench.trials(runs).itertuples()
-    assert (row.done, row.planned, row.published, row.best) == (2, 3, 50.0, 50.0)
-    assert row.setting == "as published"
+    assert (row.ended, row.planned, row.best) == (2, 3, 50.0)
+    assert row.setting == "nothing changed"
+    assert row.found == "nothing changed: 50.00; teacher_weight = 0.06: 30.00"
     assert row.error == pytest.approx(200 * math.sqrt(0.25 / 400))
     page = bench.trials_table(runs)
     assert "2 of 3" in page
     assert "50.00 [45.00, 55.00]" in page
+    assert "<td>teacher_weight = 0.06: 30.00</td>" in page
+    lost = runs.assign(diverged=runs.diverged.mask(runs.validation.gt(0) & ~runs.complete, 2.0))
+    assert "3 of 3" in bench.trials_table(lost)
+    assert "teacher_weight = 0.06: 30.00; teacher_weight = 0.6: diverged" in bench.trials_table(lost)
     assert "planned" in bench.trials_table(runs[runs.validation == 0])
     assert "<p>2 of the 3 planned trials are recorded; a method has 3 planned.</p>" in page
     assert bench.trials_table(runs.assign(complete=False)) == (
@@ -282,15 +296,15 @@ def test_trials_are_apart_from_the_comparison(runs):
     )
 
 
-def test_builders_are_told_what_is_recorded_at_the_small_scale():
-    page = (ROOT / "book" / "builders.md").read_text(encoding="utf-8")
-    assert "Small-scale runs of the paper's four methods are recorded in this repository" in page
+def test_what_is_not_run_at_the_small_scale_is_named():
     runs = bench.collect(load_experiment(FILE, "slim"), ROOT / "results")
     rows = runs[(runs.scale == "slim") & (runs.dataset == "cifar10") & (runs.validation == 0)]
-    assert set(METHODS) <= set(rows.method[rows.complete])
-    missing = bench.table(bench.leaderboard(rows), rows).partition("<p>Not run:</p>")[2]
     board = bench.leaderboard(rows)
-    assert all(label in html.unescape(missing) for label in board.label[board.n == 0])
+    shown = set(board.label[board.n > 0])
+    missing = bench.table(board, rows).partition("<p>Not run:</p>")[2]
+    assert {label for label in board.label if f">{html.escape(label)}</span>" in missing} == (
+        set(board.label) - shown if shown else set()
+    )
 
 
 def test_what_papers_report_is_a_table_of_its_own():
@@ -342,9 +356,10 @@ def test_all_methods_are_planned_under_equal_conditions(scale, seeds):
             assert len({c.seed for c in same if c.method == method}) == seeds, method
         everywhere = [n for n, f in RunConfig.fields().items() if f.metadata["scope"] != "methods" and n != "method"]
         free = {"seed", "teacher_seed", "partial_batch"}  # SASTC and SemCKD drop the last batch of all
-        free |= {"learning_rate"} if scale == "quarter" else set()  # that of each method's best trial
+        free |= {"learning_rate"} if scale != "quick" else set()  # that of each method's best trial
         assert {n for n in everywhere if len({getattr(c, n) for c in same}) > 1} <= free
-        assert len({c.teacher_config().identity for c in same}) == (3 if scale == "quarter" else 1)
+        assert len({c.teacher_config().identity for c in same}) == seeds, "a teacher of its own for every seed"
+        assert all(c.teacher_seed == c.seed for c in same)
 
 
 def test_the_quarter_widths_runs_of_table_2_are_in_the_bench():
@@ -355,9 +370,10 @@ def test_the_quarter_widths_runs_of_table_2_are_in_the_bench():
 def test_weights_are_tried_as_often_for_every_method():
     runs = load_experiment(FILE, "slim").runs
     trials = {m: [c for c in runs if c.method == m and c.validation] for m in STUDENT}
-    without = {"baseline", "tet"}
-    assert {m: len(t) for m, t in trials.items()} == {m: 1 if m in without else 5 for m in STUDENT}
+    assert {m: len(t) for m, t in trials.items()} == dict.fromkeys(STUDENT, 7)
     assert all(c.validation == 0.2 for t in trials.values() for c in t)
+    rates = {m: {c.learning_rate for c in t} for m, t in trials.items()}
+    assert {m for m, tried in rates.items() if tried != {0.025, 0.05, 0.1}} == {"baseline", "tet"}, "without weights"
 
 
 def test_a_method_of_ones_own_joins_the_others_and_takes_no_place():
@@ -367,9 +383,7 @@ def test_a_method_of_ones_own_joins_the_others_and_takes_no_place():
     assert joined.joined == "logit_mse"
     assert not plain.joined
     assert [c.identity for c in joined.runs if c.method != "logit_mse"] == [c.identity for c in plain.runs]
-    assert {(c.dataset, c.seed, c.alpha, c.validation) for c in mine} == {
-        (dataset, seed, 0.5, 0) for dataset in ("cifar10", "cifar100") for seed in range(5)
-    }
+    assert {(c.dataset, c.seed, c.alpha, c.validation) for c in mine} == {("cifar10", s, 0.5, 0) for s in range(5)}
     assert {c.method for c in load_experiment(FILE, "slim", {"method": "kd"}).runs} == {"kd"}
     assert {c.epochs for c in load_experiment(FILE, "quick", {"method": OWN, "epochs": 2}).runs} == {2}
     only = load_experiment(ROOT / "experiments" / "table2.yaml", "quick", {"method": OWN})

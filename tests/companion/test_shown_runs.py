@@ -111,7 +111,7 @@ def test_functions_of_pages_use_no_copy_beside_an_original(name, tmp_path, monke
         return numbers or given or "JPEG copy" in told
 
     assert uses_copies(), "with nothing but the copy they are used: else this test could not fail"
-    for original in {(config.dataset, config.scale): config for config in configs}.values():
+    for original in {(config.dataset, config.scale, config.train_subset): config for config in configs}.values():
         record(original.replace(seed=99), tmp_path, LABELS[original.dataset])  # which no page's plan has
     assert not uses_copies()
 
@@ -136,6 +136,8 @@ def test_a_page_says_what_it_leaves_out_and_what_is_a_copy(tmp_path):
     assert "<dt>Data</dt><dd>CIFAR-10 (JPEG copy)</dd>" in page
     assert "Not shown" not in page
     given = [Run(run_path(config, tmp_path)) for config in plan.runs]
+    record(base.replace(seed=99, train_subset=0), tmp_path, "CIFAR-10")
+    assert report.closing(plan, None, tmp_path) == page, "of another number of images"
     record(base.replace(seed=99), tmp_path, "CIFAR-10")
     for runs in (None, given):
         page = report.closing(plan, None, tmp_path, runs)

@@ -194,6 +194,26 @@ def test_grids_are_expanded():
     assert {c.milestones for c in configs} == {(0.5, 0.75)}
 
 
+def test_settings_that_go_together_are_one_axis():
+    groups = [{"seed": 0, "teacher_seed": 4}, {"seed": "1", "method": "twd", "teacher_weight": 0.5}]
+    configs = expand({"method": ["kd", "twd"], "together": groups[:1]})
+    assert [(c.method, c.seed, c.teacher_seed) for c in configs] == [("kd", 0, 4), ("twd", 0, 4)]
+    configs = expand({"epochs": [2, 3], "together": groups})
+    assert [(c.method, c.seed, c.epochs) for c in configs] == [
+        ("sastc", 0, 2),
+        ("sastc", 0, 3),
+        ("twd", 1, 2),
+        ("twd", 1, 3),
+    ]
+    assert configs[-1].teacher_weight == 0.5
+    assert [c.seed for c in expand({"together": groups, "seed": 7, "method": "twd"})] == [7, 7], "the entry goes before"
+    for wrong in ([], {"seed": 0}, [0], None):
+        with pytest.raises(ConfigError, match=r"together=.*: must be a list of {setting: value, ...}"):
+            expand({"together": wrong})
+    with pytest.raises(ConfigError, match=r"sede.*seed"):
+        expand({"together": [{"sede": 1}]})
+
+
 def test_experiments_of_the_repository_are_valid(request):
     files = sorted((request.config.rootpath / "experiments").glob("*.yaml"))
     assert {f.stem for f in files} >= {"table2", "attention"}

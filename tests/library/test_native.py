@@ -10,7 +10,14 @@ import torch
 import sastc
 from sastc import native, neurons
 
-needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.usefixtures("kernels")
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """Built when the first test needs them, not when tests are collected."""
+    if native.library() is None:
+        pytest.skip("no C++ compiler")
 
 
 def same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
