@@ -178,7 +178,8 @@ def table(runs: Iterable[Run], pages: Iterable[str] = (), repository: str = "") 
     for run in runs:
         config, metrics, provenance = run.config, run.metrics, run.provenance
         pair = LABELS[config.teacher] if config.method == "teacher" else LABELS[config.student]
-        pair += f" & {LABELS[config.teacher]}" if config.method not in ("teacher", "baseline") else ""
+        taught = config.method_class is not None and config.method_class.needs_teacher
+        pair += f" & {LABELS[config.teacher]}" * taught
         changed = settings_cell([f"{name}={shown(value)}" for name, value in config.changed.items()])
         commit = provenance.get("commit")
         link = (commit or "unknown")[:10]

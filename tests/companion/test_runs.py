@@ -36,9 +36,14 @@ PAGES = {
 pytestmark = pytest.mark.skipif(not SLIM.is_dir(), reason="needs the recorded runs")
 
 
+def finished():
+    """The recorded runs but for those that diverged, which have no page."""
+    return [run for run in list_runs(SLIM) if run.complete]
+
+
 def some(*methods):
     """The first recorded run of each method."""
-    recorded = list_runs(SLIM)
+    recorded = finished()
     return [next(run for run in recorded if run.config.method == method) for method in methods]
 
 
@@ -48,7 +53,7 @@ def packed(run):
 
 
 def test_every_recorded_run_is_one_small_file(tmp_path):
-    recorded = list_runs(SLIM)
+    recorded = finished()
     runs.write_runs(tmp_path, recorded, repository=URL)
     files = sorted((tmp_path / "_static/runs").glob("*.js"))
     assert [file.stem for file in files] == sorted(run.name for run in recorded)
@@ -164,9 +169,9 @@ def test_a_run_is_used_in_the_pages_that_list_it_and_a_teacher_where_its_student
 
 
 def test_siblings_are_other_seeds_and_other_methods_of_the_cell():
-    kin = relations.siblings(list_runs(SLIM))
+    kin = relations.siblings(finished())
     sastc, weak, kd = slim(method="sastc"), slim(method="sastc", beta=1.0), slim(method="kd")
-    seeds = [run for run in list_runs(SLIM) if run.config.replace(seed=0) == sastc.config and run.name != sastc.name]
+    seeds = [run for run in finished() if run.config.replace(seed=0) == sastc.config and run.name != sastc.name]
     assert kin[sastc.name]["seeds"] == [(str(run.config.seed), run.name) for run in seeds]
     assert len(seeds) >= 2
     methods = [("Baseline", slim(method="baseline")), ("Feature KD", slim(method="feature_kd")), ("KD", kd)]
@@ -222,7 +227,7 @@ def test_the_viewer_has_no_page_before_or_after():
 def site(tmp_path_factory):
     """The table and the viewer on bare pages, with the book's own style."""
     site = tmp_path_factory.mktemp("site")
-    chosen = [*some("sastc", "kd", "baseline", "teacher"), *list_runs(SLIM)[-2:]]
+    chosen = [*some("sastc", "kd", "baseline", "teacher"), *finished()[-2:]]
     chosen = list({run.name: run for run in chosen}.values())
     teacher = find_run(chosen[0].provenance["teacher"]["run"], SLIM)
     chosen += [teacher] if teacher.name not in {run.name for run in chosen} else []
@@ -411,7 +416,7 @@ def test_ten_times_as_many_recorded_runs_add_no_job_and_little_to_the_site(tmp_p
     monkeypatch.syspath_prepend(ROOT / "workflow")
     import plan
 
-    few = list_runs(SLIM)[:3]
+    few = finished()[:3]
     for run in few:
         os.makedirs(tmp_path / "slim", exist_ok=True)
         (tmp_path / "slim" / run.name).symlink_to(run.path)
