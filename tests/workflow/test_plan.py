@@ -250,9 +250,9 @@ def test_locks_are_found_in_a_folder_of_any_name(tmp_path):
 OWN = "book/examples/own_method.py:LogitMSE"
 
 
-@pytest.mark.parametrize(("scale", "students"), [("quick", 19), ("slim", 20)])
+@pytest.mark.parametrize(("scale", "students"), [("quick", 19), ("slim", 10)])
 def test_a_method_of_ones_own_is_trained_beside_all_others_or_at_larger_scales_beside_kd(scale, students, tmp_path):
-    """5 seeds of 2 pairs of the method and of KD; the page shows what else is recorded."""
+    """Five seeds of the method and of KD; the page shows what else is recorded."""
     changes = {"method": OWN, "alpha": 0.5}
     jobs = plan.make_plan(scale, changes, ("bench",), str(tmp_path), "data")
     trained = [job for job in jobs.values() if job.notebook == "combination"]
