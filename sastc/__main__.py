@@ -82,7 +82,8 @@ def _list(options: argparse.Namespace) -> None:
         print(f"no runs below {options.results}" + (" match" if options.filter else ""))
     for run in runs:
         try:
-            accuracy = f"{run.metrics['accuracy']:6.2f} %" if run.complete else "unfinished"
+            without = "diverged" if run.ended else "unfinished"
+            accuracy = f"{run.metrics['accuracy']:6.2f} %" if run.complete else without
         except (records.RunError, KeyError):
             accuracy = "damaged"
         print(f"{accuracy:>10}  {run.path}")
@@ -146,6 +147,9 @@ def _explain(options: argparse.Namespace) -> None:
 def _print_run(run: records.Run) -> None:
     print(run.path)
     print(f"  made by   {run.config.command}")
+    if found := run.diverged:
+        print(f"  diverged  {found['what']} is not finite in epoch {found['epoch']}")
+        return
     if not run.complete:
         kept = any(run.path.glob("checkpoint*.pt"))
         where = "goes on from the last finished epoch" if kept else "starts it from the first epoch"

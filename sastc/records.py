@@ -84,6 +84,14 @@ class RunError(RuntimeError):
     """A run that cannot start or go on; the message says why and what to do."""
 
 
+class DivergedError(RunError):
+    """A run whose loss or weights are no longer finite; that is its recorded result."""
+
+    def __init__(self, name: str, what: str, epoch: int):
+        way = "try a smaller learning_rate or weight of its loss; only force runs it again"
+        super().__init__(f"{name} diverged: {what} is not finite in epoch {epoch}: {way}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A recorded run: the files of one folder, read when asked for."""
@@ -138,6 +146,11 @@ class Run:
     def diverged(self) -> dict[str, Any] | None:
         """Of a run that ended without a result the `epoch`, and `what` was not finite: "the loss" or "a weight"."""
         return self._json(DIVERGED) if not self.complete and self.has(DIVERGED) else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has a result, be it that it has diverged."""
+        return self.complete or self.has(DIVERGED)
 
     @property
     def history(self) -> pd.DataFrame:

@@ -105,7 +105,8 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
     ConfigError
         A wrong parameter, before anything runs.
     papermill.PapermillExecutionError
-        A cell failed; the notebook with its traceback is in ``failed/`` beside `output`'s folder.
+        A cell failed; the notebook with its traceback is in ``failed/`` beside `output`'s folder. That of a run that
+        diverged has not failed: what it says is the result.
     """
     notebook = nbformat.read(source, as_version=4)
     check(notebook, parameters)
@@ -129,10 +130,12 @@ def execute(source: Path, output: Path, parameters: dict[str, Any], title: str |
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # its warning that the loopback is not encrypted alarms
             **engine,
         )
-    except papermill.PapermillExecutionError:
-        failed.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, failed)
-        raise
+    except papermill.PapermillExecutionError as error:
+        if error.ename != "DivergedError":
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial, failed)
+            raise
+        print(error.evalue, file=sys.stderr)
     finally:
         prepared.unlink()
     os.replace(partial, output)

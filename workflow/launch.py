@@ -110,9 +110,9 @@ def forkserver() -> Iterator[None]:
 
 
 def forget_lost_runs(jobs: dict[str, Job], options: argparse.Namespace) -> None:
-    """Delete executed notebooks whose run folder is gone, so that they are made again."""
+    """Delete executed notebooks whose run's result is gone, so that they are made again."""
     for job in jobs.values():
-        if job.config is not None and not Run(run_path(job.config, options.results)).complete:
+        if job.config is not None and not Run(run_path(job.config, options.results)).ended:
             (ROOT / options.notebooks / f"{job.name}.ipynb").unlink(missing_ok=True)
 
 

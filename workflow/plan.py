@@ -301,7 +301,7 @@ def progress(jobs: dict[str, Job], folder: Path, results: Path) -> tuple[float, 
             done += job.cost
         elif job.config is not None:
             history = run_path(job.config, results) / "history.csv"
-            if Run(history.parent).complete:
+            if Run(history.parent).ended:
                 done += 0.95 * job.cost
             elif history.exists():
                 done += 0.9 * job.cost * history.read_text().count("\n") / (job.config.epochs + 1)

@@ -13,7 +13,7 @@ from sastc.config import RunConfig
 from sastc.data import Dataset
 from sastc.data.identity import facts
 from sastc.methods import Method
-from sastc.records import Run
+from sastc.records import DivergedError, Run
 from sastc.train.recorder import check_method, locked
 from sastc.train.teacher import teacher_run
 from sastc.train.trainer import Trainer
@@ -65,8 +65,11 @@ def run(
         `method` is not a method as it should be.
     RunError
         The run cannot start or go on: another process is writing it, the folder cannot be written, there are too few
-        images for the batch size, the data or the code of a method of one's own differ from those of the record, or the
-        loss is no longer finite. What was recorded before is kept.
+        images for the batch size, or the data or the code of a method of one's own differ from those of the record.
+        What was recorded before is kept.
+    DivergedError
+        A RunError: the loss or a weight is no longer finite. It is recorded, and raised again without training unless
+        `force` is set.
     """
     if method is not None:
         config = config.replace(method=method)
@@ -91,11 +94,13 @@ class _Runs:
         recorded = Run(folder)
 
         def done() -> bool:
-            if not recorded.complete or force:
+            if not recorded.ended or force:
                 return False
             with contextlib.suppress(OSError):  # no data at hand
                 build.check_data(recorded, self.dataset(config))
             check_method(recorded, config)
+            if found := recorded.diverged:
+                raise DivergedError(recorded.name, found["what"], found["epoch"])
             return (folder / "weights.pt").exists() or not needs_weights
 
         with distributed.processes(self.device) as device, contextlib.ExitStack() as stack:

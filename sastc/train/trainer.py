@@ -21,7 +21,7 @@ from sastc.energy import count_energy
 from sastc.fisher import fisher_trace
 from sastc.losses import exact
 from sastc.probe import Probe
-from sastc.records import Run, RunError
+from sastc.records import DivergedError, Run, RunError
 from sastc.stm import MeanMismatch, stm_from_mismatch
 from sastc.train.recorder import Recorder
 from sastc.train.step import Step, networks
@@ -73,10 +73,7 @@ class Trainer:
                     what = "a weight" if loss_is_finite else "the loss"
                     if recorder.writes:
                         recorder.diverged(epoch + 1, what)
-                    raise RunError(
-                        f"{what} is not finite in epoch {epoch + 1} of {config.name}: "
-                        "try a smaller learning_rate or beta; the epochs before are kept"
-                    )
+                    raise DivergedError(config.name, what, epoch + 1)
                 history.append(row)
                 best = max(best, row["test_accuracy"])
                 bar.set_postfix_str(f"loss {row['train_loss']:.3g}, test {row['test_accuracy']:.2f} %")

@@ -27,7 +27,7 @@ from sastc.__main__ import main
 from sastc.config import METHODS
 from sastc.data import normalise
 from sastc.distributed import chosen_device
-from sastc.records import MEASURES, Run, RunError, find_run, run_path
+from sastc.records import MEASURES, DivergedError, Run, RunError, find_run, run_path
 from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
 from sastc.train import Trainer
@@ -287,15 +287,26 @@ def test_loss_that_is_not_finite_stops_with_the_epochs_kept(tiny, tmp_path):
     assert (run.diverged["epoch"], run.diverged["what"]) in [(1, "the loss"), (1, "a weight")]
 
 
-def test_a_run_that_diverged_can_be_tried_again(tiny, tmp_path, monkeypatch):
+def test_a_run_that_diverged_is_a_result_and_can_be_tried_again(tiny, tmp_path, monkeypatch, capsys):
     config = tiny(method="baseline", teacher="")
     with monkeypatch.context() as broken:
         broken.setattr("sastc.train.step.Step.is_finite", lambda self: False)
-        with pytest.raises(RunError, match="a weight is not finite in epoch 1"):
+        with pytest.raises(DivergedError, match="a weight is not finite in epoch 1"):
             sastc.run(config, results=tmp_path, progress=False)
     (run,) = sastc.list_runs(tmp_path)
     assert run.diverged["what"] == "a weight"
-    assert sastc.run(config, results=tmp_path, progress=False).complete
+    assert run.ended
+    assert not run.complete
+    with monkeypatch.context() as idle:
+        idle.setattr(Trainer, "epoch", None)
+        with pytest.raises(DivergedError, match=r"a weight is not finite in epoch 1: try .* only force runs it again"):
+            sastc.run(config, results=tmp_path, progress=False)
+    assert main(["--results", str(tmp_path), "list"]) == 0
+    assert main(["--results", str(tmp_path), "show", run.name]) == 0
+    said = capsys.readouterr().out
+    assert f"  diverged  {run.path}" in said
+    assert "  diverged  a weight is not finite in epoch 1\n" in said
+    assert sastc.run(config, results=tmp_path, progress=False, force=True).complete
     assert run.diverged is None
     assert not verify(tmp_path, progress=False), "the finished run lists all of its files"
 

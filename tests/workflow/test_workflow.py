@@ -137,20 +137,24 @@ def test_pages_of_a_record_that_changes_are_drawn_again(project, site):
 
 
 def test_failed_notebook_is_kept_and_the_others_go_on(project, site):
-    runs = {"method": "baseline", "teacher": "", "batch_size": 16, "learning_rate": [1e30, 0.02]}
-    project.experiment("failing", runs)
+    runs = {"method": "baseline", "teacher": ""}
+    project.experiment("failing", runs | {"batch_size": 2000})
+    project.experiment("diverging", runs | {"batch_size": 16, "learning_rate": [1e30, 0.02]})
     try:
-        code, output = project.run("workflow/launch.py", "--only", "failing", "--no-book")
+        code, output = project.run("workflow/launch.py", "--only", "failing", "diverging", "--no-book")
         again = re.search(r"run just this again: make book ARGS='(.+)'", output)
         code_again, output_again = project.run("workflow/launch.py", *again[1].split())
     finally:
-        (project.root / "experiments/failing.yaml").unlink()
+        for name in ("failing", "diverging"):
+            (project.root / f"experiments/{name}.yaml").unlink()
+    page = (project.root / "results/notebooks/diverging.ipynb").read_text()
+    assert "1 recorded, 1 diverged, 0 not run" in page, "that a run diverged is its result, and no failure"
     assert code == code_again == 1
     assert "1 notebooks failed" in output
     assert "1 notebooks failed" in output_again, "the printed command makes that notebook and nothing else"
     (failed,) = (project.root / "results/notebooks/failed").glob("*.ipynb")
     assert failed.name in output
-    assert "the loss is not finite in epoch" in output
+    assert "batch_size=2000 of" in output
     assert f"--target combination/{failed.stem}" in output
     errors = [
         o for c in nbformat.read(failed, as_version=4).cells for o in c.get("outputs", []) if o.output_type == "error"
