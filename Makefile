@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 SITE := results/site/_build/html
 
-.PHONY: book test serve lint format lock clean help
+.PHONY: book test fast serve lint format lock clean help
 
 help:
 	@echo "make book    run the quick experiments and build the book (make book ARGS='--cores 4' passes options on)"
 	@echo "make serve   show the book on http://localhost:8000"
 	@echo "make test    lint and test"
+	@echo "make fast    the library's tests that take no seconds, while you work"
 	@echo "make clean   delete the environment and everything of the quick scale"
 
 book: .venv/ready
@@ -20,6 +21,9 @@ serve:
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+fast: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/library -m "not slow and not browser and not workflow" $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

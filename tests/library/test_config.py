@@ -313,6 +313,7 @@ def test_numbers_of_numpy_become_pythons():
         RunConfig(timesteps=np.float64(3))
 
 
+@pytest.mark.slow
 def test_modules_are_attributes_of_the_package():
     code = "import sastc; print(sastc.attention.attention_bounds(2), sastc.data.__name__); sastc.nothing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

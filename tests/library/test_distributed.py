@@ -18,6 +18,8 @@ from sastc.config import ConfigError
 from sastc.data import epoch_batches
 from sastc.records import Run, RunError, run_path
 
+pytestmark = pytest.mark.slow
+
 SECONDS = ["train_seconds", "train_cpu_seconds", "inference_seconds", "test_seconds"]
 ROOT = Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"

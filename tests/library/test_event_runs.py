@@ -112,6 +112,7 @@ def recordings(tmp_path_factory):
     return recordings_for_training(tmp_path_factory.mktemp("recordings"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher_input", ["mean_frame", "per_step"])
 @pytest.mark.parametrize(
     ("dataset", "student", "teacher", "size", "classes"),

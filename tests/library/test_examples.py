@@ -25,6 +25,7 @@ def run(name, *arguments, cwd=None):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision_networks", "spikingjelly_student", "snntorch_student", "time_last"])
 def test_calibration_on_networks_of_other_libraries(name):
     lines = run(name).splitlines()
@@ -34,6 +35,7 @@ def test_calibration_on_networks_of_other_libraries(name):
     assert all(float(f[1]) > 0 and float(f[2]) > 0 for f in found)
 
 
+@pytest.mark.slow
 def test_the_first_program_is_complete_and_short():
     """Run as a reader does, by Python itself."""
     command = [sys.executable, str(EXAMPLES / "first_step.py")]
@@ -46,6 +48,7 @@ def test_the_first_program_is_complete_and_short():
     assert len([line for line in lines if not line.strip().startswith('"""')]) <= 22
 
 
+@pytest.mark.slow
 def test_every_method_trains_a_network_of_ones_own():
     lines = run("own_bench", "1", "1").splitlines()
     found = dict(re.fullmatch(r"(.+?) +([\d.]+) %", line).groups() for line in lines)
@@ -53,6 +56,7 @@ def test_every_method_trains_a_network_of_ones_own():
     assert max(float(value) for value in found.values()) > 20, "better than chance after an epoch"
 
 
+@pytest.mark.slow
 def test_own_network_learns_and_prints_its_attention():
     lines = run("own_network", "2").splitlines()
     accuracies = [float(re.fullmatch(r".+ ([\d.]+) %", line)[1]) for line in lines[:3]]
@@ -86,6 +90,7 @@ def test_measures_on_a_network_of_ones_own():
     assert output.endswith("(4, 64, 4, 4), the same as of the collected spikes: True\n")
 
 
+@pytest.mark.slow
 def test_own_images_are_recorded_and_loaded(tmp_path):
     output = run("own_images", cwd=tmp_path)
     assert re.search(r"imagefolder-resnet18-resnet34-sastc-T2-s0-\w+ [\d.]+ % \(2, 2, \d, \d\)", output)
@@ -104,6 +109,7 @@ def test_training_step():
     assert re.match(r"loss [\d.]+; attention \(2, 64, 4, 3\), sums 1.000", run("training_step"))
 
 
+@pytest.mark.slow
 def test_own_method_is_compared_with_kd(tmp_path):
     lines = run("own_method", cwd=tmp_path).splitlines()
     assert [re.sub(r"-T2-s0-\w{10}  [\d.]+ %$", "", line) for line in lines] == [

@@ -257,6 +257,7 @@ def set_epoch(page, epoch):
     page.locator("#epoch").fill(str(epoch))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_cells_follow_epoch_step_class_and_image(open_page, runs):
     page, measures = open_page(), runs.first.measures
@@ -300,6 +301,7 @@ def test_differences(open_page, runs, state, expected):
         assert_drawn(page, -difference, panel=1, digits=2 if abs(difference).max() >= 0.1 else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_link_restores_the_state(open_page, runs):
     page = open_page()
@@ -344,6 +346,7 @@ def test_runs_are_chosen_by_what_they_are(open_page, runs):
     assert_drawn(page, runs.first.measures["attention"][-1].mean(0))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_what_was_not_recorded_is_said(open_page, runs):
     page = open_page(link(run=runs.old.name, images="image", cell="0-1"))
@@ -502,6 +505,7 @@ def test_keys_do_everything(open_page, runs):
     assert page.locator('.cell[tabindex="0"]').count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_play_walks_to_the_last_epoch_and_then_tells(open_page, runs, motion):
@@ -515,6 +519,7 @@ def test_play_walks_to_the_last_epoch_and_then_tells(open_page, runs, motion):
     told.filter(has_text="Epoch 5 of 5").wait_for(state="attached")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_files_hold_what_is_shown(open_page, runs):
     page = open_page(link(epoch=2, step=1, against="first", run2=runs.second.name))
@@ -546,6 +551,7 @@ def test_files_hold_what_is_shown(open_page, runs):
     assert save("PNG").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_serious_problem_of_accessibility(open_page, runs, theme):
@@ -568,6 +574,7 @@ def contrast(first, second):
     return (light + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])

@@ -41,6 +41,7 @@ def drawn(*shape, seed=0, dtype=torch.float32, channels_last=False):
 
 
 # Every value of every option; nearly all combinations were compared once, they take minutes to compile.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "dtype", "options", "start"),
     [
@@ -124,6 +125,7 @@ def test_part_of_a_compiled_network(compiling):
     assert all(map(torch.equal, results(network, x, grad), results(LIF(), x, grad, compiled=False)))
 
 
+@pytest.mark.slow
 def test_fork_compiles_for_itself(compiling):
     """As the kernels of the notebooks: forked from a process that has everything imported and nothing run."""
     code = """
@@ -151,6 +153,7 @@ def test_run_does_not_depend_on_compiling(compiling, tiny, tmp_path, monkeypatch
     assert compiled.metrics["weights_sha256"] == eager.metrics["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
     code = """
 import torch

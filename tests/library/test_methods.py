@@ -267,6 +267,7 @@ def test_own_method_without_weight_is_the_baseline(run, tiny):
     assert found.metrics["weights_sha256"] == base.metrics["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_interrupted_own_method_goes_on_with_the_same_numbers(tiny, tmp_path, stopped):
     options = dict(method=Noisy(strength=0.5), progress=False)
     whole = sastc.run(tiny(), results=tmp_path / "whole", **options)

@@ -759,6 +759,7 @@ print("all equal")
 """
 
 
+@pytest.mark.slow
 def test_narrow_shortcuts_on_processors_without_avx512():
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", NARROW_SHORTCUT], env=environment, capture_output=True, text=True)

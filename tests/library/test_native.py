@@ -88,6 +88,7 @@ def test_other_tensors_stay_with_torch():
         assert not native.can(torch.zeros(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["compiler", "folder"])
 def test_without_a_build_a_neuron_works_all_the_same(broken, tmp_path):
     (tmp_path / "file").write_text("")
@@ -100,6 +101,7 @@ def test_without_a_build_a_neuron_works_all_the_same(broken, tmp_path):
     assert done.stdout.split("\n")[0] == "None [0.0, 1.0]", done.stderr
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_processes_that_build_at_the_same_moment(tmp_path):
     code = (

@@ -68,6 +68,7 @@ def test_peak_memory_is_the_most_that_was_resident_in_bytes():
     assert records.peak_memory_bytes(CPU) >= peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_records(run, tiny, method):
     few = dict(batch_size=16) if method == "sastc" else {}  # as many images as are recorded one by one
@@ -151,6 +152,7 @@ def test_recorded_run_is_returned_without_work(run, tiny):
     assert {p.name: p.stat().st_mtime_ns for p in again.path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_same_config_same_numbers(tiny, tmp_path):
     runs = [sastc.run(tiny(), results=tmp_path / name, progress=False) for name in "ab"]
     assert runs[0].metrics["weights_sha256"] == runs[1].metrics["weights_sha256"]
@@ -183,6 +185,7 @@ def wait_for_epochs(folder, epochs, process):
     raise AssertionError("no progress")
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_numbers(run, tiny, tmp_path):
     """kill -9 three times, once with the latest checkpoint damaged: history, measures and weights stay the same."""
     settings = "epochs=8", "seed=5", "batch_size=16"  # of smaller batches an epoch takes longer
@@ -234,6 +237,7 @@ def test_two_processes_never_write_the_same_run(run, tiny, tmp_path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_full_disk_is_a_clear_error_and_keeps_what_was_recorded(tiny, tmp_path):
     """A limit on file size, which the operating system enforces like a full disk."""
     script = (
@@ -385,6 +389,7 @@ def test_a_run_does_not_go_on_with_another_teacher(begun):
         sastc.run(config, results=results, progress=False)
 
 
+@pytest.mark.slow
 def test_teacher_trained_again_is_compared_with_the_recorded_one(tiny, tmp_path):
     config = tiny(method="kd", epochs=1)
     teacher = sastc.run(config.teacher_config(), results=tmp_path, progress=False)
@@ -404,6 +409,7 @@ def content():
     return lambda folder: {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
 
 
+@pytest.mark.slow
 def test_recorded_run_stays_whole_until_the_new_one_is(tiny, tmp_path, content, monkeypatch):
     config = tiny(method="baseline", teacher="", epochs=8)
     done = sastc.run(config, results=tmp_path, progress=False)
@@ -508,6 +514,7 @@ def test_indices_of_subset_and_noise_are_recorded(run, tiny):
         assert (labels[indices["noisy_rows"]] != indices["noisy_labels"]).all()
 
 
+@pytest.mark.slow
 def test_partial_batches_are_kept_or_dropped(run, tiny):
     for partial, seen in (("drop", 64), ("keep", 70)):
         config = tiny(train_subset=70, partial_batch=partial, batch_size=16, epochs=1)
@@ -543,6 +550,7 @@ def test_early_stopping(run, tiny):
     assert len(history) < 60
 
 
+@pytest.mark.slow
 def test_switches_change_the_result(run, tiny):
     """Every calibration, neuron and loss switch reaches the training: after two steps the weights are different."""
     base = run(tiny(epochs=1)).metrics["weights_sha256"]
@@ -562,6 +570,7 @@ def test_switches_change_the_result(run, tiny):
     assert both[0] != both[1], "the order of the second epoch"
 
 
+@pytest.mark.slow
 def test_terminal_interface(run, tiny, results):
     def cli(*arguments):
         return programs.run("-m", "sastc", "--results", results, *arguments)
@@ -714,6 +723,7 @@ def test_settings_may_stand_around_options(tmp_path, capsys):
     assert "'seed=2': seed is given twice" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_teacher_whose_weights_are_gone_is_trained_again(tiny, tmp_path):
     """Weights are not kept in git: a student of a cloned record finds its teacher's numbers, not its weights."""
     first = sastc.run(tiny(method="kd"), results=tmp_path, progress=False)
@@ -740,6 +750,7 @@ def test_teacher_run_names_a_recorded_teacher(tiny, tmp_path):
     assert sastc.run(tiny(method="kd", teacher_run=teacher.name, vgg_head="single"), results=tmp_path, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [lambda content: b"", lambda content: content[:-9], lambda content: content[:-9] + bytes(9)]
 )
@@ -780,6 +791,7 @@ def test_gradients_of_the_terms_add_up_to_that_of_the_loss(tiny, tmp_path, metho
     assert found["gradient_projectors"] == pytest.approx(sum(g.square().sum().item() for g in helpers) ** 0.5, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_the_same_up_to_rounding(tiny, tmp_path):
     config = tiny(method="kd", teacher="vgg11", epochs=1, stm_batches=1)
     plain = sastc.run(config, results=tmp_path / "a", progress=False)
@@ -796,6 +808,7 @@ def test_what_is_recomputed_is_not_compiled(tiny, tmp_path):
     assert not list(tmp_path.rglob("weights.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_convolutions_are_in_tf32_where_that_is_asked_for(tiny, tmp_path, monkeypatch, precision):
     during, epoch = set(), Trainer.epoch
@@ -812,6 +825,7 @@ def test_convolutions_are_in_tf32_where_that_is_asked_for(tiny, tmp_path, monkey
     assert during == {precision == "tf32"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_terminal_keeps_freed_memory():
     code = """

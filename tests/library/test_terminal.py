@@ -32,6 +32,7 @@ def test_a_captured_stream_stays_as_it_is(monkeypatch):
     assert sys.stdout.getvalue() == "λ\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 @pytest.mark.parametrize(
     ("words", "status"),

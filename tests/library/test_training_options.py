@@ -107,6 +107,7 @@ def test_norms_and_biases_may_go_without_decay(run, tiny):
     assert all(torch.equal(with_decay[name], without[name]) for name in matrices)
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_width(run, tiny):
     config = tiny(method="kd", teacher_width=1 / 8)
     assert config.teacher_config() == tiny(method="kd", width=1 / 8).teacher_config()
@@ -132,6 +133,7 @@ def test_every_test_images_prediction_is_recorded(run, tiny):
         assert np.bincount(predicted[labels == true], minlength=10).tolist() == confusion[true].tolist()
 
 
+@pytest.mark.slow
 def test_single_steps_are_recorded_and_change_nothing(run, tiny):
     config = tiny(train_subset=400, batch_size=16, epochs=1)  # 25 steps
     plain, looked_at = run(config), run(config.replace(attention_steps=3))
@@ -149,6 +151,7 @@ def test_single_steps_are_recorded_and_change_nothing(run, tiny):
     np.testing.assert_allclose(m["step_gradient"][0], first[names].to_numpy(float), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_single_steps_of_an_interrupted_run(tiny, tmp_path, monkeypatch):
     config = tiny(attention_steps=3, epochs=2)
     whole = sastc.run(config, results=tmp_path / "whole", progress=False)
@@ -216,6 +219,7 @@ def test_a_list_of_scales_is_one_setting_and_a_list_of_lists_an_axis():
     assert len({c.name for c in axis}) == 2
 
 
+@pytest.mark.slow
 def test_scales_reach_the_training(run, tiny):
     plain, scaled = run(tiny()), run(tiny(target_scale=(1.0, 1.0, 1e-3)))
     assert dataclasses.replace(scaled.config, target_scale=()) == plain.config
