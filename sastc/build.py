@@ -12,6 +12,7 @@ from sastc.config import RunConfig
 from sastc.data import EVENT_DATASETS, Dataset, load_dataset
 from sastc.data.identity import differences, facts
 from sastc.models import create_model
+from sastc.models.own import OwnNetwork
 from sastc.records import Run, RunError, find_run
 
 # Fields that decide what both networks look like.
@@ -24,10 +25,15 @@ SHAPE = (
 def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
     """The student or teacher network of a config, freshly initialised from the current random state."""
     shared = {name: getattr(config, name) for name in SHAPE}
-    shared |= {name: getattr(dataset, name) for name in ("num_classes", "in_channels", "image_size")}
+    sizes = {name: getattr(dataset, name) for name in ("num_classes", "in_channels", "image_size")}
+    shared |= sizes
+    if role == "teacher" and config.method != "teacher":
+        shared["width"] = config.teacher_width or config.width
+    if (own := config.networks.get(role)) is not None:
+        network = own.build(sizes | dict(timesteps=config.timesteps, width=shared["width"]))
+        sizes |= dict(timesteps=config.timesteps, sequences=config.dataset in EVENT_DATASETS)
+        return OwnNetwork(network, own.name, spiking=role == "student", frames=config.teacher_input, **sizes)
     if role == "teacher":
-        if config.method != "teacher":
-            shared["width"] = config.teacher_width or config.width
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
     neuron = [name for name, field in RunConfig.fields().items() if field.metadata["group"] == "neuron"]
     shared |= dict(neuron_options={name: getattr(config, name) for name in neuron}, tap=config.student_tap)

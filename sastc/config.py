@@ -30,6 +30,9 @@ from sastc.methods import REGISTRY, Method
 from sastc.presets import presets
 from sastc.reading import parse_arguments
 from sastc.reading import read_yaml as read_yaml
+from sastc.references import Own
+
+ROLES = ("student", "teacher")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,13 +50,16 @@ class RunConfig(Fields):
 
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # of the method
     method_class: type[Method] | None = dataclasses.field(default=None, repr=False, compare=False)  # teacher: None
+    networks: Mapping[str, Own] = dataclasses.field(default_factory=dict, repr=False, compare=False)  # of one's own
 
     def __post_init__(self):
-        kind = self._find_method()
+        kind, networks = self._find_method(), self._find_networks()
         fields, left_open = all_fields(), {}
         for name, field in fields.items():
             if name == "method" and kind is not None:
                 object.__setattr__(self, name, kind.name)
+            elif name in networks:
+                object.__setattr__(self, name, networks[name].name)
             elif field.default is not None or getattr(self, name) is not None:
                 object.__setattr__(self, name, check_value(field, getattr(self, name)))
             else:
@@ -75,6 +81,17 @@ class RunConfig(Fields):
         object.__setattr__(self, "options", options)
         return kind
 
+    def _find_networks(self) -> dict[str, Own]:
+        """The student and the teacher that are not the library's, by role."""
+        found = {}
+        for role in ROLES:
+            given, known = getattr(self, role), self.networks.get(role)
+            own = known if known is not None and known.name == given else Own.of(role, given, MODELS)
+            if own is not None:
+                found[role] = own
+        object.__setattr__(self, "networks", found)
+        return found
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -86,6 +103,7 @@ class RunConfig(Fields):
     def _check_together(self) -> None:
         if self.method == "teacher":
             object.__setattr__(self, "student", "")  # a teacher is the same whatever student it is for
+            object.__setattr__(self, "networks", {r: own for r, own in self.networks.items() if r == "teacher"})
         needs = {"student": self.method != "teacher"}
         needs["teacher"] = self.method_class is None or self.method_class.needs_teacher
         for role, needed in needs.items():
@@ -114,7 +132,7 @@ class RunConfig(Fields):
         kind = values.get("method_class") or methods.find(values.get("method", all_fields()["method"].default))
         own = kind.options if kind is not None else {}
         for name in values:
-            check_name(name, (*own, "method_class"))
+            check_name(name, (*own, "method_class", "networks"))
         return cls(
             **{name: value for name, value in values.items() if name not in own},
             options={name: value for name, value in values.items() if name in own},
@@ -153,6 +171,7 @@ class RunConfig(Fields):
         open_again = {name: None for name, value in preset.items() if values[name] == value}
         if changes.get("method", self.method) == self.method:
             values |= {"method_class": self.method_class, **self.options}
+        values["networks"] = self.networks
         return RunConfig.from_dict(values | open_again | changes)
 
     def to_dict(self, relevant: bool = False) -> dict[str, Any]:
@@ -195,7 +214,7 @@ class RunConfig(Fields):
         """What a smaller scale changes of this run: its value and that of the paper's scale, by field."""
         names = ("dataset", "student", "teacher", "method", "timesteps", "variant")
         shared = {name: getattr(self, name) for name in names}
-        full = RunConfig(**shared, scale="paper", method_class=self.method_class)
+        full = RunConfig(**shared, scale="paper", method_class=self.method_class, networks=self.networks)
         left_open = [name for name in self.to_dict(relevant=True) if self._settings[name].default is None]
         both = {name: (getattr(self, name), getattr(full, name)) for name in left_open}
         return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
@@ -217,7 +236,8 @@ class RunConfig(Fields):
             values["train_fraction"] = self.train_fraction
         if self.noise_teacher == "same_noise":
             values["label_noise"] = self.label_noise
-        return RunConfig(method="teacher", seed=self.teacher_seed, epochs=self.teacher_epochs or None, **values)
+        values |= dict(seed=self.teacher_seed, epochs=self.teacher_epochs or None, networks=self.networks)
+        return RunConfig(method="teacher", **values)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -251,10 +271,11 @@ class RunConfig(Fields):
             default["student"] = ""
         first = [name for name, field in all_fields().items() if field.metadata["group"] == "run"]
         chosen = {n: values[n] for n in first if values[n] != default[n]}
-        base = RunConfig(**chosen, method_class=self.method_class).to_dict()
+        base = RunConfig(**chosen, method_class=self.method_class, networks=self.networks).to_dict()
         chosen |= {n: v for n, v in values.items() if v != base[n]}
         if self.method_class is not None and self.method_class.reference:
             chosen["method"] = self.method_class.reference
+        chosen |= {role: own.reference for role, own in self.networks.items()}
         return [f"{n}={json.dumps(v) if not isinstance(v, str) else v}" for n, v in chosen.items()]
 
     @property
@@ -288,8 +309,9 @@ def _check_declarations(kind: type[Method]) -> None:
         if name not in by_method:
             hint = suggestion(name, by_method, f"must be of {', '.join(by_method)}")
             raise ConfigError(f"method {kind.name}: fields: {shown(name)}: {hint}")
+    taken = (*all_fields(), "options", "method_class", "networks", "config", *vars(Method))
     for name in kind.options:
-        if hasattr(RunConfig, name) or name in (*all_fields(), "options", "method_class", "config", *vars(Method)):
+        if hasattr(RunConfig, name) or name in taken:
             raise ConfigError(f"method {kind.name}: option {name}: must have another name, a config has this one")
     for name in kind.presets:
         if name not in all_fields() or all_fields()[name].default is not None:

@@ -24,6 +24,7 @@ SPECIAL_ENERGY_PER_AC_PJ = 0.077
 
 ENCODINGS = ("per_step", "once", "events")
 FORMULAS = ("connections", "rate")
+COLUMNS = ("layer", "kind", "input", "macs", "acs", "input_rate", "dense_macs", "energy_nj", "special_energy_nj")
 AVERAGE_POOLS = frozenset(("avg_pool2d", "adaptive_avg_pool2d"))
 # Functions that only move, copy or select values; "__get__" is x.T or x.mT, a dropout is idle in evaluation mode.
 SAME_VALUES = frozenset((

@@ -30,6 +30,7 @@ from sastc import methods
 from sastc.checks import check_choice, shown
 from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, parse_arguments, read_yaml
 from sastc.files import user_path
+from sastc.references import is_reference
 
 _read_yaml = functools.lru_cache(maxsize=256)(read_yaml)  # a plan reads most files many times; nobody changes contents
 
@@ -183,7 +184,7 @@ _CONFIGS: dict[str, RunConfig] = {}  # experiments name the same runs again and 
 
 
 def _config(values: dict[str, Any]) -> RunConfig:
-    if values.get("method", "sastc") not in (*methods.REGISTRY, "teacher"):  # a file, which may have changed
+    if any(map(is_reference, values.values())) or not isinstance(values.get("method", ""), str):  # it may have changed
         return RunConfig.from_dict(values)
     key = repr(values)  # in which 1, 1.0 and True differ
     if key not in _CONFIGS:

@@ -46,10 +46,12 @@ class Fields:
     """All settings but the options of methods; the base of :class:`~sastc.config.RunConfig`."""
 
     dataset: str = run("digits", "dataset", choices=DATASETS, teacher=True)
-    student: str = run("vgg11", "spiking student; empty for method teacher", choices=("", *MODELS))
+    student: str = run(
+        "vgg11", "spiking student; empty for method teacher; file.py:function: one of your own", choices=("", *MODELS)
+    )
     teacher: str = run(
         "resnet19",
-        "ANN teacher; a baseline only measures the mismatch, or has none",
+        "ANN teacher; a baseline only measures the mismatch, or has none; file.py:function: one of your own",
         choices=("", *MODELS),
         teacher=True,
     )

@@ -7,12 +7,20 @@ from sastc.facts import FACTS
 from sastc.methods import REGISTRY
 from sastc.records import Run
 
-LABELS = {
+
+class _Labels(dict):
+    """Names of networks of one's own are shown as they are."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+LABELS = _Labels({
     **{name: method.label for name, method in REGISTRY.items()}, "teacher": "Teacher (ANN)",
     "vgg11": "VGG-11", "vgg13": "VGG-13", "resnet18": "ResNet-18", "resnet19": "ResNet-19", "resnet34": "ResNet-34",
     "resnet32x4": "ResNet-32x4", "wrn16_2": "WRN-16-2", "wrn28_4": "WRN-28-4", "wrn40_2": "WRN-40-2",
     "pyramidnet20": "PyramidNet-20", "vggsnn": "VGGSNN", **{name: facts.label for name, facts in FACTS.items()},
-}  # fmt: skip
+})  # fmt: skip
 SCALE_LABELS = {
     "quick": "smoke test", "slim": "small scale", "quarter": "quarter width", "paper": "the paper's scale",
 }  # fmt: skip

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from sastc.calibration import Calibration, SelfAttentiveCalibration
 from sastc.cka import linear_cka
 from sastc.data import Dataset
-from sastc.sam import class_activation_map, spike_activation_map
+from sastc.models.network import Network
+from sastc.sam import class_activation_map, contribution_map, spike_activation_map
 
 INSTANCES = 16  # images that are recorded one by one
 MATRIX = 64  # images in the recorded similarity matrices
@@ -73,10 +74,9 @@ class Probe:
         if isinstance(test.images, Tensor):
             arrays["instance_image"] = test.images[:INSTANCES]
         if model.spiking:
-            for name in model.tap_names:  # in pre-activation networks only the last has a neuron
-                if name == model.tap_names[-1] or not isinstance(model.stages[name][-1].neuron, nn.Identity):
-                    arrays[f"sam_{name}"] = spike_activation_map(model, first, layer=name).transpose(0, 1)
-        else:
+            maps = stage_maps if isinstance(model, Network) else layer_maps
+            arrays |= {f"sam_{name}": found.transpose(0, 1) for name, found in maps(model, first)}
+        elif isinstance(model, Network):
             with torch.enable_grad():
                 arrays["cam"] = class_activation_map(model, first)
         if teacher is not None:
@@ -87,3 +87,17 @@ class Probe:
             arrays |= {"similarity_student": students, "similarity_teacher": teachers}
             arrays["similarity_label"] = test.labels[: students.shape[-1]]
         return {n: a.cpu().numpy() if isinstance(a, Tensor) else a for n, a in arrays.items()}
+
+
+def stage_maps(model: Network, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Spike activation maps ``(T, B, H, W)`` of the candidate layers; in pre-activation networks of the last alone."""
+    for name in model.tap_names:
+        if name == model.tap_names[-1] or not isinstance(model.stages[name][-1].neuron, nn.Identity):
+            yield name, spike_activation_map(model, x, layer=name)
+
+
+def layer_maps(model: nn.Module, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The same of a network of one's own, for those of its candidate layers that are spikes."""
+    for name, found in zip(model.tap_names, model.features(x)[0], strict=True):
+        if ((found == 0) | (found == found.max())).all():
+            yield name, contribution_map((found != 0).to(found.dtype))

@@ -42,6 +42,7 @@ import pandas as pd
 from sastc import methods
 from sastc.config import ConfigError, RunConfig
 from sastc.files import sha256, user_path
+from sastc.references import Own
 
 AGAIN = "again"  # inside a recorded run's folder, where the run is made again
 SUMS = "SHA256SUMS"
@@ -120,6 +121,8 @@ class Run:
         try:
             if described := values.pop("own_method", None):
                 values["method_class"] = methods.from_description(described)
+            networks = values.pop("own_networks", {})
+            values["networks"] = {role: Own(values[role], reference) for role, reference in networks.items()}
             return RunConfig.from_dict(values)
         except ConfigError as error:
             raise RunError(f"{self.path / 'config.json'} is not of this version of sastc: {error}") from None
@@ -254,9 +257,11 @@ def _undamaged(path: Path) -> Iterator[Path]:
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
-    """Write ``config.json``; it describes a method that is not the library's, to be readable without its file."""
+    """Write ``config.json``; it describes what is not the library's, to be readable without the files of these."""
     kind = config.method_class
-    own = {"own_method": methods.described(kind)} if kind is not None and kind.reference else {}
+    own: dict[str, Any] = {"own_method": methods.described(kind)} if kind is not None and kind.reference else {}
+    if config.networks:
+        own["own_networks"] = {role: network.reference for role, network in config.networks.items()}
     write_json(folder / "config.json", config.to_dict() | own)
 
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from companion.notebook import FOLDERS, from_folder
-from sastc.config import SCALES, ConfigError, parse_arguments
+from sastc.config import ROLES, SCALES, ConfigError, parse_arguments
 from sastc.experiments import check_choice
 from sastc.records import Run, run_path
 from sastc.terminal import print_anywhere
@@ -230,13 +230,13 @@ def count_gpus() -> int:
 
 
 def _from_here(setting: str) -> str:
-    """A setting, a method's file in it as a whole path unless it lies in the checkout, where the programs run."""
+    """A setting; a file of one's own code in it is a whole path unless it lies in the checkout, where programs run."""
     name, _, value = setting.partition("=")
     file, colon, kind = value.rpartition(".py:")
-    if name != "method" or not colon:
+    if name not in ("method", *ROLES) or not colon:
         return setting
     path = Path(os.path.expanduser(f"{file}.py")).resolve()
-    return f"method={path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{kind}"
+    return f"{name}={path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{kind}"
 
 
 def main() -> int:

@@ -218,6 +218,7 @@ def training(config: RunConfig, paths: dict[str, str]) -> Job:
     parameters = {name: value for name, value in config.to_dict().items() if name in names} | paths
     if config.method_class is not None and config.method_class.reference:
         parameters["method"] = config.method_class.reference
+    parameters |= {role: own.reference for role, own in config.networks.items()}
     needs = (teacher.name,) if teacher else ()
     return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
 
@@ -259,6 +260,8 @@ def run_bytes(config: RunConfig) -> int:
     """Memory of a process that trains, guessed from its images and the tensors of a step, which takes seconds."""
     from companion.sizing import SIZES, step_memory
 
+    usual = {role: RunConfig.fields()[role].default for role in config.networks}  # of one's own: as large, it is hoped
+    config = config.replace(**usual)
     if config.dataset in PHOTOGRAPHS:  # read batch by batch
         return PROCESS_BYTES + TENSORS * step_memory(config.replace(dataset="imagenet")).peak
     train, test, channels, _ = SIZES[config.dataset]

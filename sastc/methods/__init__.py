@@ -6,20 +6,14 @@ torch at their top, since :mod:`sastc.config` reads names and options from them;
 """
 
 import dataclasses
-import functools
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import re
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sastc.checks import ConfigError, check_value, option, shown, suggestion
-from sastc.files import sha256, user_path
+from sastc.references import NAME, in_small_letters, is_reference, load, reference_of, source_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Method", "option"]
 NEEDS = ("teacher_logits", "teacher_features", "step_logits")
-_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>\w*)")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -83,7 +76,7 @@ class Method:
     def __init_subclass__(cls, **arguments: Any):
         super().__init_subclass__(**arguments)
         if "name" not in cls.__dict__:
-            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+            cls.name = in_small_letters(cls.__name__)
         if "label" not in cls.__dict__:
             cls.label = cls.__name__
         cls.place = cls.__dict__.get("place")
@@ -157,43 +150,11 @@ def find(method: Any) -> type[Method] | None:
         return _checked(method if isinstance(method, type) else type(method))
     if not isinstance(method, str):
         return None
-    match = _REFERENCE.fullmatch(method)
-    return _load(method, match["file"], match["name"]) if match else REGISTRY.get(method)
-
-
-def _load(reference: str, file: str, name: str) -> type[Method]:
-    path = user_path(file)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"method={shown(reference)}: {file} cannot be read: {error.strerror}") from None
-    try:
-        module = _imported(path.resolve(), hashlib.sha256(content).hexdigest())
-    except (Exception, SystemExit) as error:
-        words = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"method={shown(reference)}: {file} cannot be imported: {words}") from error
-    here = vars(module)
-    if name not in here:
-        classes = [n for n, c in here.items() if isinstance(c, type) and c.__module__ == module.__name__]
-        hint = suggestion(name, classes, f"it has {', '.join(classes) or 'no class'}")
-        raise ConfigError(f"method={shown(reference)}: {file} has no {name}: {hint}")
-    cls = _checked(here[name], f"method={shown(reference)}")
-    cls.reference = reference
+    if not is_reference(method):
+        return REGISTRY.get(method)
+    cls = _checked(load("method", method), f"method={shown(method)}")
+    cls.reference = method
     return cls
-
-
-@functools.cache
-def _imported(path: Path, digest: str) -> Any:
-    name = f"_sastc_method_{path.stem}_{digest[:10]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where inspect looks for a class's file
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _checked(cls: Any, what: str = "") -> type[Method]:
@@ -203,35 +164,22 @@ def _checked(cls: Any, what: str = "") -> type[Method]:
         raise ConfigError(f"{what}: must be a subclass of sastc.Method")
     if REGISTRY.get(cls.name) is cls or cls.recorded:
         return cls
-    if not re.fullmatch("[a-z][a-z0-9_]*", cls.name) or cls.name in {*REGISTRY, "teacher"}:
+    if not NAME.fullmatch(cls.name) or cls.name in {*REGISTRY, "teacher"}:
         taken = ", ".join([*REGISTRY, "teacher"])
         raise ConfigError(f"{what}: name={shown(cls.name)}: must be small letters, digits and _, and none of {taken}")
     if wrong := [need for need in cls.needs if need not in NEEDS] if isinstance(cls.needs, tuple) else [cls.needs]:
         raise ConfigError(f"{what}: needs={shown(wrong[0])}: must be a tuple of {', '.join(NEEDS)}")
     if cls.losses is Method.losses:
         raise ConfigError(f"{what}: must have a function losses(self, batch)")
-    cls.reference = cls.__dict__.get("reference") or _reference(cls)
+    cls.reference = cls.__dict__.get("reference") or reference_of(cls, cls.name)
     return cls
-
-
-def _reference(cls: type[Method]) -> str:
-    """``file.py:Class`` of a class that was given itself; its name where it lies in no file, as in a notebook."""
-    try:
-        path = Path(inspect.getsourcefile(cls) or "")
-    except (TypeError, OSError):
-        return cls.name
-    inside = path.is_relative_to(here := Path.cwd())
-    return f"{path.relative_to(here) if inside else path}:{cls.__qualname__}"
 
 
 def facts(cls: type[Method] | None) -> dict[str, Any] | None:
     """What a run records of a method that is not one of the library's: class, file and the file's SHA-256."""
     if cls is None or REGISTRY.get(cls.name) is cls:
         return None
-    try:
-        digest = sha256(Path(inspect.getsourcefile(cls) or ""))
-    except (TypeError, OSError):
-        digest = None
+    digest = source_sha256(cls)
     return {"name": cls.name, "class": cls.__qualname__, "reference": cls.reference, "sha256": digest}
 
 

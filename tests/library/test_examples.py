@@ -122,6 +122,13 @@ def test_own_method_is_compared_with_kd(tmp_path):
     assert len(own.read_text().split("class LogitMSE")[1].split("if __name__")[0].splitlines()) <= 20
 
 
+@pytest.mark.slow
+def test_own_pair_is_recorded_under_its_names(tmp_path):
+    lines = run("own_pair", cwd=tmp_path).splitlines()
+    names = [re.fullmatch(r"digits-small_snn-small_ann-(\w+)-T2-s0-\w{10}  [\d.]+ %", line)[1] for line in lines]
+    assert names == ["kd", "sastc"]
+
+
 def test_every_example_is_in_the_book():
     pages = "\n".join(path.read_text() for path in (ROOT / "book").glob("*.md"))
     for path in EXAMPLES.iterdir():

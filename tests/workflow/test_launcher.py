@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,19 +109,23 @@ class Louder(KD):
 """
 
 
-def test_one_command_puts_a_method_of_ones_own_beside_the_others(tmp_path, request):
+def test_one_command_puts_a_method_of_ones_own_beside_the_others_on_a_student_of_ones_own(tmp_path, request):
     (tmp_path / "checkout").mkdir()
     (tmp_path / "mine.py").write_text(OWN)
     project = Project(request.config.rootpath, tmp_path / "checkout")
     project.experiment("bench", {"method": ["kd", "twd"]})
-    words = f"method={tmp_path}/mine.py:Louder", "factor=1.5", "--only", "bench", "--no-book"
+    shutil.copy(project.root / "book/examples/own_pair.py", tmp_path / "pair.py")
+    own = f"method={tmp_path}/mine.py:Louder", "factor=1.5", f"student={tmp_path}/pair.py:SmallSNN"
+    words = *own, "--only", "bench", "--no-book"
     code, output = project.run("workflow/launch.py", *words)
     assert code == 0, output + (project.root / "results/.workflow/snakemake.log").read_text()
     runs = {run.config.method: run for run in list_runs(project.root / "results")}
     assert set(runs) == {"teacher", "kd", "twd", "louder"}
     assert runs["louder"].config.factor == 1.5
+    assert {run.config.student for run in runs.values()} == {"", "small_snn"}
     page = (project.root / "results/notebooks/bench.ipynb").read_text()
     assert "#method-louder" in page
+    assert "small_snn &amp; ResNet-19" in page
     assert "3 of 3 methods were trained on Digits" in page
     assert "mine.py, lines 5 to 12" in page
     code, output = project.run("workflow/launch.py", *words, "--dry-run")
