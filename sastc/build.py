@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sastc.checks import check
-from sastc.config import RunConfig
+from sastc.config import RunConfig, arguments
 from sastc.data import EVENT_DATASETS, Dataset, load_dataset
 from sastc.data.identity import differences, facts
 from sastc.models import create_model
@@ -30,7 +30,8 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
     if role == "teacher" and config.method != "teacher":
         shared["width"] = config.teacher_width or config.width
     if (own := config.networks.get(role)) is not None:
-        network = own.build(sizes | dict(timesteps=config.timesteps, width=shared["width"]))
+        fields = {name: getattr(config, name) for name in arguments(role) if name not in sizes}
+        network = own.build(sizes | fields | dict(width=shared["width"]))
         sizes |= dict(timesteps=config.timesteps, sequences=config.dataset in EVENT_DATASETS)
         return OwnNetwork(network, own.name, spiking=role == "student", frames=config.teacher_input, **sizes)
     if role == "teacher":

@@ -33,6 +33,15 @@ from sastc.reading import read_yaml as read_yaml
 from sastc.references import Own
 
 ROLES = ("student", "teacher")
+SIZES = ("num_classes", "in_channels", "image_size", "timesteps", "width")
+OF_OURS = ("taps", "student_tap", "output", "tdbn_alpha")  # of the library's students alone
+
+
+@functools.cache
+def arguments(role: str) -> tuple[str, ...]:
+    """What the function of a network of one's own may ask for."""
+    neuron = [name for name, field in all_fields().items() if field.metadata["group"] == "neuron"]
+    return (*SIZES, *neuron) if role == "student" else SIZES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,7 @@ class RunConfig(Fields):
         found = {}
         for role in ROLES:
             given, known = getattr(self, role), self.networks.get(role)
-            own = known if known is not None and known.name == given else Own.of(role, given, MODELS)
+            own = known if known is not None and known.name == given else Own.of(role, given, arguments(role), MODELS)
             if own is not None:
                 found[role] = own
         object.__setattr__(self, "networks", found)
@@ -111,6 +120,7 @@ class RunConfig(Fields):
                 raise ConfigError(f"{role}='': method={self.method!r} needs one of {', '.join(MODELS)}")
         if self.method_class is not None:
             self.method_class.check(self)
+        self._check_own_student()
         if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
             raise ConfigError(
                 f"accumulate={self.accumulate!r}: must divide batch_size={self.batch_size} into micro-batches of "
@@ -120,6 +130,18 @@ class RunConfig(Fields):
             raise ConfigError("nesterov=True: needs momentum > 0")
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones={self.milestones!r}: must be in ascending order")
+
+    def _check_own_student(self) -> None:
+        """A ConfigError for a setting that does nothing: a student of one's own does not ask for it."""
+        own = self.networks.get("student")
+        if own is None or own.function is None:  # read from a record
+            return
+        usual = {name: field.default for name, field in all_fields().items()} | presets(self)
+        for name in (*arguments("student")[len(SIZES) :], *OF_OURS):
+            if getattr(self, name) != usual[name] and (name in OF_OURS or not own.asks_for(name)):
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r}: does nothing with student={own.name!r}: leave it out"
+                )
 
     @classmethod
     def fields(cls) -> dict[str, dataclasses.Field]:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from sastc.files import sha256, user_path
 
 _REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>\w*)")
 NAME = re.compile("[a-z][a-z0-9_]*")
-SIZES = ("num_classes", "in_channels", "image_size", "timesteps", "width")  # what a network's function may ask for
 
 
 def is_reference(value: Any) -> bool:
@@ -92,11 +91,11 @@ class Own:
     function: Callable[..., Any] | None = dataclasses.field(default=None, compare=False)  #: None: not loaded yet.
 
     @classmethod
-    def of(cls, role: str, value: Any, taken: tuple[str, ...]) -> "Own | None":
+    def of(cls, role: str, value: Any, given: Collection[str], taken: Collection[str]) -> "Own | None":
         """A network by ``file.py:name`` or by the function itself, for the `role` student or teacher; else None.
 
-        Raises a ConfigError where there is no such function, it needs arguments that it would not be given, or has a
-        name that is `taken`.
+        Raises a ConfigError where there is no such function, it needs other arguments than those `given`, or has a name
+        that is `taken`.
         """
         if not (is_reference(value) or (callable(value) and not isinstance(value, str))):
             return None
@@ -111,9 +110,9 @@ class Own:
             )
         own = cls(name, value if isinstance(value, str) else reference_of(function, name), function)
         try:
-            inspect.signature(function).bind(**own._asked_for(dict.fromkeys(SIZES)))
+            inspect.signature(function).bind(**dict.fromkeys(filter(own.asks_for, given)))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{what}: {error}: it is given those of {', '.join(SIZES)} that it has") from None
+            raise ConfigError(f"{what}: {error}: it may ask for {', '.join(given)}") from None
         return own
 
     @property
@@ -130,11 +129,11 @@ class Own:
         """What a run records of it."""
         return {"name": self.name, "reference": self.reference, "sha256": source_sha256(self.code)}
 
-    def build(self, sizes: dict[str, Any]) -> Any:
-        """What the function returns for those of the `sizes` (:data:`SIZES`) that it asks for."""
-        return self.code(**self._asked_for(sizes, self.code))
+    def build(self, given: dict[str, Any]) -> Any:
+        """What the function returns for those of the arguments `given` that it asks for."""
+        return self.code(**{name: value for name, value in given.items() if self.asks_for(name)})
 
-    def _asked_for(self, sizes: dict[str, Any], function: Callable[..., Any] | None = None) -> dict[str, Any]:
-        parameters = inspect.signature(function or self.function).parameters
-        every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        return {name: value for name, value in sizes.items() if every or name in parameters}
+    def asks_for(self, name: str) -> bool:
+        """Whether the function has a parameter of this name."""
+        parameters = inspect.signature(self.code).parameters
+        return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

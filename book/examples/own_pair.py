@@ -8,12 +8,12 @@ import sastc
 class SmallSNN(nn.Module):
     """Called on images (B, C, H, W); returns its layers (T, B, C, H, W), and the logits of each step (T, B, N)."""
 
-    def __init__(self, num_classes, in_channels, timesteps):
+    def __init__(self, num_classes, in_channels, timesteps, gamma):
         super().__init__()
         self.steps, sizes = timesteps, [(in_channels, 16), (16, 32), (32, 64)]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in sizes)
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o in sizes)
-        self.lif, self.classifier = sastc.LIF(gamma=1.0), nn.Linear(64, num_classes)
+        self.lif, self.classifier = sastc.LIF(gamma=gamma), nn.Linear(64, num_classes)
 
     def forward(self, x):
         """Layers and logits of each step."""
@@ -40,7 +40,7 @@ class SmallANN(nn.Module):
 
 
 def small_ann(num_classes, in_channels, width):
-    """A function will do. It asks for what it needs of num_classes, in_channels, image_size, timesteps and width."""
+    """A function will do. Its parameters say what it asks for."""
 
     def block(inputs, outputs):
         return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU())

@@ -57,7 +57,18 @@ def test_a_config_names_them_as_their_functions_are_called(own, file):
 def build_snn(num_classes, timesteps, **sizes):
     from own_pair import SmallSNN
 
-    return SmallSNN(num_classes, sizes["in_channels"], timesteps)
+    return SmallSNN(num_classes, sizes["in_channels"], timesteps, sizes["gamma"])
+
+
+def test_a_setting_that_does_nothing_is_an_error(own, tiny):
+    for name, value in dict(decay=0.9, student_tap="membrane", tdbn_alpha=1.0, taps="stem_and_stages").items():
+        with pytest.raises(ConfigError, match=f"{name}={value!r}: does nothing with student='small_snn': leave it"):
+            own(**{name: value})
+    tiny(student=wrapped_vgg11, variant="released")
+    with pytest.raises(ConfigError, match=r"gamma=0.7: does nothing with student='wrapped_vgg11'"):
+        tiny(student=wrapped_vgg11, gamma=0.7)
+    network = build.build_model(own(gamma=0.7), build.dataset(own()), "student").network
+    assert network.lif.gamma == 0.7
 
 
 def test_a_function_itself_is_taken(tiny, monkeypatch):
@@ -74,7 +85,7 @@ WRONG = {
     "a.py:nothing": "student='{}a.py:nothing': {}a.py has no nothing: it has bare, needy, vgg11, Named",
     "a.py:need": "did you mean needy?",
     "a.py:number": "must be a function, or a class, that builds a network",
-    "a.py:needy": "missing a required argument: 'depth': it is given those of num_classes, in_channels, image_size,",
+    "a.py:needy": "missing a required argument: 'depth': it may ask for num_classes, in_channels, image_size",
     "a.py:vgg11": "its name, vgg11, must be letters, digits and _, and none of vgg11, vgg13",
     "b.py:x": "{}b.py cannot be imported: ZeroDivisionError: division by zero",
     "c.py:x": "{}c.py cannot be read: No such file or directory",
