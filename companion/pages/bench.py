@@ -25,6 +25,7 @@ GROUP = ["scale", "dataset", "student", "teacher", "timesteps"]
 YARDSTICK = "kd"
 SMOKE = "quick"  # the scale that shows that a method trains, and nothing else
 FEWEST = 3  # common seeds, below which nothing is said
+FALL = 5.0  # points by which training accuracy may fall below its best so far in a run that is called stable
 WORTH = 0.5  # points: what is surely less is called no help
 HELPS, NO_HELP, WORSE = "helps", f"does not help (less than {WORTH:g} points)", "does not help (worse than KD)"
 UNTOLD, TOO_FEW, MISSING = "cannot be told", "nothing can be said yet", "not run"
@@ -44,7 +45,8 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
     Added are `label`, `colour` and `marker` of the method; `data`, `device` and number of tested `images` as the run
     names them; `taught`, the accuracy of the run's teacher; `cpu_seconds` of an epoch; the training loss of the first
-    and the last epoch (`first_loss` and `last_loss`); and `weights`: those of the method's own settings that are not as
+    and the last epoch (`first_loss` and `last_loss`); `fell`, by how many points training accuracy was below its best
+    so far, at most; and `weights`: those of the method's own settings that are not as
     published, and a learning rate that is not the scale's, '' for none.
     """
     plans = sorted((plan, *report.record_plans(plan)), key=lambda one: -SCALES.index(one.scale))
@@ -63,7 +65,7 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
         own |= dict(beta=config.beta)
     facts: dict[str, Any] = dict(label=kind.label, colour=kind.colour, marker=kind.marker)
     facts |= dict(weights=", ".join(f"{name} = {shown_as(value)}" for name, value in own.items()))
-    numbers = ("cpu_seconds", "first_loss", "last_loss", "images", "taught")
+    numbers = ("cpu_seconds", "first_loss", "last_loss", "fell", "images", "taught")
     facts |= dict(device="", data=LABELS[config.dataset]) | dict.fromkeys(numbers, np.nan)
     if row.complete:
         run = Run(row.path)
@@ -74,6 +76,8 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
         history = run.history if run.has("history.csv") else pd.DataFrame()
         if "train_cpu_seconds" in history:
             facts |= dict(cpu_seconds=history.train_cpu_seconds.mean())
+        if "train_accuracy" in history:
+            facts |= dict(fell=(history.train_accuracy.cummax() - history.train_accuracy).max())
         if "train_loss" in history:
             facts |= dict(first_loss=history.train_loss.iloc[0], last_loss=history.train_loss.iloc[-1])
     return facts
@@ -232,6 +236,22 @@ def smoke(runs: pd.DataFrame) -> str:
         f"{' and '.join(LABELS[d] for d in dict.fromkeys(done.dataset))} for {epochs} epochs, and "
         f"{int(trains.sum())} of {len(done)} runs train: their loss falls from the first epoch to the last, and their "
         f"accuracy is above chance.{which} Nothing about the worth of a method follows from it."
+    )
+
+
+def unstable(runs: pd.DataFrame) -> str:
+    """A sentence: the methods whose training breaks down midway at the settings compared; '' where none does."""
+    done = runs[runs.complete & (runs.scale != SMOKE) & (runs.validation == 0)]
+    told = []
+    for (label, scale), own in done.groupby(["label", "scale"], sort=False):
+        if broken := int((own.fell > FALL).sum()):
+            told.append(f"{html.escape(label)}, {broken} of {len(own)} ({report.SCALE_WORDS[scale]})")
+    if not told:
+        return ""
+    return (
+        f"Training breaks down midway in runs of {'; '.join(told)}: training accuracy falls by more than {FALL:g} "
+        "points below its best so far. The rule takes the settings of the best trial, of one seed and half the epochs; "
+        "another learning rate may give such a method more."
     )
 
 

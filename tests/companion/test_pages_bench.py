@@ -212,6 +212,19 @@ def embedded(page, kind):
     return base64.b64decode(re.search(rf"data:{kind};base64,([\w+/=]+)", page)[1]).decode()
 
 
+def test_training_that_breaks_down_midway_is_told(runs):
+    assert bench.unstable(runs) == ""
+    of_twd = (runs.method == "twd") & (runs.validation == 0)
+    fell = runs.fell.mask(of_twd, 5.0).mask(of_twd & runs.seed.gt(0), 5.1).mask(runs.validation > 0, 50.0)
+    said = bench.unstable(runs.assign(fell=fell))
+    assert "Training breaks down midway in runs of TWD, 2 of 3 (small-scale runs): training accuracy falls by" in said
+    history = pd.DataFrame(dict(epoch=[1, 2, 3, 4], train_accuracy=[20.0, 40.0, 28.5, 39.0]))
+    for path in runs.path[of_twd]:
+        history.to_csv(Path(path) / "history.csv", index=False)
+    again = bench.collect(plan(*[slim(method="twd", seed=s) for s in range(3)]), Path(path).parents[1])
+    assert list(again.fell) == [11.5] * 3
+
+
 def test_the_table_is_sorted_by_numbers_and_downloads_hold_them(runs):
     board = bench.leaderboard(runs)
     page = bench.table(board, runs)
