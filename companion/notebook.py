@@ -8,9 +8,11 @@ from typing import Any
 
 from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, shown
 from sastc.experiments import check_choice
+from sastc.references import is_reference
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("results", "data")
+CODE = ("method", "student", "teacher")  # which may be file.py:name
 STARTED = os.getcwd()  # of the notebook, which leaves it below
 WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "{setting: value, ...}"}
 
@@ -47,7 +49,7 @@ def start(namespace: dict[str, Any], kinds: dict[str, type | None] = PAGE, **mor
         check_choice("scale", namespace["scale"], SCALES)
         for name in (changes := namespace["changes"]):
             check_name(name, method_options(changes.get("method")))
-    namespace |= from_folder(STARTED, {name: namespace[name] for name in given if name in FOLDERS})
+    namespace |= from_folder(STARTED, {name: namespace[name] for name in given if name in (*FOLDERS, *CODE)})
     os.chdir(ROOT)
 
 
@@ -61,10 +63,11 @@ def check_kind(name: str, value: Any, kind: type, example: Any = None) -> None:
 
 
 def from_folder(folder: str | Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with ``results`` and ``data``, where they are relative, taken from `folder` instead of ROOT."""
+    """The parameters with relative paths, of ``results``, ``data`` and code, taken from `folder` instead of ROOT."""
     if os.path.samefile(folder, ROOT):  # what is recorded names no machine's folders
         return parameters
-    paths = {name: value for name in FOLDERS if isinstance(value := parameters.get(name), str)}
+    names = [*FOLDERS, *(name for name in CODE if is_reference(parameters.get(name)))]
+    paths = {name: value for name in names if isinstance(value := parameters.get(name), str)}
     return parameters | {name: os.path.join(folder, os.path.expanduser(path)) for name, path in paths.items()}
 
 

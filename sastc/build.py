@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from sastc import methods
 from sastc.checks import check
-from sastc.config import RunConfig, arguments
+from sastc.config import ConfigError, RunConfig, arguments
 from sastc.data import EVENT_DATASETS, Dataset, load_dataset
 from sastc.data.identity import differences, facts
 from sastc.models import create_model
 from sastc.models.own import OwnNetwork
 from sastc.records import Run, RunError, find_run
 
+RENAME = "give it another name, or start again with force"
 # Fields that decide what both networks look like.
 SHAPE = (
     "width", "taps", "resnet18_variant", "wrn16_2_variant", "vgg_downsample", "vgg_head", "pyramidnet_taps",
@@ -31,9 +33,9 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
         shared["width"] = config.teacher_width or config.width
     if (own := config.networks.get(role)) is not None:
         fields = {name: getattr(config, name) for name in arguments(role) if name not in sizes}
-        network = own.build(sizes | fields | dict(width=shared["width"]))
-        sizes |= dict(timesteps=config.timesteps, sequences=config.dataset in EVENT_DATASETS)
-        return OwnNetwork(network, own.name, spiking=role == "student", frames=config.teacher_input, **sizes)
+        given = sizes | fields | dict(width=shared["width"])
+        sequences = config.dataset in EVENT_DATASETS
+        return OwnNetwork(own, given, config.timesteps, role == "student", sequences, config.teacher_input)
     if role == "teacher":
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
     neuron = [name for name, field in RunConfig.fields().items() if field.metadata["group"] == "neuron"]
@@ -51,7 +53,8 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
     Raises
     ------
     RunError
-        ``weights.pt`` is missing or not the recorded one, or the dataset below `data` is not that of the run.
+        ``weights.pt`` is missing or not the recorded one, the dataset below `data` is not that of the run, or the code
+        of a network of one's own is missing or another one.
     ValueError
         The run has no such role.
     """
@@ -63,6 +66,7 @@ def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> 
         return load_model(find_run(run.provenance["teacher"]["run"], run.path.parent.parent), data=data)
     images = dataset(config, data)
     check_data(run, images)
+    check_networks(run, config)
     model = build_model(config, images, trained)
     model.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
     return model.eval()
@@ -77,6 +81,49 @@ def check_data(run: Run, now: Dataset) -> None:
             f"of now (other {', '.join(other)}): take the former data, or another results folder for these; or make "
             f"it again from these with {run.command} --force"
         )
+
+
+def check_networks(run: Run, config: RunConfig, anew: bool = False) -> None:
+    """Raise a RunError unless networks of one's own in a config have the code that a run was made with.
+
+    For a run that is made `anew` they only need to be at hand.
+    """
+    was = run.provenance.get("networks", {}) if run.has("provenance.json") and not anew else {}
+    for role, own in config.networks.items():
+        try:
+            now = own.facts
+        except ConfigError as error:
+            raise RunError(f"{run.path}: {error}") from None
+        if role in was:
+            check_same(run, was[role], now)
+
+
+def check_same(run: Run, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise a RunError where code of one's own is not that of a run: another file, or another name in it."""
+    before, after = was["sha256"], now["sha256"]
+    if was["reference"].rpartition(":")[2] != now["reference"].rpartition(":")[2]:
+        raise RunError(f"{run.path} was made with {was['reference']}, not with {now['reference']}: {RENAME}")
+    if before and after and before != after:
+        raise RunError(
+            f"{run.path} was made with other code of {was['reference']}: its SHA-256 was {before[:10]}..., and is "
+            f"{after[:10]}...: {RENAME}"
+        )
+
+
+def check_code(recorded: Run, config: RunConfig, force: bool = False) -> None:
+    """Raise a RunError if a run was made, or begun, with other code of a method or network that is not the library's.
+
+    With `force`, which makes the run again, any code that is at hand will do.
+    """
+    kind, done = config.method_class, recorded.complete and not force
+    if kind is not None and kind.recorded and not done:
+        raise RunError(f"{recorded.path}: the code of its method is not at hand: {config.command} takes it from there")
+    if kind is not None and not kind.recorded and (now := methods.facts(kind)) and not force:
+        was = recorded.provenance.get("method") if recorded.has("provenance.json") else None
+        if was:
+            check_same(recorded, was, now)
+    if not (done and any(own.function is None for own in config.networks.values())):  # as a record gives them
+        check_networks(recorded, config, anew=force)
 
 
 def dataset(config: RunConfig, root: str | Path = "data") -> Dataset:

@@ -26,20 +26,21 @@ def option(
     exact=False,
     was=None,
     teacher=False,
+    own="",
 ) -> Any:
     """A setting: its default, its meaning, what it applies to, and what is allowed.
 
     Fields of :class:`~sastc.config.RunConfig` are made of these, and the options of a
     :class:`~sastc.methods.Method`. A field `applies` to "all" runs, to those of "students", or to the "methods" that
     list it; its `group` is a key of :data:`sastc.fields.GROUPS`; with `teacher` the run of a student's teacher has the
-    same value.
+    same value; `own` says what a user's own code may be given as, beside the choices.
 
     An `exact` field changes how a run is computed, but no number of it: it is no part of the run's identity. A field
     that presets decide and that came after the first recorded runs says what it `was` before it existed: with that
     value it is no part of the identity either, so that those runs keep their names.
     """
     meta = dict(doc=doc, group=group, applies=applies, choices=choices, low=low, high=high, open_low=open_low)
-    meta |= dict(exact=exact, was=was, teacher=teacher)
+    meta |= dict(exact=exact, was=was, teacher=teacher, own=own)
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -123,7 +124,7 @@ def allowed_values(field: dataclasses.Field) -> str:
     """What a field may be, in words."""
     meta = field.metadata
     if meta["choices"]:
-        return "one of " + ", ".join(c or "''" for c in meta["choices"])
+        return "one of " + ", ".join(c or "''" for c in meta["choices"]) + f", or {meta['own']}" * bool(meta["own"])
     kind = field.type.__name__ if isinstance(field.type, type) else str(field.type).removesuffix(" | None")
     words = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
     return _within(words.get(kind, "a list of numbers"), meta["low"], meta["high"], meta["open_low"])

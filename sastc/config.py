@@ -33,15 +33,24 @@ from sastc.reading import read_yaml as read_yaml
 from sastc.references import Own
 
 ROLES = ("student", "teacher")
-SIZES = ("num_classes", "in_channels", "image_size", "timesteps", "width")
+SIZES = ("num_classes", "in_channels", "image_size", "width")
 OF_OURS = ("taps", "student_tap", "output", "tdbn_alpha")  # of the library's students alone
+TAKEN = (*MODELS, *EVERY, *DATASETS)  # names that no network of one's own may have
 
 
 @functools.cache
 def arguments(role: str) -> tuple[str, ...]:
     """What the function of a network of one's own may ask for."""
     neuron = [name for name, field in all_fields().items() if field.metadata["group"] == "neuron"]
-    return (*SIZES, *neuron) if role == "student" else SIZES
+    return (*SIZES, "timesteps", *neuron) if role == "student" else SIZES
+
+
+class NoEffectError(ConfigError):
+    """A setting that does nothing with networks of one's own, which do not ask for it."""
+
+    def __init__(self, field: str, value: Any, networks: list[str]):
+        self.field = field
+        super().__init__(f"{field}={shown(value)}: does nothing with {' and '.join(networks)}: leave it out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +104,7 @@ class RunConfig(Fields):
         found = {}
         for role in ROLES:
             given, known = getattr(self, role), self.networks.get(role)
-            own = known if known is not None and known.name == given else Own.of(role, given, arguments(role), MODELS)
+            own = known if known is not None and known.name == given else Own.of(role, given, arguments(role), TAKEN)
             if own is not None:
                 found[role] = own
         object.__setattr__(self, "networks", found)
@@ -120,7 +129,7 @@ class RunConfig(Fields):
                 raise ConfigError(f"{role}='': method={self.method!r} needs one of {', '.join(MODELS)}")
         if self.method_class is not None:
             self.method_class.check(self)
-        self._check_own_student()
+        self._check_own()
         if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
             raise ConfigError(
                 f"accumulate={self.accumulate!r}: must divide batch_size={self.batch_size} into micro-batches of "
@@ -131,17 +140,19 @@ class RunConfig(Fields):
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones={self.milestones!r}: must be in ascending order")
 
-    def _check_own_student(self) -> None:
-        """A ConfigError for a setting that does nothing: a student of one's own does not ask for it."""
-        own = self.networks.get("student")
-        if own is None or own.function is None:  # read from a record
+    def _check_own(self) -> None:
+        """A ConfigError for a setting that does nothing: networks of one's own do not ask for it."""
+        used = [role for role in ROLES if getattr(self, role)]
+        if not self.networks or any(own.function is None for own in self.networks.values()):  # read from a record
             return
+        deaf = {name: ["student"] for name in (*arguments("student")[len(SIZES) + 1 :], *OF_OURS)}
+        deaf |= {"teacher_width": ["teacher"], "width": used, "taps": used}
         usual = {name: field.default for name, field in all_fields().items()} | presets(self)
-        for name in (*arguments("student")[len(SIZES) :], *OF_OURS):
-            if getattr(self, name) != usual[name] and (name in OF_OURS or not own.asks_for(name)):
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r}: does nothing with student={own.name!r}: leave it out"
-                )
+        for name, roles in deaf.items():
+            asked = "width" if name == "teacher_width" else name
+            own = [self.networks.get(role) for role in roles]
+            if getattr(self, name) != usual[name] and own and not any(o is None or o.asks_for(asked) for o in own):
+                raise NoEffectError(name, getattr(self, name), [f"{r}={getattr(self, r)!r}" for r in roles])
 
     @classmethod
     def fields(cls) -> dict[str, dataclasses.Field]:
@@ -181,7 +192,8 @@ class RunConfig(Fields):
         """
         plain, others = (str, int, float, bool, list, tuple, dict, type(None)), ("In", "Out", *also)
         names = [n for n in namespace if not (n.startswith("_") or n.isupper() or n in others)]
-        values = {name: namespace[name] for name in names if isinstance(namespace[name], plain)}
+        code = ("method", *ROLES)  # which may be a class of the notebook's own
+        values = {name: namespace[name] for name in names if isinstance(namespace[name], plain) or name in code}
         own = method_options(values.get("method"))
         for name in values:
             check_name(name, (*also, *own))

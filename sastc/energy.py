@@ -119,8 +119,8 @@ def count_energy(
     Raises
     ------
     ValueError
-        A value that is not allowed, networks of different T in one model, a layer that cannot be counted, no sample, or
-        none of the `neurons` in a model that is `spiking` or for which `timesteps` are given.
+        A value that is not allowed, networks of different T in one model, a layer that cannot be counted, none at all,
+        no sample, or none of the `neurons` in a model that is `spiking` or for which `timesteps` are given.
     """
     check_one_of("encoding", encoding, ENCODINGS)
     check_one_of("formula", formula, FORMULAS)
@@ -133,6 +133,7 @@ def count_energy(
         for batch in x.split(chunk, batch_dim(x)) if isinstance(x, Tensor) else x:
             counter.count(run, batch[0] if isinstance(batch, (tuple, list)) else batch)
     check("x", counter.samples, counter.samples > 0, "at least one sample")
+    check("model", type(model).__name__, bool(counter.sums), "a network that calls its Conv2d and Linear layers")
     return Energy(counter.table(formula), counter.samples, counter.timesteps)
 
 

@@ -28,7 +28,17 @@ from typing import Any
 
 from sastc import methods
 from sastc.checks import check_choice, shown
-from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, parse_arguments, read_yaml
+from sastc.config import (
+    ROLES,
+    SCALES,
+    ConfigError,
+    NoEffectError,
+    RunConfig,
+    check_name,
+    method_options,
+    parse_arguments,
+    read_yaml,
+)
 from sastc.files import user_path
 from sastc.references import is_reference
 
@@ -85,7 +95,15 @@ def load_experiment(
                 raise ConfigError(f"scale={shown(grid['scale'])}: must be that of the block, {scale}")
             joining = [grid | own] if own and isinstance(grid.get("method"), list) else []
             for config in (config for part in (grid, *joining) for config in expand(part)):
-                runs.setdefault(config.identity, config)
+                if runs.setdefault(config.identity, config).networks != config.networks:
+                    both = [
+                        ", ".join(own.reference for own in c.networks.values()) for c in (runs[config.identity], config)
+                    ]
+                    raise ConfigError(f"{' and '.join(both)}: must have different names, to be different runs")
+        except NoEffectError as error:
+            if any(role in changes for role in ROLES) and error.field not in changes:
+                continue  # an entry about a setting that a network of one's own does not have
+            raise ConfigError(f"{path}: {scale}, entry {number}: {error}") from None
         except ConfigError as error:
             raise ConfigError(f"{path}: {scale}, entry {number}: {error}") from None
     for name in content.get("of", []):
@@ -184,7 +202,7 @@ _CONFIGS: dict[str, RunConfig] = {}  # experiments name the same runs again and 
 
 
 def _config(values: dict[str, Any]) -> RunConfig:
-    if any(map(is_reference, values.values())) or not isinstance(values.get("method", ""), str):  # it may have changed
+    if any(is_reference(value) or callable(value) for value in values.values()):  # the code may have changed
         return RunConfig.from_dict(values)
     key = repr(values)  # in which 1, 1.0 and True differ
     if key not in _CONFIGS:

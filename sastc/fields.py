@@ -47,16 +47,17 @@ class Fields:
 
     dataset: str = run("digits", "dataset", choices=DATASETS, teacher=True)
     student: str = run(
-        "vgg11", "spiking student; empty for method teacher; file.py:function: one of your own", choices=("", *MODELS)
+        "vgg11", "spiking student; empty for method teacher", choices=("", *MODELS), own="file.py:function"
     )
     teacher: str = run(
         "resnet19",
-        "ANN teacher; a baseline only measures the mismatch, or has none; file.py:function: one of your own",
+        "ANN teacher; a baseline only measures the mismatch, or has none",
         choices=("", *MODELS),
+        own="file.py:function",
         teacher=True,
     )
     method: str = run(
-        "sastc", "how the student is trained; teacher: the ANN itself; file.py:Class: one of your own", choices=EVERY
+        "sastc", "how the student is trained; teacher: the ANN itself", choices=EVERY, own="file.py:Class"
     )
     timesteps: int = run(2, "time steps T of the student, and frames of event data", low=1, applies="students")
     variant: str = run("paper", "presets of the printed text, or of the released code", choices=VARIANTS, teacher=True)

@@ -88,8 +88,8 @@ class RunError(RuntimeError):
 class DivergedError(RunError):
     """A run whose loss or weights are no longer finite; that is its recorded result."""
 
-    def __init__(self, name: str, what: str, epoch: int):
-        way = "try a smaller learning_rate or weight of its loss; only force runs it again"
+    def __init__(self, name: str, what: str, epoch: int, command: str):
+        way = f"try a smaller learning_rate or weight of its loss; only {command} --force runs it again"
         super().__init__(f"{name} diverged: {what} is not finite in epoch {epoch}: {way}")
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from companion.closing import recorded
+from companion.notebook import CODE
 from sastc.config import EVENT_DATASETS, SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import SCALE_LABELS, title_of
 from sastc.records import Run, run_path, sha256
+from sastc.references import file_of, is_reference
 
 ROOT = Path(__file__).parents[1]
 DRAWING = ("companion", "benchmarks")  # packages whose modules draw pages
@@ -45,6 +47,7 @@ class Job:
     parameters: dict[str, Any]
     needs: tuple[str, ...] = ()  # names of the executed notebooks that come first
     config: RunConfig | None = None  # of a training
+    code: tuple[str, ...] = ()  # files of methods and networks of a user's own
     record: tuple[str, ...] = ()  # files of recorded runs whose change makes a page old
 
     @property
@@ -220,7 +223,8 @@ def training(config: RunConfig, paths: dict[str, str]) -> Job:
         parameters["method"] = config.method_class.reference
     parameters |= {role: own.reference for role, own in config.networks.items()}
     needs = (teacher.name,) if teacher else ()
-    return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config)
+    code = tuple(sorted({str(file_of(parameters[n])) for n in CODE if is_reference(parameters.get(n))}))
+    return Job(notebook, f"{notebook}/{config.name}", title_of(config), parameters, needs, config, code)
 
 
 def training_threads(jobs: dict[str, Job], cores: int, memory: int) -> dict[str, int]:

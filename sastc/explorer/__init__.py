@@ -38,7 +38,7 @@ def explore(
     paths : path, Run, or a sequence of them
         Run folders, or folders of runs. Below a folder of runs, runs of other methods are left out.
     interval : float, optional
-        In Jupyter, look for new epochs every so many seconds, until all runs are complete or ``stop()`` is called.
+        In Jupyter, look for new epochs every so many seconds, until all runs have ended or ``stop()`` is called.
     examples : callable, optional
         Finds guided examples in the list of runs. Each is ``{"title": ..., "look": ..., "state": {...}}``: the words
         of a button, a sentence that says what to look at, and what the explorer then shows, named as in its address.
@@ -112,7 +112,7 @@ class Explorer:
             threading.Thread(target=self._watch, args=(self._stop,), name="sastc-explorer", daemon=True).start()
 
     def _watch(self, stop: threading.Event) -> None:
-        while not all(run.complete for run in self.runs) and not stop.wait(self.interval):
+        while not all(run.ended for run in self.runs) and not stop.wait(self.interval):
             with contextlib.suppress(RunError, OSError, ValueError):  # a run being started anew: the next look finds it
                 if self._state() != self._shown:
                     self.refresh()

@@ -69,6 +69,7 @@ class Method:
     presets: ClassVar[Mapping[str, Any]] = {}  #: Its values of fields that are left open, where they differ.
     options: ClassVar[dict[str, dataclasses.Field]] = {}  #: Options of its own by name; collected from the attributes.
     reference: ClassVar[str] = ""  #: ``file.py:Class`` of a method that is not one of the library's.
+    source: ClassVar[str | None] = None  #: SHA-256 of that file as it was read.
     recorded: ClassVar[bool] = False  #: Whether this is what a record says of a method, without its code.
 
     config: "RunConfig"  #: Of the run; set before training.
@@ -105,6 +106,9 @@ class Method:
     @classmethod
     def check(cls, config: "RunConfig") -> None:
         """Raise a ConfigError where fields of a config do not go together for this method."""
+
+    def check_teacher(self, teacher: "nn.Module") -> None:
+        """Raise a ValueError where a teacher, in :class:`sastc.models.Network`'s terms, lacks what the method needs."""
 
     def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module | None":
         """What is trained beside the student, for layers of these (C, H, W); by default nothing.
@@ -152,8 +156,9 @@ def find(method: Any) -> type[Method] | None:
         return None
     if not is_reference(method):
         return REGISTRY.get(method)
-    cls = _checked(load("method", method), f"method={shown(method)}")
-    cls.reference = method
+    found, digest = load("method", method)
+    cls = _checked(found, f"method={shown(method)}")
+    cls.reference, cls.source = method, digest
     return cls
 
 
@@ -179,7 +184,7 @@ def facts(cls: type[Method] | None) -> dict[str, Any] | None:
     """What a run records of a method that is not one of the library's: class, file and the file's SHA-256."""
     if cls is None or REGISTRY.get(cls.name) is cls:
         return None
-    digest = source_sha256(cls)
+    digest = cls.__dict__.get("source") or source_sha256(cls)
     return {"name": cls.name, "class": cls.__qualname__, "reference": cls.reference, "sha256": digest}
 
 

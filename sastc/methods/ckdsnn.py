@@ -30,7 +30,7 @@ from sastc.methods import Batch, Method, option
 from sastc.methods.kdsnn import last_map
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from sastc.config import RunConfig
 
@@ -57,17 +57,27 @@ class CKDSNN(Method):
                 "one linear layer, as all but VGG-11 and VGGSNN do"
             )
 
+    def check_teacher(self, teacher: "nn.Module") -> None:
+        """One linear layer behind the channels of the last candidate layer."""
+        shapes, channels = [tuple(w.shape) for w in _weights(teacher)], teacher.feature_shapes()[-1][0]
+        valid = len(shapes) == 1 and shapes[0][1] == channels
+        check("teacher's classifier", shapes, valid, f"one linear layer of {channels} inputs for method ckdsnn")
+
     def losses(self, batch: Batch) -> "dict[str, Tensor]":
         """Parts: without their weights "activation_divergence" (SAMD) and "smoothed_divergence" (NLD)."""
         import torch
 
-        (weight,) = (p for p in batch.teacher.classifier.parameters() if p.dim() == 2)
+        (weight,) = _weights(batch.teacher)
         saliency = class_activation(last_map(batch), weight, batch.teacher_logits)
         samd = activation_divergence(batch.features[-1], saliency, self.version)
         noise = torch.randn(batch.logits.shape, device=batch.logits.device)
         nld = smoothed_divergence(batch.logits, batch.teacher_logits, noise, self.version)
         loss = batch.cross_entropy + self.map_weight * samd + self.noise_weight * nld
         return {"activation_divergence": samd, "smoothed_divergence": nld, "loss": loss}
+
+
+def _weights(teacher: "nn.Module") -> "list[Tensor]":
+    return [p for p in teacher.classifier.parameters() if p.dim() == 2]
 
 
 def class_activation(target: "Tensor", weight: "Tensor", teacher_logits: "Tensor") -> "Tensor":

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from sastc import distributed, methods, records
-from sastc.config import ConfigError, RunConfig
+from sastc.config import RunConfig
 from sastc.data import Dataset
 from sastc.data.identity import differences, facts
 from sastc.files import sha256
@@ -156,7 +156,9 @@ class Recorder:
         buffer = io.BytesIO()
         weights = self.step.model.state_dict()
         for name, weight in weights.items():
-            weights[name] = weight.cpu()  # a file for every machine, and the same bytes from every device
+            weights[name] = (
+                weight.cpu() if isinstance(weight, Tensor) else weight
+            )  # a file for every machine, and the same bytes from every device
         torch.save(weights, buffer)
         records.write(self.folder / "weights.pt", buffer.getvalue())
         metrics = {
@@ -199,35 +201,6 @@ def _facts_of(teacher: Run) -> dict[str, Any]:
     """What a student's record says of its teacher."""
     metrics = teacher.metrics
     return dict(run=teacher.name, weights_sha256=metrics["weights_sha256"], accuracy=metrics["accuracy"])
-
-
-def check_code(recorded: Run, config: RunConfig, force: bool = False) -> None:
-    """Raise a RunError if a run was made, or begun, with other code of a method or network that is not the library's.
-
-    With `force`, which makes the run again, any code that is at hand will do.
-    """
-    kind, was = config.method_class, recorded.provenance if recorded.has("provenance.json") else {}
-    pairs = [(was.get("method"), now)] if (now := methods.facts(kind)) else []
-    done = recorded.complete and not force
-    if kind is not None and kind.recorded:
-        if not done:
-            raise RunError(
-                f"{recorded.path}: the code of its method is not at hand: {config.command} takes it from there"
-            )
-        pairs = []
-    for role, own in config.networks.items():
-        if not (done and own.function is None):
-            try:
-                pairs.append((was.get("networks", {}).get(role), own.facts))
-            except ConfigError as error:
-                raise RunError(f"{recorded.path}: {error}") from None
-    for then, now in pairs:
-        before, after = (then or {}).get("sha256"), now["sha256"]
-        if before and after and before != after and not force:
-            raise RunError(
-                f"{recorded.path} was made with other code of {then['reference']}: its SHA-256 was {before[:10]}..., "
-                f"and is {after[:10]}...: give it another name, or start again with force"
-            )
 
 
 @contextlib.contextmanager

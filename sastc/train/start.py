@@ -14,7 +14,7 @@ from sastc.data import Dataset
 from sastc.data.identity import facts
 from sastc.methods import Method
 from sastc.records import DivergedError, Run
-from sastc.train.recorder import check_code, locked
+from sastc.train.recorder import locked
 from sastc.train.teacher import teacher_run
 from sastc.train.trainer import Trainer
 
@@ -98,9 +98,9 @@ class _Runs:
                 return False
             with contextlib.suppress(OSError):  # no data at hand
                 build.check_data(recorded, self.dataset(config))
-            check_code(recorded, config)
+            build.check_code(recorded, config)
             if found := recorded.diverged:
-                raise DivergedError(recorded.name, found["what"], found["epoch"])
+                raise DivergedError(recorded.name, found["what"], found["epoch"], recorded.command)
             return (folder / "weights.pt").exists() or not needs_weights
 
         with distributed.processes(self.device) as device, contextlib.ExitStack() as stack:
@@ -119,7 +119,7 @@ class _Runs:
                 return recorded
             place = distributed.once(lambda: folder / records.AGAIN if recorded.complete else folder)
             # mistakes show before work starts
-            distributed.once(lambda: check_code(Run(place), config, force))
+            distributed.once(lambda: build.check_code(Run(place), config, force))
             trainer = Trainer(config, place, self.dataset(config), device, self.progress)
             if compiler:
                 trainer.step.compile(compiler)

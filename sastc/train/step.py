@@ -231,6 +231,7 @@ def _beside(config: RunConfig, method: Method, model: nn.Module, teacher: nn.Mod
                 layer_pairs(getattr(config, field), *map(len, shapes))
             except ValueError as error:
                 raise ConfigError(str(error).replace("pairs=", f"{field}=", 1)) from None
+    method.check_teacher(teacher)
     return method.build(*shapes) or nn.Identity()
 
 
@@ -250,7 +251,7 @@ def compared(terms: tuple[Tensor, Tensor], model: nn.Module, beside: nn.Module, 
     `gradient_projectors` is the norm of the second's gradient on what is trained `beside` the student. `share` is that
     of this process in the batch, or in the micro-batch.
     """
-    student, helpers = (list(part.parameters()) for part in (model, beside))
+    student, helpers = ([p for p in part.parameters() if p.requires_grad] for part in (model, beside))
     options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
     kd = torch.autograd.grad(share * terms[0], student, **options)
     feature = torch.autograd.grad(share * terms[1], [*student, *helpers], **options)

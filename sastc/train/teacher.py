@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sastc import distributed, records
+from sastc.build import check_networks
 from sastc.config import RunConfig
 from sastc.data import Dataset
 from sastc.data.identity import differences, facts
@@ -59,6 +60,7 @@ def _named(config: RunConfig, results: str | Path, dataset: Dataset) -> Run:
     if other := [name for name in names if getattr(was, name) != getattr(config, name)]:
         trained, asked = (", ".join(f"{name}={getattr(c, name)!r}" for name in other) for c in (was, config))
         raise RunError(f"teacher_run={config.teacher_run!r}: was trained with {trained}; {asked} was asked for")
+    check_networks(teacher, config)
     recorded, now = teacher.provenance.get("data", {}), facts(dataset)
     if other := differences(recorded, now, whole=True):  # of the same data it may have had another part
         raise RunError(

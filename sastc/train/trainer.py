@@ -21,7 +21,7 @@ from sastc.data import Dataset, epoch_batches, num_batches
 from sastc.energy import COLUMNS, count_energy
 from sastc.fisher import fisher_trace
 from sastc.losses import exact
-from sastc.models import Network
+from sastc.models.own import OwnNetwork
 from sastc.probe import Probe
 from sastc.records import DivergedError, Run, RunError
 from sastc.stm import MeanMismatch, stm_from_mismatch
@@ -44,7 +44,11 @@ class Trainer:
         self.config, self.dataset, self.device = config, dataset, device
         self.bytes_before = records.restart_peak_memory(device)  # such as those of a student that waits for its teacher
         self.batches = _check_sizes(config, dataset)
-        self.step = Step(config, *networks(config, dataset), device=device)
+        pair = networks(config, dataset)
+        for network in pair:
+            if isinstance(network, OwnNetwork):
+                network.rehearse(config.memory_format, config.precision, bool(config.fisher_samples))
+        self.step = Step(config, *pair, device=device)
         self.recorder = Recorder(config, folder, dataset, self.step)
         self.progress = progress and self.recorder.writes
         self.probe = Probe(dataset, config.probe_batches * config.batch_size, self.test_batches, self.step.autocast)
@@ -75,7 +79,7 @@ class Trainer:
                     what = "a weight" if loss_is_finite else "the loss"
                     if recorder.writes:
                         recorder.diverged(epoch + 1, what)
-                    raise DivergedError(config.name, what, epoch + 1)
+                    raise DivergedError(config.name, what, epoch + 1, config.command)
                 history.append(row)
                 best = max(best, row["test_accuracy"])
                 bar.set_postfix_str(f"loss {row['train_loss']:.3g}, test {row['test_accuracy']:.2f} %")
@@ -194,10 +198,10 @@ class Trainer:
         part = replace(self.dataset, test=self.dataset.test.take(range(min(n, ENERGY_IMAGES))))
         try:
             layers = count_energy(model, (x for x, _, _ in self.test_batches(part))).layers
-        except ValueError as error:
-            if isinstance(model, Network):
+        except Exception as error:
+            if not isinstance(model, OwnNetwork):
                 raise
-            self.recorder.log(f"operations are not counted: {error}")  # in a network of one's own; the run is sound
+            self.recorder.log(f"operations are not counted: {error}")  # the run is sound
             layers = pd.DataFrame(columns=COLUMNS)
         records.write(self.recorder.folder / "energy.csv", layers.to_csv(index=False))
 

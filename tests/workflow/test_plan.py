@@ -271,6 +271,7 @@ def test_a_methods_file_is_one_of_the_folder_where_the_launcher_is_called(monkey
     monkeypatch.chdir(tmp_path)
     assert launch._from_here("method=own.py:Mine") == f"method={tmp_path}/own.py:Mine"
     assert launch._from_here("method=kd") == "method=kd"
-    assert launch._from_here("teacher=own.py:Mine") == "teacher=own.py:Mine"
+    assert launch._from_here("teacher=own.py:mine") == f"teacher={tmp_path}/own.py:mine"
+    assert launch._from_here("dataset=own.py:Mine") == "dataset=own.py:Mine"
     monkeypatch.chdir(ROOT / "book")
     assert launch._from_here("method=examples/own_method.py:LogitMSE") == f"method={OWN}"
