@@ -15,6 +15,7 @@ from companion.html import rows_table
 from companion.pages import parts, runtime
 from companion.sizing import SIZES
 from companion.stats import LEVEL, Difference, difference, holm
+from companion.stats import family as family_of
 from sastc.config import SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
@@ -81,6 +82,13 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
         if "train_loss" in history:
             facts |= dict(first_loss=history.train_loss.iloc[0], last_loss=history.train_loss.iloc[-1])
     return facts
+
+
+# What SASTC adds to another method of the bench: that method, and the idea by which the two differ.
+IDEAS = (
+    ("feature_kd", "attention over all pairs of layers, in the place of fixed pairs"),
+    ("semckd", "every time step by itself, in the place of their mean"),
+)
 
 
 # Statistics
@@ -237,6 +245,24 @@ def smoke(runs: pd.DataFrame) -> str:
         f"{int(trains.sum())} of {len(done)} runs train: their loss falls from the first epoch to the last, and their "
         f"accuracy is above chance.{which} Nothing about the worth of a method follows from it."
     )
+
+
+def ideas(runs: pd.DataFrame) -> list[str]:
+    """What each of SASTC's two ideas is worth: SASTC less the method that lacks it, where three seeds are run."""
+    out = []
+    for _, rows in runs[(runs.scale != SMOKE) & (runs.validation == 0)].groupby(GROUP, sort=False):
+        rows = _arms(rows).query("longer == 1")
+        gaps = family_of([difference(rows, "sastc", other) for other, _ in IDEAS])
+        told = [
+            f"{idea} (SASTC − {LABELS[other]}): {gap.words()} points, {gap.judgement}, n={gap.n} {gap.unit}"
+            for (other, idea), gap in zip(IDEAS, gaps, strict=True)
+            if gap.n >= FEWEST
+        ]
+        if told:
+            first = rows[rows.complete].iloc[0]
+            where = f"{LABELS[first.student]} & {LABELS[first.teacher]}, {report.SCALE_WORDS[first.scale]}"
+            out.append(html.escape(f"What SASTC's ideas are worth here ({where}): {'; '.join(told)}.", quote=False))
+    return out
 
 
 def unstable(runs: pd.DataFrame) -> str:

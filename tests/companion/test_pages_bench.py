@@ -17,7 +17,7 @@ from browsing import closed_context, served, violations
 from made_up_runs import PROVENANCE, plan, record
 
 from companion.pages import bench, bench_methods
-from companion.stats import Difference
+from companion.stats import Difference, difference
 from sastc.config import METHODS, STUDENT, ConfigError, RunConfig
 from sastc.experiments import load_experiment
 from sastc.methods import REGISTRY
@@ -210,6 +210,24 @@ def test_quick_runs_are_a_smoke_test_whatever_comes_out(tmp_path, seeds):
 def embedded(page, kind):
     """What a download of the page holds."""
     return base64.b64decode(re.search(rf"data:{kind};base64,([\w+/=]+)", page)[1]).decode()
+
+
+def test_what_sastcs_ideas_are_worth(tmp_path):
+    accuracies = {"sastc": (50.0, 51.0, 52.0), "feature_kd": (53.0, 54.5, 54.8), "semckd": (50.0, 51.2)}
+    configs = [slim(method=m, seed=seed) for m, found in accuracies.items() for seed in range(len(found))]
+    for config in configs:
+        put(tmp_path, config, accuracies[config.method][config.seed])
+    longer = slim(method="sastc", epochs=24)
+    put(tmp_path, longer, 90.0)
+    rows = bench.collect(plan(*configs, longer), tmp_path)
+    gap = difference(rows[rows.epochs == 12], "sastc", "feature_kd")
+    assert gap.mean == pytest.approx((-3 - 3.5 - 2.8) / 3)
+    assert bench.ideas(rows) == [
+        "What SASTC's ideas are worth here (VGG-11 &amp; ResNet-19, small-scale runs): attention over all pairs of "
+        f"layers, in the place of fixed pairs (SASTC − Feature KD): {gap.words()} points, worse, n=3 seeds with one "
+        "teacher."
+    ]
+    assert bench.ideas(rows[rows.seed < 2]) == []
 
 
 def test_training_that_breaks_down_midway_is_told(runs):

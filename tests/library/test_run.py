@@ -303,7 +303,10 @@ def test_a_run_that_diverged_is_a_result_and_can_be_tried_again(tiny, tmp_path, 
     assert not run.complete
     with monkeypatch.context() as idle:
         idle.setattr(Trainer, "epoch", None)
-        with pytest.raises(DivergedError, match=r"a weight is not finite in epoch 1: try .* only python -m sastc .* --force runs it again"):
+        with pytest.raises(
+            DivergedError,
+            match=r"a weight is not finite in epoch 1: try .* only python -m sastc .* --force runs it again",
+        ):
             sastc.run(config, results=tmp_path, progress=False)
     assert main(["--results", str(tmp_path), "list"]) == 0
     assert main(["--results", str(tmp_path), "show", run.name]) == 0
