@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from companion import report
-from companion.pages import choices, controls, first_steps
+from companion.pages import bench, choices, controls, first_steps
 from companion.pages.parts import frame
 from companion.stats import difference, family
 from sastc.attention import attention_bounds
-from sastc.config import RunConfig
+from sastc.config import STUDENT, RunConfig
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run, run_path
@@ -169,3 +169,33 @@ def test_precision(text):
     differences = [difference(found, "sastc", other) for other in ("baseline", "kd")]
     words = [f"({d.mean:+.2f}, {d.low:+.2f} to {d.high:+.2f})" for d in differences]
     assert f"in fp32 VGG-11 gains over the baseline {words[0]} and KD {words[1]} too" in text
+
+
+def test_all_methods_under_equal_conditions(text):
+    plan = load_experiment(ROOT / "experiments/bench.yaml", "slim")
+    runs = bench.collect(plan, ROOT / "results").query("scale == 'slim' and validation == 0")
+    (rows,) = bench.comparisons(bench.leaderboard(runs))
+    done = runs[runs.complete & (runs.epochs == 12)]
+    seeds = done.groupby("method").seed.nunique()
+    assert set(seeds.index) == set(STUDENT)
+    assert f"{seeds.min()} seeds" in text if seeds.nunique() == 1 else f"{seeds.min()} or {seeds.max()} seeds" in text
+    assert f"a teacher of its own each ({rows.teachers.iloc[0].replace('–', ' to ')} %)" in text
+    assert f"The {len(seeds)} methods of the bench" in text
+    trials = load_experiment(ROOT / "experiments/bench.yaml", "slim").runs
+    assert {sum(c.validation > 0 for c in trials if c.method == method) for method in STUDENT} == {7}
+    kd = rows[rows.arm == "kd"].iloc[0]
+    named = {
+        name: ", ".join(f"{r.label} {r.gain:+.2f}" for r in rows[rows.verdict == name].itertuples())
+        for name in (bench.HELPS, bench.WORSE)
+    }
+    assert f"More than KD ({kd.accuracy:.2f} %): {named[bench.HELPS]} points;" in text
+    assert (f"less: {named[bench.WORSE]};" in text) == bool(named[bench.WORSE])
+    told = ", ".join(rows.label[rows.verdict.isin([bench.UNTOLD, bench.NO_HELP])])
+    assert (
+        f"not told from it, or surely less than half a point better: {told} (corrected for {rows.family.iloc[0]}"
+        in text
+    )
+    (ideas,) = bench.ideas(runs)
+    for other in ("Feature KD", "SemCKD"):
+        words = re.search(rf"\(SASTC − {other}\): (\S+ \[.+?\]) points, ([a-z ]+), n=", ideas)
+        assert f"SASTC - {other}: {words[1]} points, {words[2]}".replace("−", "-") in text
