@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sastc.config import SCALES, ConfigError, RunConfig, check_name, method_options, shown
+from sastc.config import CODE, SCALES, ConfigError, RunConfig, check_name, method_options, shown
 from sastc.experiments import check_choice
 from sastc.references import is_reference
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("results", "data")
-CODE = ("method", "student", "teacher")  # which may be file.py:name
 STARTED = os.getcwd()  # of the notebook, which leaves it below
 WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "{setting: value, ...}"}
 

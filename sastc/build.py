@@ -9,7 +9,7 @@ from torch import nn
 
 from sastc import methods
 from sastc.checks import check
-from sastc.config import ConfigError, RunConfig, arguments
+from sastc.config import ConfigError, RunConfig, arguments, neuron_fields
 from sastc.data import EVENT_DATASETS, Dataset, load_dataset
 from sastc.data.identity import differences, facts
 from sastc.models import create_model
@@ -38,8 +38,7 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
         return OwnNetwork(own, given, config.timesteps, role == "student", sequences, config.teacher_input)
     if role == "teacher":
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
-    neuron = [name for name, field in RunConfig.fields().items() if field.metadata["group"] == "neuron"]
-    shared |= dict(neuron_options={name: getattr(config, name) for name in neuron}, tap=config.student_tap)
+    shared |= dict(neuron_options={name: getattr(config, name) for name in neuron_fields()}, tap=config.student_tap)
     shared |= dict(timesteps=config.timesteps, output=config.output, tdbn_alpha=config.tdbn_alpha or None)
     return create_model(config.student, "lif", **shared)
 

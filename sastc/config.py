@@ -33,16 +33,21 @@ from sastc.reading import read_yaml as read_yaml
 from sastc.references import Own
 
 ROLES = ("student", "teacher")
+CODE = ("method", *ROLES)  # settings that may be code of one's own
 SIZES = ("num_classes", "in_channels", "image_size", "width")
 OF_OURS = ("taps", "student_tap", "output", "tdbn_alpha")  # of the library's students alone
 TAKEN = (*MODELS, *EVERY, *DATASETS)  # names that no network of one's own may have
 
 
 @functools.cache
+def neuron_fields() -> tuple[str, ...]:
+    """Names of the settings of the neuron."""
+    return tuple(name for name, field in all_fields().items() if field.metadata["group"] == "neuron")
+
+
 def arguments(role: str) -> tuple[str, ...]:
     """What the function of a network of one's own may ask for."""
-    neuron = [name for name, field in all_fields().items() if field.metadata["group"] == "neuron"]
-    return (*SIZES, "timesteps", *neuron) if role == "student" else SIZES
+    return (*SIZES, "timesteps", *neuron_fields()) if role == "student" else SIZES
 
 
 class NoEffectError(ConfigError):
@@ -145,7 +150,7 @@ class RunConfig(Fields):
         used = [role for role in ROLES if getattr(self, role)]
         if not self.networks or any(own.function is None for own in self.networks.values()):  # read from a record
             return
-        deaf = {name: ["student"] for name in (*arguments("student")[len(SIZES) + 1 :], *OF_OURS)}
+        deaf = {name: ["student"] for name in (*neuron_fields(), *OF_OURS)}
         deaf |= {"teacher_width": ["teacher"], "width": used, "taps": used}
         usual = {name: field.default for name, field in all_fields().items()} | presets(self)
         for name, roles in deaf.items():
@@ -192,8 +197,7 @@ class RunConfig(Fields):
         """
         plain, others = (str, int, float, bool, list, tuple, dict, type(None)), ("In", "Out", *also)
         names = [n for n in namespace if not (n.startswith("_") or n.isupper() or n in others)]
-        code = ("method", *ROLES)  # which may be a class of the notebook's own
-        values = {name: namespace[name] for name in names if isinstance(namespace[name], plain) or name in code}
+        values = {name: namespace[name] for name in names if isinstance(namespace[name], plain) or name in CODE}
         own = method_options(values.get("method"))
         for name in values:
             check_name(name, (*also, *own))

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from companion.notebook import FOLDERS, from_folder
-from sastc.config import ROLES, SCALES, ConfigError, parse_arguments
+from sastc.config import CODE, SCALES, ConfigError, parse_arguments
 from sastc.experiments import check_choice
 from sastc.records import Run, run_path
 from sastc.terminal import print_anywhere
@@ -233,7 +233,7 @@ def _from_here(setting: str) -> str:
     """A setting; a file of one's own code in it is a whole path unless it lies in the checkout, where programs run."""
     name, _, value = setting.partition("=")
     file, colon, kind = value.rpartition(".py:")
-    if name not in ("method", *ROLES) or not colon:
+    if name not in CODE or not colon:
         return setting
     path = Path(os.path.expanduser(f"{file}.py")).resolve()
     return f"{name}={path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{kind}"

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.closing import recorded
-from companion.notebook import CODE
-from sastc.config import EVENT_DATASETS, SCALES, ConfigError, RunConfig
+from sastc.config import CODE, EVENT_DATASETS, SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import SCALE_LABELS, title_of
 from sastc.records import Run, run_path, sha256
