@@ -330,9 +330,7 @@ def sortable(
             start, end = ("<td", "</td>") if i else ('<th scope="row"', "</th>")
             cells.append(f"{start}{data}>{show(row)}{end}")
         body.append(cells)
-    json = report.download(whole.to_json(orient="records", force_ascii=False).encode(), f"{name}.json",
-                           "application/json", "JSON")  # fmt: skip
-    caption = f"{caption} The whole table: {report.download_csv(whole, name)} {json}"
+    caption = f"{caption} The whole table: {downloads(whole, name)}"
     box = f' tabindex="0" role="region" aria-label="{name}"'
     return (
         f'<div class="all-runs" data-name="{name}" data-of="{of}">'
@@ -341,20 +339,22 @@ def sortable(
     )
 
 
-def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """The leaderboard as HTML: comparisons with a verdict first, then the largest scale; below it what is not run.
+def downloads(frame: pd.DataFrame, name: str) -> str:
+    """Links to a frame as CSV and as JSON."""
+    json = frame.to_json(orient="records", force_ascii=False).encode()
+    return f"{report.download_csv(frame, name)} {report.download(json, f'{name}.json', 'application/json', 'JSON')}"
 
-    A comparison of which nothing is run, or KD alone, is left out.
+
+def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """The leaderboard as HTML, a table a comparison: those with a verdict first, then the largest scale.
+
+    A comparison of which nothing is run, or KD alone, is left out. Below the tables stand what is not run, and all
+    comparisons in one file.
     """
     judged = {rows.index[0] for rows in comparisons(board)}
     boards = [rows for _, rows in board.groupby(GROUP, sort=False) if rows.n[rows.method != YARDSTICK].any()]
     boards = sorted(boards, key=lambda rows: rows.index[0] not in judged) or [board]
     known = [rows[rows.n > 0] if rows.n.any() else rows for rows in boards]
-    board = pd.concat(known)
-    board = board.assign(
-        case=[case(row) for row in board.itertuples()],
-        verdict=board.verdict.mask(board.arm == YARDSTICK, "compared with"),
-    )
 
     def method(row) -> str:
         weights = f'<br><span class="seeds">{html.escape(row.weights)}</span>' if row.weights else ""
@@ -387,30 +387,33 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         "verdict": ("verdict", lambda r: html.escape(r.verdict)),
         "cost over KD": ("cost", cost),
         "gain over KD of its cost": ("gain_as_long", as_long),
-        "compared on": ("case", lambda r: html.escape(r.case)),
     }
-    columns = {html.escape(name): column for name, column in columns.items()}
-    caption = (
+    note = (
         "Test accuracy after the last epoch, mean ± standard deviation over the seeds below it. Gain over KD: mean "
         "difference of runs with the same seed, and its 95 % interval, uncorrected. Cost: CPU seconds of the training "
         "over KD's on the same machine, median (and range) over seeds. A method leads to its formula; below it stand "
         "weights that are not as published, and a learning rate that is not the scale's."
     )
-    filters = [html.escape(name) for name in ("verdict", "compared on")]
-    if board.case.nunique() == 1:
-        caption += f" All rows: {columns.pop('compared on')[1](board.iloc[0])}."
-    if not board.pairs_as_long.any():  # nothing to compare with
-        del columns["gain over KD of its cost"]
-    else:
-        caption += " Gain over KD of its cost: over KD that is trained for at least as long as the method takes."
-    csv = board.drop(columns=["colour", "marker", "case"])
+    longer = "gain over KD of its cost"
+    if any(rows.pairs_as_long.any() for rows in known):
+        note += " Gain over KD of its cost: over KD that is trained for at least as long as the method takes."
+    shown = []
+    for rows in known:
+        rows = rows.assign(verdict=rows.verdict.mask(rows.arm == YARDSTICK, "compared with"))
+        own = {html.escape(n): c for n, c in columns.items() if n != longer or rows.pairs_as_long.any()}
+        name = "-".join(["bench", *map(str, rows.iloc[0][GROUP])])
+        caption = f"<strong>{html.escape(case(rows.iloc[0]))}.</strong>"
+        shown.append(sortable(rows, caption, name, own, ["verdict"], csv=rows.drop(columns=["colour", "marker"])))
     missing = [
-        f"{html.escape(case(rows.iloc[0]))}: {', '.join(_missing(r) for r in rows[rows.n == 0].itertuples())}"
+        f"{html.escape(case(rows.iloc[0]))}: {'; '.join(_missing(r) for r in rows[rows.n == 0].itertuples())}"
         for rows in boards
         if rows.n.any() and not rows.n.all()
     ]
     lines = f"<p>Not run:</p>{parts.bullets(missing)}" if missing else ""
-    return sortable(board, caption, "bench", columns, filters, "rows", csv) + lines
+    if len(known) > 1:
+        everything = pd.concat(known).drop(columns=["colour", "marker"])
+        lines += f"<p>All comparisons: {downloads(everything, 'bench')}</p>"
+    return f"<p>{note}</p>{''.join(shown)}{lines}"
 
 
 def _missing(row: Any) -> str:

@@ -104,7 +104,7 @@ def published_table() -> str:
         "and not in the paper itself. –: not known."
     )
     filters = ["method", "dataset", "accuracy read in"]
-    return bench.sortable(rows, caption, "bench-reported", columns, filters, "rows", rows.drop(columns="label"))
+    return bench.sortable(rows, caption, "reported", columns, filters, "rows", rows.drop(columns="label"))
 
 
 def not_reported(plan: Experiment) -> str:

@@ -207,9 +207,14 @@ def test_quick_runs_are_a_smoke_test_whatever_comes_out(tmp_path, seeds):
     assert "not run" in bench.smoke(runs.assign(complete=False))
 
 
+def every_embedded(page, kind):
+    """What each download of this kind in the page holds."""
+    return [base64.b64decode(found).decode() for found in re.findall(rf"data:{kind};base64,([\w+/=]+)", page)]
+
+
 def embedded(page, kind):
-    """What a download of the page holds."""
-    return base64.b64decode(re.search(rf"data:{kind};base64,([\w+/=]+)", page)[1]).decode()
+    """What the first of them holds."""
+    return every_embedded(page, kind)[0]
 
 
 def test_what_sastcs_ideas_are_worth(tmp_path):
@@ -267,14 +272,25 @@ def test_a_comparison_of_which_nothing_is_run_is_not_in_the_table(runs):
     other = runs[runs.validation == 0].assign(dataset="cifar100", complete=False, data="CIFAR-100")
     both = pd.concat([runs, other], ignore_index=True)
     page = bench.table(bench.leaderboard(both), both)
-    assert "All rows: Digits, VGG-11 &amp; ResNet-19" in page
-    assert ">compared on<" not in page
-    ran = pd.concat([runs, other.assign(complete=True)], ignore_index=True)
-    assert ">compared on<" in bench.table(bench.leaderboard(ran), ran)
+    assert page.count("<table") == 1
+    assert "<strong>Digits, VGG-11 &amp; ResNet-19" in page
     assert "CIFAR-100" not in page
+    assert "All comparisons" not in page, "the one table is all of it"
     alone = pd.concat([runs, other.assign(complete=other.method == "kd")], ignore_index=True)
     assert "CIFAR-100" not in bench.table(bench.leaderboard(alone), alone), "KD alone is no comparison"
     assert page.count("<tr>") == 1 + sum(bench.leaderboard(runs).n > 0)
+
+
+def test_every_comparison_has_a_table_of_its_own_and_one_file_has_all(runs):
+    other = runs[runs.validation == 0].assign(dataset="cifar100", complete=True, data="CIFAR-100")
+    both = pd.concat([runs, other], ignore_index=True)
+    page = bench.table(bench.leaderboard(both), both)
+    first, second = page.split('<div class="all-runs"')[1:]
+    assert "<strong>Digits, VGG-11" in first
+    assert "<strong>CIFAR-100, VGG-11" in second
+    assert 'data-name="bench-slim-cifar10-vgg11-resnet19-2"' in first
+    sets = [{row["dataset"] for row in json.loads(found)} for found in every_embedded(page, "application/json")]
+    assert sets == [{"cifar10"}, {"cifar100"}, {"cifar10", "cifar100"}]
 
 
 def test_a_comparison_names_its_teachers_accuracy(runs):
@@ -291,7 +307,7 @@ def test_comparisons_with_a_verdict_come_first(runs):
     larger = larger.assign(complete=larger.complete & (larger.seed == 0))
     board = bench.leaderboard(pd.concat([larger, runs], ignore_index=True))
     assert board.scale.iloc[0] == "quarter"
-    rows = json.loads(embedded(bench.table(board, runs), "application/json"))
+    rows = json.loads(every_embedded(bench.table(board, runs), "application/json")[-1])
     assert list(dict.fromkeys(row["scale"] for row in rows)) == ["slim", "quarter"], "one seed tells nothing"
 
 
@@ -493,7 +509,7 @@ def test_both_tables_are_filtered_sorted_by_their_numbers_and_downloaded(runs, b
         with page.expect_download() as download:
             ours.get_by_role("button", name="JSON").click()
         (row,) = json.loads(Path(download.value.path()).read_text())
-        assert download.value.suggested_filename == "bench.json"
+        assert download.value.suggested_filename == "bench-slim-cifar10-vgg11-resnet19-2.json"
         assert row["gain over KD (points)"] == pytest.approx(29.5 / 3)
         theirs.get_by_role("button", name="accuracy (%), reported").click()
         reported = [row.locator("td").nth(4).inner_text() for row in theirs.locator("tbody tr:visible").all()]
