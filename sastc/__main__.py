@@ -95,7 +95,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     runs = [records.find_run(name, options.results) for name in options.runs]
-    configs = [run.config.to_dict() for run in runs]
+    configs = [run.config.to_dict() | {r: own.reference for r, own in run.config.networks.items()} for run in runs]
     names = list({name: None for config in configs for name in config})  # a method may have options that others lack
     rows = {name: [c.get(name, "-") for c in configs] for name in names}
     rows = {name: values for name, values in rows.items() if len(set(map(str, values))) > 1}

@@ -409,7 +409,7 @@ def test_operations_that_cannot_be_counted_cost_no_run(tiny, tmp_path, kind):
     assert "operations are not counted" in (run.path / "log.txt").read_text()
 
 
-def test_networks_of_one_name_are_not_taken_for_each_other(own, file, tmp_path):
+def test_networks_of_one_name_are_not_taken_for_each_other(own, file, tmp_path, capsys):
     text = Path(file).read_text()
     more = "def small_snn(num_classes, timesteps):\n    return SmallSNN(num_classes, 1, timesteps, gamma=1.0)"
     Path(file).write_text(f"{text}\n\n{more}\n")
@@ -421,6 +421,9 @@ def test_networks_of_one_name_are_not_taken_for_each_other(own, file, tmp_path):
         RunError, match=r"was made with .*mine.py:SmallSNN, not with .*mine.py:small_snn: give it another"
     ):
         sastc.run(second, results=tmp_path, progress=False)
+    other = sastc.run(second.replace(seed=1), results=tmp_path, progress=False)
+    assert main(["--results", str(tmp_path), "compare", run.name, other.name]) == 0
+    assert re.search(r"student +\S+mine.py:SmallSNN +\S+mine.py:small_snn", capsys.readouterr().out)
     grid = tmp_path / "grid.yaml"
     grid.write_text(
         f"title: x\nnotebook: bench\nquick: [{{student: ['{file}:SmallSNN', '{file}:small_snn'], method: kd}}]"
