@@ -311,6 +311,25 @@ def test_comparisons_with_a_verdict_come_first(runs):
     assert list(dict.fromkeys(row["scale"] for row in rows)) == ["slim", "quarter"], "one seed tells nothing"
 
 
+def test_the_overview_is_sorted_and_fills_what_is_told(runs):
+    board = bench.leaderboard(runs)
+    (rows,) = bench.comparisons(board)
+    drawing = bench.overview(rows)
+    left, right = drawing.axes[:2]
+    names = [text.get_text() for text in left.get_yticklabels()]
+    known = rows[rows.gain.notna() | (rows.arm == "kd")]
+    known = known.assign(gain=known.gain.fillna(0.0)).sort_values("gain")
+    assert names == list(known.label), "the largest gain on top"
+    marks = {names[round(line.get_ydata()[0])]: line for line in right.lines if line.get_marker() != "None"}
+    told = known.set_index("label").verdict.isin([bench.HELPS, bench.WORSE, bench.NO_HELP, ""])
+    assert {label: line.get_fillstyle() == "full" for label, line in marks.items()} == dict(told)
+    assert [marks[r.label].get_xdata()[0] for r in known.itertuples()] == pytest.approx(list(known.cost))
+    page = bench.overviews(board)
+    assert page.count("<figure") == 1
+    assert "Hollow marks: not told from KD after correction" in page
+    assert bench.overviews(bench.leaderboard(runs[runs.seed < 2])) == "", "two seeds tell nothing"
+
+
 def test_the_chart_has_every_method_with_gain_and_cost(runs):
     board = bench.leaderboard(runs)
     drawing = bench.chart(board)
