@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sastc.config import RunConfig
 from sastc.experiments import Experiment
-from sastc.labels import SCALE_LABELS, shown
+from sastc.labels import LABELS, SCALE_LABELS, shown
 from sastc.records import Run, run_path
 
 COPY = "JPEG copy"  # in the name of such data
@@ -60,6 +60,12 @@ def _originals(scale: Path, dataset: str) -> set[int]:
             if COPY not in facts["data"]["name"]:
                 found.add(json.loads(metrics.with_name("config.json").read_text(encoding="utf-8"))["train_subset"])
     return found
+
+
+def data_name(config: RunConfig, run: Run | None) -> str:
+    """What a run says of its data, such as ``CIFAR-10 (JPEG copy)``; the dataset's name where it says nothing."""
+    facts = run.provenance if run and run.has("provenance.json") else {}
+    return facts.get("data", {}).get("name", LABELS[config.dataset])
 
 
 def data_names(runs: Iterable[Run]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.closing import closing as closing
+from companion.closing import data_name as data_name
 from companion.closing import data_names as data_names
 from companion.closing import facts_list as _facts
 from companion.closing import footer as footer
@@ -68,14 +69,21 @@ def paper_accuracy(config: RunConfig, dataset: str | None = None) -> float | Non
 
 
 def collect(experiment: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name and command."""
+    """One row a run of the experiment: what it is, its accuracy (``nan`` if not run), its name, `data` and command."""
     rows = []
     for config, run in zip(experiment.runs, recorded(experiment.runs, results), strict=True):
         metrics = run.metrics if run else {}
         row = {name: getattr(config, name) for name in FIELDS}
         row |= {name: metrics.get(name, np.nan) for name in ("accuracy", "last_accuracy", "best_accuracy", "stm")}
-        rows.append(row | {"run": config.name, "complete": run is not None, "command": config.command})
+        row |= {"run": config.name, "data": data_name(config, run)}
+        rows.append(row | {"complete": run is not None, "command": config.command})
     return pd.DataFrame(rows)
+
+
+def data_of(runs: pd.DataFrame) -> str:
+    """The data of the complete ones of some runs, or of all if none is, in words."""
+    done = runs[runs.complete]
+    return " and ".join(dict.fromkeys((done if len(done) else runs).data))
 
 
 def mean_sd(values: Sequence[float], digits: int = 2) -> str:
@@ -187,7 +195,7 @@ def _size(runs: Sequence[RunConfig]) -> list[str]:
             ours.setdefault(name, set()).add(here)
             papers.setdefault(name, set()).add(there)
     if "train_subset" in ours:
-        ours["train_subset"] = {n or images for n in ours["train_subset"]}
+        ours["train_subset"] = {round((c.train_subset or images) * c.train_fraction) for c in runs}
     words = []
     if "width" in ours:
         words.append(f"{_span(ours['width'], _fraction)} of the channels")
@@ -246,9 +254,18 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         tried &= experiment.notebook != "tuning"
         if tried and sets <= {"cifar10", "cifar100"} and any("learning rate" in word for word in words):
             text += f'<a href="tuning_{experiment.scale}.html">Other learning rates and β</a> were tried. '
-        students = [config for config in experiment.runs if config.method != "baseline"]
-        if len({c.seed for c in students}) > 1 and len({(c.teacher_seed, c.data_seed) for c in students}) == 1:
-            text += "All seeds of a pair share one teacher and one subset of the images: the intervals do not cover "
+        rows = _rows(experiment.runs)
+        if tuned := [row for row in rows if len({c.learning_rate for c in row}) > 1 and not held_out]:
+            of = f" of {'; '.join(named(c for row in tuned for c in row))}" * (len(tuned) < len(rows))
+            text += f"Every method{of} has learning rate and weights of its own best trial. "
+        several = [row for row in rows if len({c.seed for c in row}) > 1]
+        if shared := [row for row in several if len({(c.teacher_seed, c.data_seed) for c in row}) == 1]:
+            of = (
+                f"a pair of {'; '.join(named(c for row in shared for c in row))}"
+                if len(shared) < len(rows)
+                else "a pair"
+            )
+            text += f"All seeds of {of} share one teacher and one subset of the images: the intervals do not cover "
             text += "variation between teachers or subsets. "
         if any("JPEG copy" in name for name in data_names(recorded)):
             text += 'The <a href="../data.html">data page</a> explains the JPEG copy.'
@@ -260,12 +277,26 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
 
 def networks(experiment: Experiment) -> list[str]:
     """A sentence that names the networks and time steps, unless they are so many that the tables do it better."""
+    pairs = named(experiment.runs)
+    return [f"Student &amp; teacher: {'; '.join(pairs)}."] if 0 < len(pairs) <= 3 else []
+
+
+def named(configs: Iterable[RunConfig]) -> list[str]:
+    """Student, teacher and time steps of the distillations among some runs: ``VGG-11 &amp; ResNet-19 at T = 2, 3``."""
     steps: dict[str, set[int]] = {}
-    for config in experiment.runs:
+    for config in configs:
         if config.method in DISTIL:  # a baseline belongs to every teacher
             steps.setdefault(f"{LABELS[config.student]} &amp; {LABELS[config.teacher]}", set()).add(config.timesteps)
-    named = [f"{pair} at T = {', '.join(map(str, sorted(of_pair)))}" for pair, of_pair in steps.items()]
-    return [f"Student &amp; teacher: {'; '.join(named)}."] if 0 < len(named) <= 3 else []
+    return [f"{pair} at T = {', '.join(map(str, sorted(of_pair)))}" for pair, of_pair in steps.items()]
+
+
+def _rows(configs: Iterable[RunConfig]) -> list[list[RunConfig]]:
+    """The distillations among some runs, by dataset, student, teacher and T."""
+    found: dict[tuple, list[RunConfig]] = {}
+    for config in configs:
+        if config.method in DISTIL:
+            found.setdefault(tuple(getattr(config, name) for name in PAIR), []).append(config)
+    return list(found.values())
 
 
 # Comparisons
@@ -282,11 +313,13 @@ def differences_table(runs: pd.DataFrame) -> str:
     others, body, frame = [m for m in METHODS if m != "sastc"], [], []
     pairs = _pairs(runs)
     columns = {o: family(difference(_same_pair(runs, *pair), "sastc", o) for pair in pairs) for o in others}
+    several = runs[runs.complete].data.nunique() > 1
     for i, pair in enumerate(pairs):
         found = {other: column[i] for other, column in columns.items()}
         key = dict(zip(PAIR, pair, strict=True))
         frame += [key | dict(other=other, difference=d, judgement=d.judgement) for other, d in found.items()]
         name = f"{LABELS[key['student']]} &amp; {LABELS[key['teacher']]}"
+        name += f'<br><span class="seeds">{data_of(_same_pair(runs, *pair))}</span>' * several
         body.append([name, str(key["timesteps"]), *(interval(d, says=True) for d in found.values())])
     units = over(d for column in columns.values() for d in column)
     caption = (
@@ -339,7 +372,8 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     for (student, teacher, _), of_pair in shown.items():
         seeds = " to ".join(sorted({str(n) for n in of_pair[of_pair.complete].groupby("method").seed.nunique()}))
         name = f"{LABELS[student]} &amp;<br>{LABELS[teacher]}"
-        heads.append(f'{name} <span class="seeds">n={seeds or 0}</span>')
+        of = f"{data_of(of_pair)}, " * (runs[runs.complete].data.nunique() > 1)
+        heads.append(f'{name} <span class="seeds">{of}n={seeds or 0}</span>')
     rows = []
     for method in METHODS:
         cells = [LABELS[method]]

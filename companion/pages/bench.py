@@ -44,8 +44,8 @@ SAID = {name: JUDGED[name] for name in (HELPS, WORSE, NO_HELP, UNTOLD)}  # with 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """:func:`parts.frame` of the plan, and of those other scales of which anything is recorded, largest scale first.
 
-    Added are `label`, `colour` and `marker` of the method; `data`, `device` and number of tested `images` as the run
-    names them; `taught`, the accuracy of the run's teacher; `cpu_seconds` of an epoch; the training loss of the first
+    Added are `label`, `colour` and `marker` of the method; `device` and number of tested `images` as the run names
+    them; `taught`, the accuracy of the run's teacher; `cpu_seconds` of an epoch; the training loss of the first
     and the last epoch (`first_loss` and `last_loss`); `fell`, by how many points training accuracy was below its best
     so far, at most; and `weights`: those of the method's own settings that are not as
     published, and a learning rate that is not the scale's, '' for none.
@@ -67,12 +67,11 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
     facts: dict[str, Any] = dict(label=kind.label, colour=kind.colour, marker=kind.marker)
     facts |= dict(weights=", ".join(f"{name} = {shown_as(value)}" for name, value in own.items()))
     numbers = ("cpu_seconds", "first_loss", "last_loss", "fell", "images", "taught")
-    facts |= dict(device="", data=LABELS[config.dataset]) | dict.fromkeys(numbers, np.nan)
+    facts |= dict(device="") | dict.fromkeys(numbers, np.nan)
     if row.complete:
         run = Run(row.path)
         facts |= dict(device=f"{run.provenance['device']}, {run.provenance['threads']}")
-        data = run.provenance.get("data", {})
-        facts |= dict(images=data.get("test_images", np.nan), data=data.get("name", facts["data"]))
+        facts |= dict(images=run.provenance.get("data", {}).get("test_images", np.nan))
         facts |= dict(taught=(run.provenance.get("teacher") or {}).get("accuracy", np.nan))
         history = run.history if run.has("history.csv") else pd.DataFrame()
         if "train_cpu_seconds" in history:

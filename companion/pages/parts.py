@@ -98,7 +98,7 @@ def run_links(rows: pd.DataFrame) -> str:
 
 
 def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """One row a run of an experiment: every field of its config, its final numbers, its folder and command.
+    """One row a run of an experiment: its config's fields, its numbers, what its `data` are called, folder, command.
 
     `switch` says what its settings change beside its method's first run, '' for nothing but the seed. `diverged` is the
     epoch in which a run without numbers stopped, its loss or weights no longer finite.
@@ -109,7 +109,8 @@ def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
         row = config.to_dict() | {"accuracy": np.nan, "stm": np.nan} | (run.metrics if run else {})
         row |= {"switch": switch(config, first.setdefault(config.method, config))}
         path = run_path(config, results)
-        row |= {"run": config.name, "path": path, "diverged": (Run(path).diverged or {}).get("epoch", np.nan)}
+        row |= {"run": config.name, "data": report.data_name(config, run), "path": path}
+        row |= {"diverged": (Run(path).diverged or {}).get("epoch", np.nan)}
         rows.append(row | {"complete": run is not None, "command": config.command})
     return pd.DataFrame(rows)
 

@@ -28,8 +28,8 @@ def published() -> pd.DataFrame:
 
 
 def wanted(plan: Experiment) -> Iterator[RunConfig]:
-    """A run for each cell that the plan leaves out, with the settings of the plan's first run."""
-    template = plan.runs[0]
+    """A run for each cell that the plan leaves out, with the settings of that run of the plan that changes least."""
+    template = min(plan.runs, key=lambda config: len(config.changed))
     have = {_key(c.dataset, c.student, c.teacher, c.timesteps, c.method) for c in plan.runs}
     for row in published().itertuples():
         dataset = grid.dataset_for(row.dataset, template)
@@ -116,8 +116,9 @@ def _table(
 ) -> str:
     body, last = [], None
     for (dataset, student, teacher, timesteps), row in grouped.items():
-        pair = (dataset, student, teacher)
-        name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{LABELS[dataset]}</span>"
+        of = report.data_of(pd.concat([own for _, own, _ in row])) or LABELS[dataset]
+        name = f"{LABELS[student]} &amp; {LABELS[teacher]}<br><span class='seeds'>{of}</span>"
+        pair = (student, teacher, of)
         first = f'<th scope="row" class="again">{name}</th>' if pair == last else name
         columns = [grid.cell(own, paper, grid.subtractable(own[own.complete], dataset)) for _, own, paper in row]
         taught = teachers(pd.concat([own for method, own, _ in row if method != "baseline"]))

@@ -1,7 +1,7 @@
 """Learning rate and β, chosen on validation images: what each value gives, and what the feature loss then does."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,17 +181,27 @@ def effort(rows: pd.DataFrame) -> str:
 
 
 def used(rows: pd.DataFrame) -> str:
-    """A sentence: the settings of Table 2's runs at this scale, which are presets or those of the best trials here."""
+    """A sentence: the settings of Table 2's runs at this scale, which are presets or those of the best trials here.
+
+    Where its rows differ in that, each kind is told of those that have it.
+    """
     scale, fields = rows.scale.iloc[0], list(tried(rows))
-    runs = [
-        config
-        for config in load_experiment(report.ROOT / "experiments" / "table2.yaml", scale).runs
-        if config.method in set(rows.method) and config.dataset == rows.dataset.iloc[0]
+    cells: dict[tuple, list[RunConfig]] = {}
+    for config in load_experiment(report.ROOT / "experiments" / "table2.yaml", scale).runs:
+        if config.method in set(rows.method) and config.dataset == rows.dataset.iloc[0]:
+            cells.setdefault((config.student, config.timesteps), []).append(config)
+    kinds: dict[str, list[RunConfig]] = {}
+    for configs in cells.values() if fields else ():
+        kinds.setdefault(_used(rows, configs, fields), []).extend(configs)
+    told = [
+        (f"for {'; '.join(report.named(configs))} " if len(kinds) > 1 else "") + kind for kind, configs in kinds.items()
     ]
-    if not runs or not fields:
-        return ""
+    return f"Table 2's {report.SCALE_WORDS[scale]} have {'. They have '.join(told)}." if told else ""
+
+
+def _used(rows: pd.DataFrame, configs: Sequence[RunConfig], fields: Sequence[str]) -> str:
     best = rows[rows.complete].sort_values("accuracy").drop_duplicates("method", keep="last").set_index("method")
-    have = [(c.method, f, getattr(c, f)) for c in runs for f in fields if c.method in methods_of(f)]
+    have = [(c.method, f, getattr(c, f)) for c in configs for f in fields if c.method in methods_of(f)]
     if all(value == getattr(preset(rows, method), field) for method, field, value in have):
         kind = "the preset of every method"
     elif all(method in best.index and value == best.loc[method, field] for method, field, value in have):
@@ -206,7 +216,7 @@ def used(rows: pd.DataFrame) -> str:
                 values.setdefault(method, {})[f"{value:g}"] = None
         if values:
             told.append(f"{FIELDS[field]} {_each({m: in_words(list(v)) for m, v in values.items()})}")
-    return f"Table 2's {report.SCALE_WORDS[scale]} have {kind}: {'; '.join(told)}."
+    return f"{kind}: {'; '.join(told)}"
 
 
 def joint(rows: pd.DataFrame) -> bool:
@@ -298,10 +308,11 @@ def pull(rows: pd.DataFrame) -> list[str]:
 
 
 def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
-    """A sentence: how much the seeds of Table 2's runs with the preset differ, beside the bars here."""
+    """A sentence: how much the seeds of runs with the preset differ, beside the bars here."""
     found: dict[str, list[float]] = {}
-    plan = load_experiment(report.ROOT / "experiments" / "table2.yaml", rows.scale[0])
-    for config, run in zip(plan.runs, report.recorded(plan.runs, results), strict=True):
+    files = (report.ROOT / "experiments" / f"{name}.yaml" for name in ("table2", "variants"))
+    every = list(dict.fromkeys(config for path in files for config in load_experiment(path, rows.scale[0]).runs))
+    for config, run in zip(every, report.recorded(every, results), strict=True):
         if run and config.identity == preset(rows, config.method).replace(seed=config.seed).identity:
             found.setdefault(config.method, []).append(run.metrics["accuracy"])
     spread = {method: np.std(values, ddof=1) for method, values in found.items() if len(values) > 1}
@@ -310,7 +321,7 @@ def seeds(rows: pd.DataFrame, results: str | Path = "results") -> str:
     told = ", ".join(f"{LABELS[method]} {sd:.2f} (n={len(found[method])})" for method, sd in spread.items())
     more = [LABELS[method] for method, sd in spread.items() if 2 * sd > rows.error.mean()]
     return (
-        f"Standard deviation over the seeds of Table 2's runs with the preset, in points on the test images: {told}. "
+        f"Standard deviation over the seeds of runs with the preset, in points on the test images: {told}. "
         f"A bar here reaches {rows.error.mean():.2f} points either way; two such standard deviations are more than "
         f"that for {' and '.join(more) or 'no method'}."
     )
@@ -355,19 +366,20 @@ def beside_table2(plan: Experiment, results: str | Path = "results") -> str:
     """HTML: what trials say of the β of Table 2 at this scale, and what runs with the best settings give.
 
     Feature KD and SASTC may need different β, so one value for both may favour one of them. '' without such trials,
-    and where Table 2 has other settings than the preset.
+    and where no run of Table 2 has the preset's β.
     """
     trials = {s: load_experiment(report.ROOT / "experiments" / "tuning.yaml", s) for s in (plan.scale, "quarter")}
     rows = {scale: collect(one, results) for scale, one in trials.items() if one.runs}
-    shared = {c.beta for c in plan.runs if c.method in methods_of("beta")}
+    weighted = [c for c in plan.runs if c.method in methods_of("beta")]
     told = _one_beta(rows[plan.scale]) if plan.scale in rows else ""
-    if not told or shared != {preset(rows[plan.scale], "sastc").beta}:
+    if not told or not (shared := [c for c in weighted if c.beta == preset(rows[plan.scale], "sastc").beta]):
         return ""
+    which = "in these runs" if len(shared) == len(weighted) else f"for {'; '.join(report.named(shared))}"
     page = parts.page_link("tuning", plan.scale, "The trials")
     if larger := on_all_images(rows["quarter"], results) if plan.scale != "quarter" else "":
         told += f" At a quarter of the width: {larger[0].lower()}{larger[1:]}"
         page += f" and {parts.page_link('tuning', 'quarter', 'those at a quarter of the width')}"
-    return f'<p class="scale-note"><strong>β is not tuned in these runs.</strong> {told} {page}.</p>'
+    return f'<p class="scale-note"><strong>β is not tuned {which}.</strong> {told} {page}.</p>'
 
 
 def _one_beta(rows: pd.DataFrame) -> str:

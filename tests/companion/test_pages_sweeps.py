@@ -108,8 +108,8 @@ def test_every_cell_of_the_paper_has_a_run_or_a_command(plan, tmp_path, name, sw
                 assert again.name in set(rows.run), "the command makes the run whose cell it is"
 
 
-def test_slim_batches_of_128_are_the_runs_of_table_2(plan):
-    names = {config.name for config in plan("table2", "slim").runs}
+def test_slim_batches_of_128_are_the_runs_with_the_preset(plan):
+    names = {config.name for config in plan("variants", "slim").runs}
     assert {c.seed for c in plan("batchsize", "slim").runs if c.name in names} == {0, 1, 2, 3, 4}
     assert {c.batch_size for c in plan("batchsize", "slim").runs if c.name in names} == {128}
 

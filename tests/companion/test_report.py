@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import math
 import re
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from companion import figures, report
-from companion.pages import parts, verdicts
+from companion.pages import parts, table2, verdicts
 from companion.pages import verdicts_claims as claims
 from companion.stats import NO_INTERVAL, difference
 from sastc.config import EVERY, METHODS, RunConfig
@@ -21,11 +22,49 @@ def table(**accuracies):
     rows = [
         dict(dataset="cifar10", student="vgg11", teacher="" if method == "baseline" else "resnet19", method=method,
              timesteps=2, seed=seed, accuracy=value, complete=not math.isnan(value), run=f"{method}-{seed}",
-             command=f"train {method} {seed}")
+             data="CIFAR-10", command=f"train {method} {seed}")
         for method, values in accuracies.items()
         for seed, value in enumerate(values)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def test_rows_name_their_data_where_these_differ():
+    runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.6])
+    assert "CIFAR-10<" not in report.differences_table(runs)
+    other = runs.assign(timesteps=3, data="CIFAR-10 (JPEG copy)")
+    page = report.differences_table(pd.concat([runs, other], ignore_index=True))
+    first, second = page.split("<tr>")[2:]
+    assert '<span class="seeds">CIFAR-10</span>' in first
+    assert '<span class="seeds">CIFAR-10 (JPEG copy)</span>' in second
+    half = other.assign(complete=other.method == "sastc", data=["CIFAR-10"] * 2 + ["CIFAR-10 (JPEG copy)"] * 2)
+    assert report.data_of(half) == "CIFAR-10 (JPEG copy)", "of what is not run nothing is known"
+    assert report.data_of(half.assign(complete=False)) == "CIFAR-10 and CIFAR-10 (JPEG copy)"
+
+
+def test_the_note_says_which_rows_are_tuned_and_which_share_a_teacher(tmp_path):
+    plan = load_experiment("experiments/table2.yaml", "slim")
+    note = report.scale_note(plan, tmp_path)
+    rest = "VGG-11 &amp; ResNet-19 at T = 3, 7; ResNet-18 &amp; WRN-28-4 at T = 2"
+    assert (
+        "Every method of VGG-11 &amp; ResNet-19 at T = 2 has learning rate and weights of its own best trial." in note
+    )
+    assert f"All seeds of a pair of {rest} share one teacher and one subset of the images:" in note
+    assert "10,000 of 50,000 training images" in note, "a fifth of all, or a subset"
+    alike = dataclasses.replace(plan, runs=tuple(c for c in plan.runs if c.train_subset))
+    note = report.scale_note(alike, tmp_path)
+    assert "All seeds of a pair share one teacher" in note
+    assert "best trial" not in note
+    quarter = report.scale_note(load_experiment("experiments/table2.yaml", "quarter"), tmp_path)
+    assert "Every method has learning rate and weights of its own best trial." in quarter
+    assert "share one teacher" not in quarter
+
+
+def test_cells_that_are_not_planned_have_the_settings_of_the_scale():
+    plan = load_experiment("experiments/table2.yaml", "slim")
+    assert plan.runs[0].learning_rate == 0.025, "a trial's"
+    wanted = list(table2.wanted(plan))
+    assert {(c.learning_rate, c.beta, c.train_fraction, c.teacher_seed) for c in wanted} == {(0.05, 10.0, 1.0, 0)}
 
 
 def test_baselines_of_two_datasets_are_kept_apart():

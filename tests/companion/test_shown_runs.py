@@ -130,7 +130,8 @@ def test_pages_and_notebooks_find_runs_by_one_function():
 def test_a_page_says_what_it_leaves_out_and_what_is_a_copy(tmp_path):
     base = RunConfig(dataset="cifar10", scale="slim", method="kd")
     plan = load_experiment(ROOT / "experiments" / "table2.yaml", "slim")
-    for config in plan.runs[:3]:
+    copies = [config for config in plan.runs if config.train_subset][:3]
+    for config in copies:
         record(config, tmp_path, "CIFAR-10 (JPEG copy)")
     page = report.closing(plan, None, tmp_path)
     assert "<dt>Data</dt><dd>CIFAR-10 (JPEG copy)</dd>" in page
@@ -145,10 +146,10 @@ def test_a_page_says_what_it_leaves_out_and_what_is_a_copy(tmp_path):
         assert f"0 recorded, {len(plan.runs) - 3} not run" in page
     record(base.replace(dataset="cifar100"), tmp_path, "CIFAR-100 (JPEG copy)")
     assert report.recorded([base.replace(dataset="cifar100")], tmp_path)[0], "another dataset's copy stays"
-    record(plan.runs[0], tmp_path / "other", "CIFAR-10 (JPEG copy)")
-    assert report.recorded(plan.runs[:1], tmp_path / "other")[0], "and that of another folder"
+    record(copies[0], tmp_path / "other", "CIFAR-10 (JPEG copy)")
+    assert report.recorded(copies[:1], tmp_path / "other")[0], "and that of another folder"
     (run_path(base.replace(seed=99), tmp_path) / "provenance.json").write_text("damaged")
-    assert report.recorded(plan.runs[:1], tmp_path)[0], "a damaged record is shown nowhere, and takes no other's place"
+    assert report.recorded(copies[:1], tmp_path)[0], "a damaged record is shown nowhere, and takes no other's place"
 
 
 def test_the_explorer_says_whose_data_each_run_has(tmp_path):
