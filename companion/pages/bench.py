@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.html import rows_table
+from companion.html import in_words, rows_table
 from companion.pages import parts, runtime
 from companion.sizing import SIZES
-from companion.stats import LEVEL, Difference, difference, holm
+from companion.stats import LEVEL, NO_INTERVAL, Difference, difference, holm
 from companion.stats import family as family_of
 from sastc.config import SCALES, RunConfig
 from sastc.experiments import Experiment
@@ -210,20 +210,34 @@ def answer(board: pd.DataFrame) -> list[str]:
         told = [f"{words}: {', '.join(of[name])}" for name, words in SAID.items() if of[name]]
         lacking = len(of[TOO_FEW]) + len(of[MISSING])
         said = "; ".join(told + [f"no verdict yet: {lacking} of {len(rows)} methods"] * bool(lacking))
-        line = f"{said[0].upper()}{said[1:]} ({case(rows.iloc[0])}). {_worth(rows)}"
+        line = f"{said[0].upper()}{said[1:]} ({case(rows.iloc[0])}). {worth(rows)}"
         out.append(line.strip())
     return [html.escape(line, quote=False) for line in out]
 
 
-def _worth(rows: pd.DataFrame) -> str:
-    """A sentence: which methods beat KD that is trained for as long as they take; '' where there is no such KD."""
+def worth(rows: pd.DataFrame) -> str:
+    """A sentence: which methods are worth more than KD that is trained for as long; '' where there is no such KD.
+
+    Corrected for their number, a family of its own.
+    """
     known = rows[rows.pairs_as_long >= FEWEST]
-    above = list(known.label[known.gain_as_long > known.half_as_long])
     if known.empty:
         return ""
+    gaps = (Difference(r.gain_as_long, r.half_as_long, r.pairs_as_long) for r in known.itertuples())
+    of: dict[str, list[str]] = {}
+    for row, gap in zip(known.itertuples(), family_of(gaps), strict=True):
+        of.setdefault(gap.judgement, []).append(f"{row.label} {gap.words()}")
+    words = {
+        "better": "better",
+        "worse": "worse",
+        "not distinguishable": "not told from it",
+        NO_INTERVAL: "no interval",
+    }
+    told = "; ".join(f"{words[name]}: {', '.join(of[name])}" for name in words if name in of)
+    rivals = in_words([rival.partition(", ")[2] for rival in dict.fromkeys(known.sort_values("cost").rival)])
     return (
-        f"Of {len(known)} that are compared with KD trained for as long as they take, better: "
-        f"{', '.join(above) or 'none'} (95 % intervals, uncorrected)."
+        f"Beside KD that is trained for at least as long as they take ({rivals}): {told} (points; corrected for "
+        f"{len(known)} comparison{'s' * (len(known) > 1)}, Holm)."
     )
 
 

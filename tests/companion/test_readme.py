@@ -209,7 +209,7 @@ def test_all_methods_under_equal_conditions(text, bench_runs):
     assert f"Surely less than half a point better: {of[bench.NO_HELP]} ({broken.gain:+.2f} points; its training" in text
     assert of[bench.NO_HELP].endswith(broken.label)
     assert re.search(r"in runs of CKDSNN, (\d) of \1 \(small-scale runs\):", bench.unstable(runs))
-    assert bench._worth(rows[rows.longer == 1]) in text
+    assert bench.worth(rows[rows.longer == 1]).replace("−", "-") in text
     (ideas,) = bench.ideas(runs)
     for other in ("Feature KD", "SemCKD"):
         words = re.search(rf"\(SASTC − {other}\): (\S+ \[.+?\]) points, ([a-z ]+), n=", ideas)
