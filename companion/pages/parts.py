@@ -116,9 +116,10 @@ def frame(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
 
 def switch(config: RunConfig, base: RunConfig) -> str:
-    """What a config changes beside another one: ``gamma = 0.3``; seeds do not count; '' if nothing is changed."""
+    """What a config changes beside another one: ``gamma = 0.3``; no seed counts; '' if nothing is changed."""
     if config.variant != base.variant:
         return f"variant = {config.variant}"
     ours, theirs = config.to_dict(relevant=True), base.to_dict(relevant=True)
-    changed = {n: v for n, v in ours.items() if n != "seed" and v != theirs.get(n)}
+    seeds = ("seed", "teacher_seed", "data_seed")
+    changed = {n: v for n, v in ours.items() if n not in seeds and v != theirs.get(n)}
     return ", ".join(f"{n} = {str(v).lower() if isinstance(v, bool) else v}" for n, v in changed.items())

@@ -64,6 +64,7 @@ def test_figure_is_an_image_with_words_and_its_vector_file():
 def test_switch_names_what_is_changed():
     base = RunConfig(method="sastc")
     assert parts.switch(base, base) == parts.switch(base.replace(seed=3), base) == ""
+    assert parts.switch(base.replace(seed=3, teacher_seed=3, data_seed=1), base) == "", "another teacher is no setting"
     assert parts.switch(base.replace(gamma=0.3), base) == "gamma = 0.3"
     assert parts.switch(base.replace(qk_norm=False), base) == "qk_norm = false"
     assert parts.switch(base.replace(variant="released"), base) == "variant = released"
