@@ -193,10 +193,7 @@ def comparisons(board: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def answer(board: pd.DataFrame) -> list[str]:
-    """The verdict, by a fixed rule: for every comparison which methods help, which do not, which cannot be told.
-
-    Methods without a verdict are counted; the table names them.
-    """
+    """A headline for every comparison: which methods are better than KD, and than KD trained for as long as they."""
     found = comparisons(board)
     if not found:
         return [
@@ -205,14 +202,28 @@ def answer(board: pd.DataFrame) -> list[str]:
         ]
     out = []
     for rows in found:
+        better = in_words(list(rows.label[rows.verdict == HELPS])) or "no method"
+        out.append(f"Better than KD after as many epochs: {better} ({case(rows.iloc[0])}). {worth(rows)}".strip())
+    return [html.escape(line, quote=False) for line in out]
+
+
+def details(board: pd.DataFrame) -> list[str]:
+    """Which methods do not help and which cannot be told, by a fixed rule; one sentence for each comparison.
+
+    Methods without a verdict are counted; the table names them.
+    """
+    out = []
+    found = comparisons(board)
+    for rows in found:
         rows = rows[rows.longer == 1]
         of = {name: list(rows.label[rows.verdict == name]) for name in JUDGED}
-        told = [f"{words}: {', '.join(of[name])}" for name, words in SAID.items() if of[name]]
+        told = [f"{words}: {', '.join(of[name])}" for name, words in SAID.items() if of[name] and name != HELPS]
         lacking = len(of[TOO_FEW]) + len(of[MISSING])
-        said = "; ".join(told + [f"no verdict yet: {lacking} of {len(rows)} methods"] * bool(lacking))
-        line = f"{said[0].upper()}{said[1:]} ({case(rows.iloc[0])}). {worth(rows)}"
-        out.append(line.strip())
-    return [html.escape(line, quote=False) for line in out]
+        told += [f"no verdict yet: {lacking} of {len(rows)} methods"] * bool(lacking)
+        said = "; ".join(told) + f" ({case(rows.iloc[0])})" * (len(found) > 1)
+        if told:
+            out.append(html.escape(f"{said[0].upper()}{said[1:]}.", quote=False))
+    return out
 
 
 def worth(rows: pd.DataFrame) -> str:

@@ -132,10 +132,19 @@ def test_gains_intervals_and_costs_are_paired_by_seed(runs):
 
 
 def test_the_answer_follows_the_verdicts(runs):
-    (line,) = bench.answer(bench.leaderboard(runs))
-    told = "Better than KD: TWD; worse than KD: SP; surely less than 0.5 points better than KD: TET; "
-    told += "cannot be told from KD: FitNet, HTA-KL; no verdict yet: 2 of 8 methods "
-    assert line == f"{told}(Digits, VGG-11 &amp; ResNet-19, teacher at 99.0 %, T = 2, small-scale runs)."
+    board = bench.leaderboard(runs)
+    case = "(Digits, VGG-11 &amp; ResNet-19, teacher at 99.0 %, T = 2, small-scale runs)"
+    assert bench.answer(board) == [f"Better than KD after as many epochs: TWD {case}."]
+    (line,) = bench.details(board)
+    told = "Worse than KD: SP; surely less than 0.5 points better than KD: TET; "
+    assert line == f"{told}cannot be told from KD: FitNet, HTA-KL; no verdict yet: 2 of 8 methods."
+    none = board.assign(verdict=board.verdict.replace(bench.HELPS, bench.UNTOLD))
+    assert bench.answer(none) == [f"Better than KD after as many epochs: no method {case}."]
+    both = pd.concat([runs, runs.assign(dataset="cifar100", data="CIFAR-100")], ignore_index=True)
+    assert [line.rpartition(" (")[2][:9] for line in bench.details(bench.leaderboard(both))] == [
+        "Digits, V",
+        "CIFAR-100",
+    ]
 
 
 def test_kd_that_is_trained_longer_is_a_row_and_the_rival_of_what_costs_as_much(tmp_path):
