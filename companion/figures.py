@@ -245,7 +245,7 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
     caption = (
         "Mean attention η of every pair of layers against its mean unweighted distance (Eq. 6, logarithmic), by run "
     )
-    caption += "(panels) and student layer (lines); red the uniform weight, dotted the bounds of Eq. 5."
+    caption += "(panels) and student layer (lines); red the uniform weight, dotted the bounds that unit length sets."
     return _named(figure, "weight-against-distance", caption)
 
 

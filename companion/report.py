@@ -456,7 +456,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
     if len(favourites) == 1:
         layers = f"always {layers.split()[0]}"
-    bound = f"the largest weight the formula allows ({_span(bounds, '{:.2f}'.format)} of 1)"
+    bound = f"the largest weight possible ({_span(bounds, '{:.2f}'.format)} of 1)"
     known = {name: np.nanmean(s) for name, s in (("images", images), ("time steps", steps)) if np.isfinite(s).any()}
     hardly = "hardly differed" if all(v < 0.01 for v in known.values()) else "differed"
     sizes = " and ".join(np.format_float_positional(v, 1, fractional=False, trim="-") for v in known.values())

@@ -20,6 +20,7 @@ from sastc.config import SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
 from sastc.labels import shown as shown_as
+from sastc.methods import REGISTRY
 from sastc.records import Run
 
 GROUP = ["scale", "dataset", "student", "teacher", "timesteps"]
@@ -547,6 +548,34 @@ def tried(runs: pd.DataFrame) -> str:
     return (
         f"In the trials that choose each method's settings, on images held out of the training set, one seed each, the "
         f"best are {', '.join(told[:-2])}; the best of {told[-2]} and of the {told[-1].lower()}. That is no verdict."
+    )
+
+
+def at_an_end(runs: pd.DataFrame) -> str:
+    """A sentence: of which methods the best trial lies at an end of the values tried; '' without trials.
+
+    Of every setting with several values the smallest and the largest are its ends.
+    """
+    tried = runs[(runs.validation > 0) & (runs.complete | runs.diverged.notna())]
+    told, known = [], 0
+    for _, own in tried.groupby(["scale", "method"], sort=False):
+        kind, best = REGISTRY.get(own.method.iloc[0]), own.loc[own.accuracy.fillna(-1.0).idxmax()]
+        names = [*(kind.options if kind else ()), *({"beta"} & set(kind.fields if kind else ())), "learning_rate"]
+        ends = []
+        for name in names:
+            values = own[name].dropna()
+            if values.nunique() > 2 and best[name] in (values.min(), values.max()):
+                ends.append(f"{name} {shown_as(best[name])}")
+        known += 1
+        told += [f"{own.label.iloc[0]} ({', '.join(ends)})"] * bool(ends)
+    if not known:
+        return ""
+    return html.escape(
+        f"The best trial lies at an end of the values tried for {len(told)} of {known} methods: {'; '.join(told)}. "
+        "Values beyond may give them more."
+        if told
+        else f"The best trial of all {known} methods lies between others.",
+        quote=False,
     )
 
 

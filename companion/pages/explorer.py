@@ -60,7 +60,7 @@ def saturated(runs: list[Seen]) -> Example | None:
         images = f"{share[-1]:.0%} of the rows of the {weights.shape[1]} recorded images".replace("%", "\u00a0%")
         look = (
             f"From epoch {first + 1} on nothing moves: in {images}, the highest weight is at {high:.3f}, "
-            "the most that the formula allows. Play the epochs, change the time step, look at one image."
+            "the most that is possible. Play the epochs, change the time step, look at one image."
         )
         found = dict(title="Weights at their bound", look=look, state=_state(run))
         order = (len(config.changed), first / len(share))

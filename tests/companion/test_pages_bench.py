@@ -381,6 +381,18 @@ def test_trials_are_apart_from_the_comparison(runs):
     )
 
 
+def test_a_best_trial_at_an_end_of_what_was_tried_is_told(runs):
+    assert bench.at_an_end(runs[runs.validation == 0]) == ""
+    tried = runs[runs.validation > 0]
+    every = tried.assign(diverged=tried.diverged.mask(~tried.complete, 2.0))
+    assert bench.at_an_end(every) == "The best trial of all 1 methods lies between others."
+    low = every.assign(accuracy=every.accuracy.mask(every.teacher_weight == 0.06, 60.0))
+    told = "lies at an end of the values tried for 1 of 1 methods: TWD (teacher_weight 0.06). Values beyond may"
+    assert told in bench.at_an_end(low)
+    two = low[low.teacher_weight < 0.5]
+    assert "lies between" in bench.at_an_end(two), "of two values each is an end"
+
+
 def test_the_best_trials_are_told_beside_kds_and_the_baselines(runs):
     assert bench.tried(runs) == "", "KD has none"
     first = runs[runs.validation > 0].iloc[:1]

@@ -154,9 +154,7 @@ def test_ease_or_meaning_counts_cells():
     distance = np.array([[[0.1, 0.2, 0.3]], [[0.1, 0.2, 0.3]]])
     text = report.ease_or_meaning([Recorded(attention, distance)], question=True)
     assert text.startswith("In the one SASTC run there are 2 cases")
-    assert (
-        "In 1 of them attention gave the largest weight the formula allows (0.79 of 1), to within 1 %; in 1 the" in text
-    )
+    assert "In 1 of them attention gave the largest weight possible (0.79 of 1), to within 1 %; in 1 the" in text
     assert "stage1 in 1, stage2 in 1" in text
     steps = np.abs(attention[0] - attention[1]).mean() / math.sqrt(2)
     assert f"The weights differed between time steps (standard deviation {steps:.1f})" in text  # of one image, no more
@@ -170,7 +168,7 @@ def test_a_stranger_gets_an_answer_where_there_is_no_doubt():
     runs = [Recorded(attention, distance)] * 2
     text = report.ease_or_meaning(runs, question=True)
     assert text.startswith("In all 2 SASTC runs, for every student layer and time step (4 cases), ")
-    assert "gave the largest weight the formula allows (0.79 of 1) to the teacher layer that is easiest" in text
+    assert "gave the largest weight possible (0.79 of 1) to the teacher layer that is easiest" in text
     assert "(always stage1). The weights hardly differed between time steps" in text
     plain = report.ease_or_meaning(runs)
     assert plain.startswith("In all 2")
