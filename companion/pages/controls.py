@@ -244,13 +244,14 @@ def answer(runs: pd.DataFrame) -> str:
     always = (learned.easiest == 1).all()
     where = "always" if always else f"in {easy}"
     told: dict[str, list[str]] = {}
-    seeds, once, missing = set(), [], []
+    seeds, once, missing, most = set(), [], [], 0.0
     changes = changes_of_accuracy(runs)
     for control in REPLACED:
         change = changes.get(control, Difference())
         if change.n > 1:
             told.setdefault(change.judgement, []).append(f"{control.replace('cka', 'CKA')} {change.words()}")
             seeds.add(change.n)
+            most = max(most, -change.low) if change.judgement == "not distinguishable" else most
         else:
             (once if change.n else missing).append(f"{control} {signed(change.mean)}" if change.n else control)
     out = [
@@ -269,6 +270,8 @@ def answer(runs: pd.DataFrame) -> str:
             f"Other weights are {words[says]} learned ones: {', '.join(which)} (accuracy minus that with learned "
             f"weights, points; {n})."
         )
+        if says == "not distinguishable":
+            out.append(f"By these intervals learned weights add at most {most:.2f} points to any of these.")
     out += [f"One seed each, too few to judge; these minus learned: {', '.join(once)} points."] * bool(once)
     out += [f"Not run: {', '.join(missing)} weights."] * bool(missing)
     return " ".join(out)

@@ -283,6 +283,7 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
         "CKA in 50 % of cells (in every run, which gives no interval); chance is 33 %. "
         f"Other weights are not distinguishable from learned ones: uniform -0.33 [{-1 / 3 - half:+.2f}, "
         f"{-1 / 3 + half:+.2f}] (accuracy minus that with learned weights, points; n=3). "
+        f"By these intervals learned weights add at most {1 / 3 + half:.2f} points to any of these. "
         f"Other weights are less accurate than learned ones: untrained -3.33 [{-10 / 3 - other:+.2f}, "
         f"{-10 / 3 + other:+.2f}] (accuracy minus that with learned weights, points; n=3). "
         "One seed each, too few to judge; these minus learned: cka +0.75 points. Not run: random weights."
