@@ -137,12 +137,16 @@ def test_attention(text, table2):
 
 def test_controls(text):
     found = frame(load_experiment(ROOT / "experiments/controls.yaml", "slim"), ROOT / "results")
-    found = found.assign(control=controls.names(found))
-    told = "not distinguishable from that with uniform, untrained or random weights or weights from CKA (the copy, "
-    assert f"{told}3 seeds)" in text
-    for other in controls.REPLACED:
-        d = difference(found, "learned", other, "control")
-        assert (d.n, d.judgement) == (3, "not distinguishable")
+    changes = controls.changes_of_accuracy(found)
+    names = {"uniform": "uniform", "random": "random", "untrained": "untrained", "cka": "from CKA"}
+    (n,) = {changes[control].n for control in names}
+    told = ", ".join(f"{name} {changes[c].words()}" for c, name in names.items()).replace("−", "-")
+    assert f"change the accuracy by (points, original CIFAR-10, {n} seeds): {told}." in text
+    words = {"better": "more accurate than with learned weights", "worse": "less accurate"}
+    words["not distinguishable"] = "not distinguishable"
+    of = {says: [name for c, name in names.items() if changes[c].judgement == says] for says in words}
+    told = "; ".join(f"{words[says]}: {', '.join(which)}" for says, which in of.items() if which)
+    assert f"Corrected for their number (Holm): {told}." in text
 
 
 def test_other_choices(text):
