@@ -194,7 +194,7 @@ def _size(runs: Sequence[RunConfig]) -> list[str]:
             here, there = config.scaled.get(name, (getattr(config, name),) * 2)
             ours.setdefault(name, set()).add(here)
             papers.setdefault(name, set()).add(there)
-    if "train_subset" in ours:
+    if "train_subset" in ours or (runs[0].scale != "paper" and min(c.train_fraction for c in runs) < 1):
         ours["train_subset"] = {round((c.train_subset or images) * c.train_fraction) for c in runs}
     words = []
     if "width" in ours:

@@ -194,9 +194,10 @@ def used(rows: pd.DataFrame) -> str:
     for configs in cells.values() if fields else ():
         kinds.setdefault(_used(rows, configs, fields), []).extend(configs)
     told = [
-        (f"for {'; '.join(report.named(configs))} " if len(kinds) > 1 else "") + kind for kind, configs in kinds.items()
+        (f" of {'; '.join(report.named(configs))}" if len(kinds) > 1 else "") + f" have {kind}"
+        for kind, configs in kinds.items()
     ]
-    return f"Table 2's {report.SCALE_WORDS[scale]} have {'. They have '.join(told)}." if told else ""
+    return f"Table 2's {report.SCALE_WORDS[scale]}{'. Those'.join(told)}." if told else ""
 
 
 def _used(rows: pd.DataFrame, configs: Sequence[RunConfig], fields: Sequence[str]) -> str:

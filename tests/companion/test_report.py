@@ -51,6 +51,8 @@ def test_the_note_says_which_rows_are_tuned_and_which_share_a_teacher(tmp_path):
     )
     assert f"All seeds of a pair of {rest} share one teacher and one subset of the images:" in note
     assert "10,000 of 50,000 training images" in note, "a fifth of all, or a subset"
+    fraction = dataclasses.replace(plan, runs=tuple(c for c in plan.runs if not c.train_subset))
+    assert "10,000 of 50,000 training images" in report.scale_note(fraction, tmp_path)
     alike = dataclasses.replace(plan, runs=tuple(c for c in plan.runs if c.train_subset))
     note = report.scale_note(alike, tmp_path)
     assert "All seeds of a pair share one teacher" in note
