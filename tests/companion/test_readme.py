@@ -139,6 +139,9 @@ def test_controls(text):
     found = frame(load_experiment(ROOT / "experiments/controls.yaml", "slim"), ROOT / "results")
     changes = controls.changes_of_accuracy(found)
     names = {"uniform": "uniform", "random": "random", "untrained": "untrained", "cka": "from CKA"}
+    uniform = changes["uniform"]
+    assert uniform.judgement == "better"
+    assert f"Uniform weights in the place of its learned attention give {uniform.mean:+.2f} points more." in text
     (n,) = {changes[control].n for control in names}
     told = ", ".join(f"{name} {changes[c].words()}" for c, name in names.items()).replace("−", "-")
     assert f"change the accuracy by (points, original CIFAR-10, {n} seeds): {told}." in text
