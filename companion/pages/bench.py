@@ -204,12 +204,14 @@ def answer(board: pd.DataFrame) -> list[str]:
     out = []
     for rows in found:
         better = in_words(list(rows.label[rows.verdict == HELPS])) or "no method"
-        out.append(f"Better than KD after as many epochs: {better} ({case(rows.iloc[0])}). {worth(rows)}".strip())
+        told = "; ".join(f"{judged}: {in_words(names)}" for judged, names in beside_longer(rows, "{0.label}").items())
+        longer = f" Beside KD that is trained for at least as long as they take: {told}." * bool(told)
+        out.append(f"Better than KD after as many epochs: {better} ({case(rows.iloc[0])}).{longer}")
     return [html.escape(line, quote=False) for line in out]
 
 
 def details(board: pd.DataFrame) -> list[str]:
-    """Which methods do not help and which cannot be told, by a fixed rule; one sentence for each comparison.
+    """Which methods do not help and which cannot be told, by a fixed rule, and :func:`worth`; for each comparison.
 
     Methods without a verdict are counted; the table names them.
     """
@@ -224,32 +226,35 @@ def details(board: pd.DataFrame) -> list[str]:
         said = "; ".join(told) + f" ({case(rows.iloc[0])})" * (len(found) > 1)
         if told:
             out.append(html.escape(f"{said[0].upper()}{said[1:]}.", quote=False))
+        out += [html.escape(line, quote=False) for line in [worth(rows)] if line]
     return out
 
 
-def worth(rows: pd.DataFrame) -> str:
-    """A sentence: which methods are worth more than KD that is trained for as long; '' where there is no such KD.
+def beside_longer(rows: pd.DataFrame, form: str) -> dict[str, list[str]]:
+    """Judgement of the gain over KD that is trained for as long to methods, as `form` of row and difference tells them.
 
     Corrected for their number, a family of its own.
     """
     known = rows[rows.pairs_as_long >= FEWEST]
-    if known.empty:
+    gaps = family_of(Difference(r.gain_as_long, r.half_as_long, r.pairs_as_long) for r in known.itertuples())
+    found: dict[str, list[str]] = {"better": [], "worse": [], "not told from it": [], NO_INTERVAL: []}
+    for row, gap in zip(known.itertuples(), gaps, strict=True):
+        told = "not told from it" if gap.judgement == "not distinguishable" else gap.judgement
+        found[told].append(form.format(row, gap.words()))
+    return {told: names for told, names in found.items() if names}
+
+
+def worth(rows: pd.DataFrame) -> str:
+    """A sentence: the gains over KD that is trained for as long, with intervals; '' where there is no such KD."""
+    found = beside_longer(rows, "{0.label} {1}, n={0.pairs_as_long}")
+    if not found:
         return ""
-    gaps = (Difference(r.gain_as_long, r.half_as_long, r.pairs_as_long) for r in known.itertuples())
-    of: dict[str, list[str]] = {}
-    for row, gap in zip(known.itertuples(), family_of(gaps), strict=True):
-        of.setdefault(gap.judgement, []).append(f"{row.label} {gap.words()}")
-    words = {
-        "better": "better",
-        "worse": "worse",
-        "not distinguishable": "not told from it",
-        NO_INTERVAL: "no interval",
-    }
-    told = "; ".join(f"{words[name]}: {', '.join(of[name])}" for name in words if name in of)
-    rivals = in_words([rival.partition(", ")[2] for rival in dict.fromkeys(known.sort_values("cost").rival)])
+    known = rows[rows.pairs_as_long >= FEWEST]
+    epochs = [rival.rpartition(", ")[2].removesuffix(" epochs") for rival in known.sort_values("cost").rival.unique()]
+    told = "; ".join(f"{judged}: {', '.join(names)}" for judged, names in found.items())
     return (
-        f"Beside KD that is trained for at least as long as they take ({rivals}): {told} (points; corrected for "
-        f"{len(known)} comparison{'s' * (len(known) > 1)}, Holm)."
+        f"Gain over KD that is trained for at least as long as the method takes ({in_words(epochs)} epochs): {told} "
+        f"(points; corrected for {len(known)} comparison{'s' * (len(known) > 1)}, Holm)."
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import figures, report
-from companion.html import interval, plain, table, text
+from companion.html import in_words, interval, plain, table, text
 from companion.pages.choices import effects
 from companion.pages.parts import run_links
 from companion.stats import NO_INTERVAL, Difference, over, paired, signed, spread
@@ -17,6 +17,15 @@ from sastc.records import Run
 
 LEARNED = "learned"
 REPLACED = ("uniform", "random", "untrained", "cka")
+
+SAID = {  # of the accuracy with a replacement
+    "better": "more accurate",
+    "worse": "less accurate",
+    "not distinguishable": "not distinguishable",
+    NO_INTERVAL: "no interval",
+    "one seed": "one seed each, too few to judge",
+    "not run": "not run",
+}
 
 WORDS = {
     "cka": "CKA",
@@ -218,10 +227,11 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         word, says = _judged(normed.easiest, chance)
         out.append(f"With teacher layers of equal variance the learned weights are on the easiest in {word} ({says}).")
     for control, change in changes_of_accuracy(runs).items():
-        if control in REPLACED and change.n:
-            name = "CKA" if control == "cka" else control.capitalize()
+        if change.n:
+            name = WORDS.get(control, control)
             out.append(
-                f"{name} minus learned weights: {change.words()} points of accuracy (n={change.n}: {change.judgement})."
+                f"{name[0].upper()}{name[1:]}, minus learned weights: {change.words()} points of accuracy "
+                f"(n={change.n}: {change.judgement})."
             )
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
@@ -243,35 +253,20 @@ def answer(runs: pd.DataFrame) -> str:
     easy, like = ("{} of cells ({})".format(*_judged(learned[c], chance)) for c in ("easiest", "likest"))
     always = (learned.easiest == 1).all()
     where = "always" if always else f"in {easy}"
-    told: dict[str, list[str]] = {}
-    seeds, once, missing, most = set(), [], [], 0.0
     changes = changes_of_accuracy(runs)
+    told: dict[str, list[str]] = {says: [] for says in SAID}
+    seeds, most = set(), 0.0
     for control in REPLACED:
         change = changes.get(control, Difference())
-        if change.n > 1:
-            told.setdefault(change.judgement, []).append(f"{control.replace('cka', 'CKA')} {change.words()}")
-            seeds.add(change.n)
-            most = max(most, -change.low) if change.judgement == "not distinguishable" else most
-        else:
-            (once if change.n else missing).append(f"{control} {signed(change.mean)}" if change.n else control)
-    out = [
+        says = change.judgement if change.n > 1 else "one seed" if change.n else "not run"
+        told[says].append(WORDS.get(control, control))
+        seeds |= {change.n} - {0, 1}
+        most = max(most, -change.low) if says == "not distinguishable" else most
+    n = f" (n={report._span(seeds)})" if seeds else ""
+    beside = "; ".join(f"{SAID[says]}: {in_words(which)}" for says, which in told.items() if which)
+    adds = f" To those not distinguishable learned weights add at most {most:.2f} points." if most else ""
+    return (
         f"Attention is {where} largest on the teacher layer that is easiest to imitate, and on the layer most similar "
-        f"by CKA in {like}; chance is {100 * chance:.0f} %."
-    ]
-    n = f"n={report._span(seeds)}" if seeds else ""
-    words = {
-        "better": "more accurate than",
-        "worse": "less accurate than",
-        "not distinguishable": "not distinguishable from",
-        NO_INTERVAL: "not to be judged, for lack of an interval, beside",
-    }
-    for says, which in told.items():
-        out.append(
-            f"Other weights are {words[says]} learned ones: {', '.join(which)} (accuracy minus that with learned "
-            f"weights, points; {n})."
-        )
-        if says == "not distinguishable":
-            out.append(f"By these intervals learned weights add at most {most:.2f} points to any of these.")
-    out += [f"One seed each, too few to judge; these minus learned: {', '.join(once)} points."] * bool(once)
-    out += [f"Not run: {', '.join(missing)} weights."] * bool(missing)
-    return " ".join(out)
+        f"by CKA in {like}; chance is {100 * chance:.0f} %. Accuracy with other weights than the learned{n}: {beside}."
+        f"{adds}"
+    )

@@ -242,7 +242,7 @@ def test_controls_name_their_runs_and_need_two_seeds(tmp_path):
         "Attention is in 50 % of cells (in every run, which gives no interval) largest on the teacher layer that is "
         "easiest to imitate, and on the layer most similar by CKA in 100 % of cells (in every run, which gives no "
         "interval); chance is 33 %. "
-        "Not run: uniform, random, untrained, cka weights."
+        "Accuracy with other weights than the learned: not run: uniform, random, untrained and CKA."
     )
     assert controls.between_seeds(runs)["learned"] == 0.0
     told = controls.sentences(runs)
@@ -281,13 +281,17 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     assert controls.answer(runs) == (
         "Attention is always largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
         "CKA in 50 % of cells (in every run, which gives no interval); chance is 33 %. "
-        f"Other weights are not distinguishable from learned ones: uniform -0.33 [{-1 / 3 - half:+.2f}, "
-        f"{-1 / 3 + half:+.2f}] (accuracy minus that with learned weights, points; n=3). "
-        f"By these intervals learned weights add at most {1 / 3 + half:.2f} points to any of these. "
-        f"Other weights are less accurate than learned ones: untrained -3.33 [{-10 / 3 - other:+.2f}, "
-        f"{-10 / 3 + other:+.2f}] (accuracy minus that with learned weights, points; n=3). "
-        "One seed each, too few to judge; these minus learned: cka +0.75 points. Not run: random weights."
-    ).replace("-", "−")
+        "Accuracy with other weights than the learned (n=3): less accurate: untrained; not distinguishable: uniform; one "
+        f"seed each, too few to judge: CKA; not run: random. To those not distinguishable learned weights add at most "
+        f"{1 / 3 + half:.2f} points."
+    )
+    lines = controls.sentences(runs)
+    for name, mean, reach, says in (
+        ("Uniform", -1 / 3, half, "not distinguishable"),
+        ("Untrained", -10 / 3, other, "worse"),
+    ):
+        gap = f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}]".replace("-", "−")
+        assert f"{name}, minus learned weights: {gap} points of accuracy (n=3: {says})." in lines
     ((_, share, _),) = claims.most_alike(runs)
     assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
     assert math.isnan(share.half), "the same in all seeds"
