@@ -281,9 +281,9 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     assert controls.answer(runs) == (
         "Attention is always largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
         "CKA in 50 % of cells (in every run, which gives no interval); chance is 33 %. "
-        "Accuracy with other weights than the learned (n=3): less accurate: untrained; not distinguishable: uniform; one "
-        f"seed each, too few to judge: CKA; not run: random. To those not distinguishable learned weights add at most "
-        f"{1 / 3 + half:.2f} points."
+        "Accuracy with other weights than the learned (n=3): less accurate: untrained; not distinguishable: uniform; "
+        f"one seed each, too few to judge: CKA; not run: random. To those not distinguishable learned weights add at "
+        f"most {1 / 3 + half:.2f} points."
     )
     lines = controls.sentences(runs)
     for name, mean, reach, says in (
