@@ -17,6 +17,7 @@ from companion.pages.verdicts_claims import Claim, Comparison
 from companion.stats import Difference
 
 UP, DOWN, OPEN = (Difference(mean, 1.0, 5) for mean in (3.0, -9.0, 0.5))
+WIDE = Difference(-13.85, 1.07, 10)
 
 
 def claim(rival, *comparisons, **more):
@@ -161,14 +162,15 @@ def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
 def test_the_numbers_of_every_interval_are_in_sight(browser, width):
     css = (Path(__file__).parents[2] / "book/_static/custom.css").read_text()
     page = browser.new_page(viewport={"width": width, "height": 900})
-    page.set_content(f"<style>body {{font: 16px sans-serif}} {css}</style>{front.claims_list([claim('A', UP, OPEN)])}")
+    page.set_content(f"<style>body {{font: 16px sans-serif}} {css}</style>{front.claims_list([claim('A', UP, WIDE)])}")
     values, dots = page.locator(".values li").all(), page.locator(".intervals circle").all()
     labels = page.locator(".intervals ul:first-child li").all_text_contents()
     assert labels == ["T=2", "T=3"]
-    assert [value.inner_text() for value in values] == ["+3.00 [+2.00, +4.00] n=5", "+0.50 [−0.50, +1.50] n=5"]
+    assert [value.inner_text() for value in values] == ["+3.00 [+2.00, +4.00] n=5", "−13.85 [−14.92, −12.78] n=10"]
     for value, dot in zip(values, dots, strict=True):
         row, mark = value.bounding_box(), dot.bounding_box()
         assert row["x"] + row["width"] <= width
+        assert value.evaluate("li => li.scrollWidth <= li.clientWidth"), "within its column"
         assert row["y"] <= mark["y"] + mark["height"] / 2 <= row["y"] + row["height"], "of one row"
         if width < 600:
             assert mark["y"] >= row["y"] + 18, "below its numbers"
