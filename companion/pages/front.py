@@ -8,7 +8,7 @@ from pathlib import Path
 from companion import report
 from companion.html import in_words
 from companion.pages.parts import page_name
-from companion.pages.verdicts import Found, mark, names, verdict
+from companion.pages.verdicts import Found, in_common, mark, names, verdict
 from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -117,7 +117,7 @@ def lead(found: Sequence[Found], runs: Sequence[Run], place: str) -> str:
 def setup(plan: Experiment, found: Sequence[Found]) -> str:
     """HTML line: what our runs are, what they do not test, and where everything is."""
     links = {
-        f"All {len(found)} claims": f"runs/{page_name('verdicts', plan.scale)}.html",
+        "All verdicts": f"runs/{page_name('verdicts', plan.scale)}.html",
         "How a verdict is made": f"runs/{page_name('verdicts', plan.scale)}.html#how-a-verdict-is-made",
         "All runs": "every_run.html",
         "Attention explorer": "runs/explorer.html",
@@ -125,6 +125,10 @@ def setup(plan: Experiment, found: Sequence[Found]) -> str:
     told = " · ".join(f'<a href="{address}">{words}</a>' for words, address in links.items())
     words = report.size(load_experiment(report.ROOT / "experiments" / "table2.yaml", leading(plan, found)))
     ours = ", ".join(word for word in words if re.search("channels|images|epochs", word)) or "the paper's size"
+    copied = [c.difference for f in chosen(found) for c in f.known if "JPEG copy" in c.what]
+    if copied:
+        shared = ", all seeds of a pair with one teacher" * all(d.unit == "seeds with one teacher" for d in copied)
+        ours += f"; rows of a JPEG copy are earlier runs on lossy images{shared}"
     return f'<p class="setup">Ours: {ours}. This does not test the paper\'s numbers (full networks). {told}</p>'
 
 
@@ -198,7 +202,10 @@ def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
     if claim is None or not claim.counted:
         return f"{text}."
     short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))
-    n = f"n={report._span({d.n for _, d, _ in claim.counted})}"
+    cell = in_common([c.what.partition(", ")[2] for c in claim.counted])[0]  # one, of which the controls are run
+    n = ", ".join(
+        filter(None, (re.sub(r" & [^,]+", "", cell), f"n={report._span({d.n for _, d, _ in claim.counted})}"))
+    )
     n += f", {report.SCALE_WORDS[claim.scale]}" * (claim.scale != scale)
     better, worse, same = ([short[what] for what in side] for side in claim.sides)
     told = [f"more accurate than {in_words(better)}"] * bool(better) + [f"less accurate than {in_words(worse)}"] * bool(

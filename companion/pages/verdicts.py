@@ -41,7 +41,8 @@ RULES = {
 METHOD = (
     "Intervals are 95 % ones, Student's t over seeds. The pooled effect of a claim is the mean over its cells, each "
     "counted once whatever its seeds, with Student's t on the means of the cells (a random-effects mean); one cell is "
-    "its own. Cells that share a teacher (one pair of networks at several T) or runs (SASTC's beside three methods) "
+    "its own. Cells that share a teacher (a pair of networks on the same data at several T) or runs (SASTC's beside "
+    "three methods) "
     "are no independent evidence: the interval is at least that of a mean over such groups, with one error in each. "
     "Scores, energies and seconds of different networks are not averaged, nor are differences from methods that a "
     "claim names together. What is said of the cells of a claim is corrected by Holm's method for their number, as on "
@@ -98,7 +99,7 @@ class Found:
 
 
 def verdict(found: Found) -> tuple[str, str]:
-    """The verdict and the name of the rule that gave it, see :data:`RULES`."""
+    """The verdict in words, and the name of the rule that gave it, see :data:`RULES`."""
     if not found.known:
         return "open", "not run"
     if not found.papers_data:
@@ -122,7 +123,7 @@ def verdict(found: Found) -> tuple[str, str]:
         rule = "not always"
     elif all_above or effect.judgement == "better":
         rule = "held"
-    word = "open" if rule == "undecided" else rule
+    word = "not shown" if rule == "not always" and not found.sides[0] else "open" if rule == "undecided" else rule
     return word if found.scale == "paper" or word == "open" else f"{word} here", rule
 
 
@@ -135,6 +136,13 @@ def reason(found: Found) -> str:
         m, most = len(found.counted), max(d.n for _, d, _ in found.known)
         return f"{m} cell{'s' * (m != 1)} count{'s' * (m == 1)} (at most {most} seed{'s' * (most > 1)} each)"
     m, (above, below, _) = len(found.counted), found.sides
+    if (
+        rule == "held"
+        and m > 1
+        and found.pooled.judgement != "better"
+        and all(c.difference.low > 0 for c in found.counted)
+    ):
+        return f"the interval of each of {m} cells is above zero"
     if not above and not below:
         return "the interval includes zero" if m == 1 else f"none of {m} cells differs from zero"
     return f"{len(above)} of {m} cell{'s' * (m > 1)} above zero" + f", {len(below)} below" * bool(below)
@@ -155,9 +163,8 @@ def mark(found: Found, why: bool = False) -> str:
     """A claim's verdict as an HTML mark: a sign, a word and a colour; an open one with the reason if `why`."""
     word, rule = verdict(found)
     text = f"{word}: {reason(found)}" if why and word == "open" else word
-    above, below, _ = found.sides
-    if rule == "not always" and not above:
-        text = f"not shown, worse in {len(below)} of {len(found.counted)}" + " here" * word.endswith("here")
+    if word.startswith("not shown"):
+        text = word.replace("shown", f"shown, worse in {len(found.sides[1])} of {len(found.counted)}", 1)
     kind = {"held": "held", "did not hold": "failed", "not always": "failed"}.get(rule, "open")
     return f'<span class="verdict {kind}"><span aria-hidden="true">{MARKS.get(rule, "?")}</span> {text}</span>'
 
@@ -262,7 +269,7 @@ def verdicts_table(found: Sequence[Found]) -> str:
     rows = pd.DataFrame(dict(claim=f.claim.words, paper=f.claim.evidence(), place=i) for i, f in enumerate(found))
     sources = {f.source for f in found if f.source}
     columns = {  # few enough that ours is in sight
-        "claim": lambda r: f'{html.escape(r.claim)}<br><span class="seeds">{html.escape(r.paper)}</span>',
+        "claim": lambda r: f'{html.escape(r.claim)}<br><span class="seeds">{_paper(found[r.place].claim)}</span>',
         "verdict": lambda r: said(found[r.place]),
         "ours": lambda r: ours(found[r.place], len(sources) > 1) + _link(found[r.place].page),
     }
@@ -282,10 +289,15 @@ def verdicts_table(found: Sequence[Found]) -> str:
         for one in (f, *f.smaller)
         for what, d, _ in _every(one)
     ]
-    caption = "Claims of the paper, its evidence below each. A positive difference favours the claim. Brackets hold "
+    caption = "Claims of the paper, its evidence below each, and questions of ours. A positive difference favours the "
+    caption += "claim. Brackets hold "
     caption += f"95 % intervals over {over(d for f in found for _, d, _ in f.known)}."
     caption += f" Ours: {html.escape(*sources)}." if len(sources) == 1 else ""
     return table(rows, caption, "verdicts", columns, csv=pd.DataFrame(every))
+
+
+def _paper(claim: Claim) -> str:
+    return "A question of ours; the paper: " * claim.ours + html.escape(claim.evidence())
 
 
 def _every(found: Found) -> list[Comparison]:
@@ -304,8 +316,19 @@ def _link(page: str) -> str:
 
 
 def summary(found: Sequence[Found]) -> str:
-    """How many claims got which verdict, the open ones by the reason."""
-    decided = sorted(map(verdict, found), key=lambda pair: ORDER.index(pair[1]))
+    """How many claims of the paper got which verdict, the open ones by the reason; then the same of our questions."""
+    told = []
+    for words, some in (
+        ("claim{} of the paper", [f for f in found if not f.claim.ours]),
+        ("question{} of ours", [f for f in found if f.claim.ours]),
+    ):
+        if some:
+            told.append(f"Of {len(some)} {words.format('s' * (len(some) > 1))}, {_tally(some)}.")
+    return " ".join(told)
+
+
+def _tally(found: Sequence[Found]) -> str:
+    decided = sorted(map(verdict, found), key=lambda pair: (ORDER.index(pair[1]), pair[0]))
     words, why = Counter(word for word, _ in decided), Counter(rule for word, rule in decided if word == "open")
     told = ", ".join(f"{n} {word.replace('not always', 'did not always hold')}" for word, n in words.items())
     reasons = {
@@ -313,5 +336,4 @@ def summary(found: Sequence[Found]) -> str:
         "too few": f"with too few cells of {FEWEST} seeds",
         "other data": "on other data than the paper's",
     }
-    open_ = f" ({', '.join(f'{n} {reasons.get(rule, rule)}' for rule, n in why.items())})" if why else ""
-    return f"Of {len(found)} claims of the paper, {told}{open_}."
+    return told + (f" ({', '.join(f'{n} {reasons.get(rule, rule)}' for rule, n in why.items())})" if why else "")

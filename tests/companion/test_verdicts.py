@@ -91,6 +91,13 @@ def test_not_always_without_a_cell_above_says_that_it_was_not_shown():
     assert "≠</span> not shown, worse in 1 of 4 here" in verdicts.mark(found(*["flat5"] * 3, "far_down", scale="slim"))
 
 
+def test_intervals_that_are_all_above_zero_hold_though_their_mean_is_not_told():
+    far = found("up", "far_up")  # pooled 46.5 ± 552.7
+    assert verdicts.verdict(far) == ("held", "held")
+    assert verdicts.reason(far) == "the interval of each of 2 cells is above zero"
+    assert verdicts.reason(found("up")) == "1 of 1 cell above zero"
+
+
 def test_cells_are_pooled_with_cells_as_units():
     # 3, 3, 0.5: mean 2.1667, deviation 1.4434, t(0.975, 2) = 4.302653
     d = found("up", "up5", "flat", "one", "two").pooled
@@ -255,6 +262,29 @@ def test_pairs_are_paired_differences_of_each_pair():
     assert base[1].difference.mean == pytest.approx(np.mean([10, 12, 15]))
 
 
+def test_data_other_than_the_dataset_are_named_and_share_no_teacher_with_it():
+    table = rows(sastc=[90.0, 92.0], kd=[89.0, 90.0])
+    table = table[table.teacher == "resnet19"].assign(data="CIFAR-10")
+    copy = table.assign(data="CIFAR-10 (JPEG copy)")
+    cells = claims.pairs(pd.concat([table, copy.assign(timesteps=3), copy.assign(timesteps=7)]), "sastc", ["kd"])
+    pair = "SASTC − KD, VGG-11 & ResNet-19"
+    assert [c.what for c in cells] == [f"{pair}, T=2", f"{pair}, T=3, JPEG copy", f"{pair}, T=7, JPEG copy"]
+    assert [c.group for c in cells] == ["VGG-11 & ResNet-19", *["VGG-11 & ResNet-19, JPEG copy"] * 2]
+    assert verdicts.names(cells) == ["T=2", "T=3, JPEG copy", "T=7, JPEG copy"]
+    undone = copy.assign(complete=False, data="CIFAR-10")
+    assert claims.pairs(undone, "sastc", ["kd"])[0].what == f"{pair}, T=2", (
+        "of runs that are not there nothing is known"
+    )
+
+
+def test_a_student_is_set_beside_a_teacher_of_the_same_images_alone(monkeypatch):
+    monkeypatch.setattr(claims, "with_teachers", lambda runs: runs)
+    table = rows(sastc=[90.0, 92.0], teacher=[89.0, 90.0]).assign(train_fraction=0.2, subset_teacher="full")
+    assert claims.above_teacher(table) == []
+    assert claims.above_teacher(table.assign(subset_teacher="same_subset"))[0].difference.mean == 1.5
+    assert claims.above_teacher(table.assign(train_fraction=1.0))[0].difference.mean == 1.5
+
+
 def test_pairs_keep_settings_apart():
     quiet, loud = (rows(sastc=[90.0, 91.0], kd=[80.0, v]).assign(label_noise=p) for p, v in ((0.2, 80.0), (0.5, 95.0)))
     cells = claims.pairs(pd.concat([quiet, loud]), "sastc", ["kd"], by=("label_noise",))
@@ -356,6 +386,14 @@ def test_a_lower_score_is_compared_with_accuracy_by_rank_in_every_seed():
     assert claims.better_when_lower(runs_of(kd=[1.0], sastc=[2.0]))[0].difference.n == 0, "two have no order"
 
 
+def test_scores_and_accuracies_of_the_bench_are_of_its_main_runs():
+    stm = dict(kd=[3.0], twd=[2.0], sastc=[1.0])
+    main = runs_of(kd=[1.0], twd=[2.0], sastc=[3.0], stm=stm).assign(validation=0.0, epochs=12)
+    other = main.assign(accuracy=[3.0, 2.0, 1.0])
+    both = pd.concat([main, other.assign(validation=0.2), other.assign(epochs=24)])
+    assert claims.over_methods(both)[0].difference.mean == claims.better_when_lower(main)[0].difference.mean == 1.0
+
+
 def test_barely_is_less_than_half_of_what_sastc_lowers():
     stm = dict(baseline=[10.0, 10.0], kd=[9.9, 9.8], feature_kd=[8.0, 8.5], sastc=[9.0, 9.0])
     found = claims.barely_lower(runs_of(**{method: [1.0, 1.0] for method in stm}, stm=stm))
@@ -389,7 +427,7 @@ def test_attention_is_said_to_differ_above_a_stated_deviation(monkeypatch):
     monkeypatch.setattr(claims.controls, "facts", lambda run: next(spreads))
     steps, images = claims.attention_differs(runs_of(sastc=[1.0, 2.0]).assign(path="nowhere"))
     assert (steps.difference.mean, images.difference.mean) == pytest.approx((0.03, -0.008))
-    assert images.what == "between images, VGG-11 & ResNet-19, T=2"
+    assert images.what == "deviation between images − 0.01, VGG-11 & ResNet-19, T=2"
 
 
 def test_energy_is_a_share_of_the_anns(tmp_path, monkeypatch):
@@ -420,7 +458,13 @@ def test_every_claim_has_the_papers_evidence_and_no_verdict_without_runs(tmp_pat
     page = verdicts.verdicts_table(every)
     assert page.count("no run") >= len(every)
     assert "38 of 39 cells" in page
-    assert verdicts.summary(every) == f"Of {len(every)} claims of the paper, {len(every)} open ({len(every)} not run)."
+    of = {asked: sum(f.claim.ours == asked for f in every) for asked in (False, True)}
+    assert verdicts.summary(every) == (
+        f"Of {of[False]} claims of the paper, {of[False]} open ({of[False]} not run). "
+        f"Of {of[True]} questions of ours, {of[True]} open ({of[True]} not run)."
+    )
+    assert {f.claim.name for f in every if f.claim.ours} == {"controls", "energy_at_equal_steps"}
+    assert page.count("A question of ours; the paper: ") == of[True]
     least = {f.claim.name: f.claim.least for f in every if f.claim.least > 1}
     wanted = {"mismatch_and_accuracy": 2, "beta": 2, "batch_size": 4, "controls": 4}
     assert least == wanted, "two batch sizes, each beside two methods"
