@@ -195,7 +195,7 @@ def _size(runs: Sequence[RunConfig]) -> list[str]:
             ours.setdefault(name, set()).add(here)
             papers.setdefault(name, set()).add(there)
     if "train_subset" in ours or (runs[0].scale != "paper" and min(c.train_fraction for c in runs) < 1):
-        ours["train_subset"] = {round((c.train_subset or images) * c.train_fraction) for c in runs}
+        ours["train_subset"] = {round((c.train_subset or images) * (1 - c.validation) * c.train_fraction) for c in runs}
     words = []
     if "width" in ours:
         words.append(f"{_span(ours['width'], _fraction)} of the channels")

@@ -1,6 +1,7 @@
 """Effect of settings switched one at a time, against the experiment's first setting, over common seeds."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,11 @@ from matplotlib.figure import Figure
 from companion import figures, report
 from companion.html import interval, table, text
 from companion.pages.parts import run_links, switch
-from companion.stats import difference, family, flat
+from companion.stats import difference, family, flat, signed
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
+from sastc.records import Run, user_path
 
 BASE = "as preset"
 # Settings after which the mismatch score is of other layers or other quantities, so that its change says nothing.
@@ -185,3 +187,30 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         f"be seen. The words are corrected for {len(found)} differences (Holm)."
     )
     return out
+
+
+def trained_twice(scale: str, results: str | Path = "results") -> str:
+    """What is known of runs trained twice with one seed, by versions that round differently; '' if there are none.
+
+    They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one. Rows count whose later run
+    is the one that pages show.
+    """
+    path = user_path(results) / scale / "trained_twice.csv"
+    if not path.is_file():
+        return ""
+    found = pd.read_csv(path)
+    runs = [Run(path.parent / name) for name in found.run]
+    shown = {run.name: run.metrics["accuracy"] for run in report.shown_of(runs)}
+    found = found[[shown.get(row.run) == row.accuracy for row in found.itertuples()]]
+    if found.empty:
+        return ""
+    change = found.accuracy - found.earlier
+    names = dict.fromkeys(run.provenance["data"]["name"] for run in runs if run.name in set(found.run))
+    data = " and ".join(names)
+    return (
+        f"{len(found)} {report.SCALE_WORDS[scale]} on {data}, of this page and others, were trained twice with the "
+        "same seed, images and settings, by two versions of the code that differ in how they round. Their accuracies "
+        f"differ by {signed(change.mean())} ± {change.std():.2f} points "
+        f"(mean and standard deviation, at most {change.abs().max():.2f}), and the later ones are shown: so much of "
+        "the scatter between seeds is rounding, and pairing by seed takes little of it away."
+    )

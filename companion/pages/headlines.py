@@ -151,7 +151,8 @@ def other_choices(gains: pd.DataFrame) -> str:
 
 def tuned(rows: pd.DataFrame) -> str:
     """The best trial of each method, where several settings are tried at once; else how often the preset is best."""
-    if tuning.joint(rows) and (done := rows[rows.complete]).method.nunique() > 1:
+    done = rows[rows.complete]
+    if tuning.joint(rows) and done.method.nunique() > 1:
         of_each = done.groupby("method").accuracy.agg(["max", "min"]).sort_values("max", ascending=False)
         told = [f"{LABELS[m]} {best:.2f} % (worst {worst:.2f} %)" for m, best, worst in of_each.itertuples()]
         trials = report._span(rows.groupby("method").size(), "{:.0f}".format)
@@ -165,7 +166,7 @@ def tuned(rows: pd.DataFrame) -> str:
     return (
         f"{len(said)} settings were tuned, each of one method. The preset is the best value tried in {best} and within "
         f"the error of the best in {near}; in {len(said) - best - near} another value is better by more than the error "
-        "(one seed each)."
+        f"({' and '.join(dict.fromkeys(done.data))}, one seed each)."
     )
 
 

@@ -19,7 +19,7 @@ from companion.stats import Images, holm, images
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS
-from sastc.records import Run, user_path
+from sastc.records import Run
 
 
 def published() -> pd.DataFrame:
@@ -273,27 +273,3 @@ def images_table(runs: pd.DataFrame, data: str | Path = "data") -> str:
         "networks differ on images like these; whether the methods do, over trainings, say the intervals above."
     )
     return html_table(found, caption, "table2-images", columns)
-
-
-def trained_twice(scale: str, results: str | Path = "results") -> str:
-    """What is known of runs trained twice with one seed, by versions that round differently; '' if there are none.
-
-    They are in ``<scale>/trained_twice.csv``: a row a run, its accuracy and the earlier one. Rows count whose later run
-    is the one that pages show.
-    """
-    path = user_path(results) / scale / "trained_twice.csv"
-    if not path.is_file():
-        return ""
-    found = pd.read_csv(path)
-    runs = [Run(path.parent / name) for name in found.run]
-    shown = {run.name: run.metrics["accuracy"] for run in report.shown_of(runs)}
-    found = found[[shown.get(row.run) == row.accuracy for row in found.itertuples()]]
-    if found.empty:
-        return ""
-    change = found.accuracy - found.earlier
-    return (
-        f"{len(found)} runs were trained twice with the same seed, images and settings, by two versions of the code "
-        f"that differ in how they round. Their accuracies differ by {change.mean():+.2f} ± {change.std():.2f} points "
-        f"(mean and standard deviation, at most {change.abs().max():.2f}), and the later ones are shown: so much of "
-        "the scatter between seeds is rounding, and pairing by seed takes little of it away."
-    ).replace("-", "−")

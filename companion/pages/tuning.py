@@ -1,5 +1,7 @@
 """Learning rate and β, chosen on validation images: what each value gives, and what the feature loss then does."""
 
+import dataclasses
+import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -369,10 +371,15 @@ def beside_table2(plan: Experiment, results: str | Path = "results") -> str:
     Feature KD and SASTC may need different β, so one value for both may favour one of them. '' without such trials,
     and where no run of Table 2 has the preset's β.
     """
-    trials = {s: load_experiment(report.ROOT / "experiments" / "tuning.yaml", s) for s in (plan.scale, "quarter")}
+    files = report.ROOT / "experiments"
+    trials = {s: load_experiment(files / "tuning.yaml", s) for s in (plan.scale, "quarter")}
     rows = {scale: collect(one, results) for scale, one in trials.items() if one.runs}
     weighted = [c for c in plan.runs if c.method in methods_of("beta")]
-    told = _one_beta(rows[plan.scale]) if plan.scale in rows else ""
+    bench = load_experiment(files / "bench.yaml", plan.scale)
+    held_out = tuple(c for c in bench.runs if c.validation and c.method in methods_of("beta"))
+    sources = [rows[plan.scale]] if plan.scale in rows else []
+    sources += [collect(dataclasses.replace(bench, runs=held_out), results)] if sources and held_out else []
+    told = " ".join(filter(None, map(_one_beta, sources)))
     if not told or not (shared := [c for c in weighted if c.beta == preset(rows[plan.scale], "sastc").beta]):
         return ""
     which = "in these runs" if len(shared) == len(weighted) else f"for {'; '.join(report.named(shared))}"
@@ -396,12 +403,13 @@ def _one_beta(rows: pd.DataFrame) -> str:
         bounds = f"[{parts.signed(gap - error)}, {parts.signed(gap + error)}]".replace("+", "")
         name = LABELS[method] if method == "sastc" else "feature KD"
         said.append(f"{name} is {gap:.2f} {bounds} points below its best of {len(data)} (β = {top.beta:g})")
-    first = rows.iloc[0]
+    first, data = rows.iloc[0], " and ".join(dict.fromkeys(rows.data[rows.complete]))
+    pair = f"{LABELS[first.student]} & {LABELS[first.teacher]}, T = {first.timesteps}"
     gaps = [parts.signed(of["sastc"] - of["feature_kd"]) for of in (ours_of, best_of)]
     return (
-        f"With β = {used:g}, on images held out of the training set (one seed, {first.epochs} epochs), "
-        f"{' and '.join(said)}. SASTC minus feature KD: {gaps[0]} points there with β = {used:g}, {gaps[1]} with each "
-        "at its best."
+        f"In trials on {data} ({html.escape(pair)}; images held out of the training set, one seed, {first.epochs} "
+        f"epochs) with β = {used:g} {' and '.join(said)}. SASTC minus feature KD: {gaps[0]} points there with β = "
+        f"{used:g}, {gaps[1]} with each at its best."
     )
 
 

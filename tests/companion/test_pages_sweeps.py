@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from companion import report
-from companion.pages import figure2, grid, sweeps, table2, table4
+from companion.pages import choices, figure2, grid, sweeps, table2, table4
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 from sastc.records import Run, run_path, write_json
@@ -461,15 +461,16 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
 
 
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
-    assert table2.trained_twice("slim", tmp_path) == ""
+    assert choices.trained_twice("slim", tmp_path) == ""
     (tmp_path / "slim").mkdir()
     twice = pd.DataFrame(dict(run=list("abcd"), earlier=[50.0, 51.0, 52.0, 9.0], accuracy=[51.0, 51.0, 50.0, 9.0]))
     twice.to_csv(tmp_path / "slim" / "trained_twice.csv", index=False)
-    assert table2.trained_twice("slim", tmp_path) == "", "these are shown nowhere"
+    assert choices.trained_twice("slim", tmp_path) == "", "these are shown nowhere"
     for name, value in zip("abcd", (51.0, 51.0, 50.0, 10.0), strict=True):  # d is another by now
         write_json(tmp_path / "slim" / name / "metrics.json", {"accuracy": value})
-    told = table2.trained_twice("slim", tmp_path)
-    assert told.startswith("3 runs were trained twice")
+        write_json(tmp_path / "slim" / name / "provenance.json", {"data": {"name": "CIFAR-10 (JPEG copy)"}})
+    told = choices.trained_twice("slim", tmp_path)
+    assert told.startswith("3 small-scale runs on CIFAR-10 (JPEG copy), of this page and others, were trained twice")
     assert "differ by −0.33 ± 1.53 points (mean and standard deviation, at most 2.00)" in told
 
 

@@ -260,6 +260,8 @@ def test_datasets_have_sizes_of_their_own():
     assert "10,000 of 50,000 training images" in report.size(cifar), "the same on both"
     assert report.size(cifar)[-1] == "on CIFAR-10: β = 10 instead of 1300; on CIFAR-100: β = 10 instead of 700"
     assert report.size(Experiment("x", "x", "x", "slim", ())) == []
+    trial = RunConfig(dataset="cifar10", scale="quarter", validation=0.2, train_fraction=0.25)
+    assert "10,000 of 50,000 training images" in report.size(Experiment("x", "x", "x", "quarter", (trial,)))
 
 
 def test_what_is_changed_of_the_papers_scale_is_said(tmp_path):
