@@ -5,6 +5,7 @@ import html
 import itertools
 import re
 
+import made_up_runs
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -461,16 +462,18 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
 
 
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
-    assert choices.trained_twice("slim", tmp_path) == ""
-    (tmp_path / "slim").mkdir()
-    twice = pd.DataFrame(dict(run=list("abcd"), earlier=[50.0, 51.0, 52.0, 9.0], accuracy=[51.0, 51.0, 50.0, 9.0]))
-    twice.to_csv(tmp_path / "slim" / "trained_twice.csv", index=False)
-    assert choices.trained_twice("slim", tmp_path) == "", "these are shown nowhere"
-    for name, value in zip("abcd", (51.0, 51.0, 50.0, 10.0), strict=True):  # d is another by now
-        write_json(tmp_path / "slim" / name / "metrics.json", {"accuracy": value})
-        write_json(tmp_path / "slim" / name / "provenance.json", {"data": {"name": "CIFAR-10 (JPEG copy)"}})
-    told = choices.trained_twice("slim", tmp_path)
-    assert told.startswith("3 small-scale runs on CIFAR-10 (JPEG copy), of this page and others, were trained twice")
+    assert choices.trained_twice("quick", tmp_path) == ""
+    (tmp_path / "quick").mkdir()
+    configs = [RunConfig(seed=seed) for seed in range(4)]
+    names = [config.name for config in configs]
+    twice = pd.DataFrame(dict(run=names, earlier=[50.0, 51.0, 52.0, 9.0], accuracy=[51.0, 51.0, 50.0, 9.0]))
+    twice.to_csv(tmp_path / "quick" / "trained_twice.csv", index=False)
+    assert choices.trained_twice("quick", tmp_path) == "", "these are shown nowhere"
+    for config, value in zip(configs, (51.0, 51.0, 50.0, 10.0), strict=True):  # the last is another by now
+        run = made_up_runs.record(tmp_path, config, accuracy=value)
+        write_json(run.path / "provenance.json", run.provenance | {"data": {"name": "Digits"}})
+    told = choices.trained_twice("quick", tmp_path)
+    assert told.startswith("3 runs (smoke test, Digits), of this page and others, were trained twice")
     assert "differ by −0.33 ± 1.53 points (mean and standard deviation, at most 2.00)" in told
 
 
