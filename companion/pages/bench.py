@@ -34,7 +34,7 @@ UNTOLD, TOO_FEW, MISSING = "cannot be told", "nothing can be said yet", "not run
 JUDGED = {
     HELPS: "better than KD",
     WORSE: "worse than KD",
-    NO_HELP: f"surely less than {WORTH:g} points better than KD",
+    NO_HELP: f"less than {WORTH:g} points better than KD by their intervals (uncorrected)",
     UNTOLD: "cannot be told from KD",
     TOO_FEW: f"fewer than {FEWEST} seeds",
     MISSING: "not run",
@@ -46,9 +46,9 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
     """:func:`parts.frame` of the plan, and of those other scales of which anything is recorded, largest scale first.
 
     Added are `label`, `colour` and `marker` of the method; `device` and number of tested `images` as the run names
-    them; `taught`, the accuracy of the run's teacher; `cpu_seconds` of an epoch; the training loss of the first
-    and the last epoch (`first_loss` and `last_loss`); `fell`, by how many points training accuracy was below its best
-    so far, at most; and `weights`: those of the method's own settings that are not as
+    them; `taught`, the accuracy of the run's teacher; `cpu_seconds` of an epoch; the training loss of the first and the
+    last epoch (`first_loss` and `last_loss`), and its training accuracy (`trained`); `fell`, by how many points that
+    was below its best so far, at most; and `weights`: those of the method's own settings that are not as
     published, and a learning rate that is not the scale's, '' for none.
     """
     plans = sorted((plan, *report.record_plans(plan)), key=lambda one: -SCALES.index(one.scale))
@@ -67,7 +67,7 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
         own |= dict(beta=config.beta)
     facts: dict[str, Any] = dict(label=kind.label, colour=kind.colour, marker=kind.marker)
     facts |= dict(weights=", ".join(f"{name} = {shown_as(value)}" for name, value in own.items()))
-    numbers = ("cpu_seconds", "first_loss", "last_loss", "fell", "images", "taught")
+    numbers = ("cpu_seconds", "first_loss", "last_loss", "trained", "fell", "images", "taught")
     facts |= dict(device="") | dict.fromkeys(numbers, np.nan)
     if row.complete:
         run = Run(row.path)
@@ -79,6 +79,7 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
             facts |= dict(cpu_seconds=history.train_cpu_seconds.mean())
         if "train_accuracy" in history:
             facts |= dict(fell=(history.train_accuracy.cummax() - history.train_accuracy).max())
+            facts |= dict(trained=history.train_accuracy.iloc[-1])
         if "train_loss" in history:
             facts |= dict(first_loss=history.train_loss.iloc[0], last_loss=history.train_loss.iloc[-1])
     return facts
@@ -108,7 +109,7 @@ def verdict(gain: float, half: float, n: int, corrected: float) -> str:
 
 
 def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a method of each scale, dataset, student, teacher and T, the largest gain over KD first.
+    """A row a method of each scale, dataset, student, teacher and T, the largest gain over KD first, longer runs last.
 
     `n` runs with mean `accuracy` and `sd`, `weights` as in :func:`collect`; `gain` over KD with the interval from `low`
     to `high` over `pairs` common seeds; its `p`, and `p_holm` corrected within the `family`: the methods other than KD
@@ -166,7 +167,10 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     board = board.join(pd.DataFrame([_as_long(r, board, by_arm) for r in board.itertuples()], index=board.index))
     first = (board.arm == YARDSTICK) & (board.n > 0)
     order = board.gain.mask(first, 0.0)
-    return board.assign(order=order).sort_values("order", ascending=False, kind="stable").drop(columns="order")
+    board = board.assign(order=order, longest=board.longer.where(board.longer != 1, 0.0))
+    return board.sort_values(["longest", "order"], ascending=[True, False], kind="stable").drop(
+        columns=["order", "longest"]
+    )
 
 
 def _as_long(row: Any, board: pd.DataFrame, by_arm: pd.DataFrame) -> dict[str, Any]:
@@ -285,6 +289,7 @@ def ideas(runs: pd.DataFrame) -> list[str]:
         gaps = family_of([difference(rows, "sastc", other) for other, _ in IDEAS])
         told = [
             f"{idea} (SASTC − {LABELS[other]}): {gap.words()} points, {gap.judgement}, n={gap.n} {gap.unit}"
+            f"{_rates(rows, 'sastc', other)}"
             for (other, idea), gap in zip(IDEAS, gaps, strict=True)
             if gap.n >= FEWEST
         ]
@@ -292,6 +297,34 @@ def ideas(runs: pd.DataFrame) -> list[str]:
             first = rows[rows.complete].iloc[0]
             where = f"{LABELS[first.student]} & {LABELS[first.teacher]}, {report.SCALE_WORDS[first.scale]}"
             out.append(html.escape(f"What SASTC's ideas are worth here ({where}): {'; '.join(told)}.", quote=False))
+    return out
+
+
+def _rates(rows: pd.DataFrame, one: str, other: str) -> str:
+    """What two methods differ in besides: their learning rates, each the best tried; '' if they are the same."""
+    rates = [report._span(rows.learning_rate[rows.method == method], "{:g}".format) for method in (one, other)]
+    return f" (with learning rates {rates[0]} and {rates[1]})" * (rates[0] != rates[1])
+
+
+def converged(runs: pd.DataFrame) -> list[str]:
+    """That KD still learns after the epochs that are compared, where KD trained longer is surely more accurate."""
+    out = []
+    for _, rows in runs[(runs.scale != SMOKE) & (runs.validation == 0)].groupby(GROUP, sort=False):
+        rows = _arms(rows)
+        own = rows[(rows.method == YARDSTICK) & rows.complete]
+        arms = own.groupby("epochs").arm.first()
+        by_arm = rows.assign(method=rows.arm)
+        gaps = [difference(by_arm, arm, YARDSTICK) for arm in arms if arm != YARDSTICK]
+        if not gaps or not all(gap.judged and gap.low > 0 for gap in gaps):
+            continue
+        base, means = own[own.longer == 1], own.groupby("epochs").accuracy.mean()
+        told = [f"{accuracy:.1f} % after {epochs:g}" for epochs, accuracy in means.items()]
+        if base.trained.notna().all():
+            told[0] += f" ({base.trained.mean():.1f} % on its training images, as they are augmented)"
+        out.append(
+            f"After {base.epochs.iloc[0]:g} epochs KD has not converged: it reaches {', '.join(told)}. Gains after as "
+            "many epochs are of how fast a method learns as much as of how well."
+        )
     return out
 
 
@@ -426,7 +459,8 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     )
     longer = "gain over KD of its cost"
     if any(rows.pairs_as_long.any() for rows in known):
-        note += " Gain over KD of its cost: over KD that is trained for at least as long as the method takes."
+        note += " Gain over KD of its cost: over KD that is trained for at least as long as the method takes, or a "
+        note += "twentieth less; a dash where that is KD itself, or no KD is trained so long."
     shown = []
     for rows in known:
         rows = rows.assign(verdict=rows.verdict.mask(rows.arm == YARDSTICK, "compared with"))
@@ -458,7 +492,8 @@ def _p(value: float) -> str:
 def chart(rows: pd.DataFrame) -> Figure:
     """Gain over KD against cost of one comparison; bars are the 95 % intervals; KD lies where the lines cross.
 
-    A dashed line leads from KD to those runs of it that are trained longer: what lies below is not worth its time.
+    A dashed line leads from KD to those runs of it that are trained longer. Marks that stand apart are named beside
+    them, the others in a legend.
     """
     plt = figures.plt
     drawing, axis = plt.subplots(figsize=(figures.WIDTH, 4.0))
@@ -472,17 +507,33 @@ def chart(rows: pd.DataFrame) -> Figure:
     for row in rows.itertuples():
         bar = row.half if row.half > 0 else None
         look = dict(color=row.colour, marker=row.marker, markersize=6.5, label=row.label)
+        look |= dict(zorder=2 if row.longer != 1 else 3)
         axis.errorbar(row.cost, row.gain, bar, linestyle="none", elinewidth=1, capsize=2, **look)
     axis.set(xlabel="CPU time of the training over KD's", ylabel="gain over KD (points)")
-    handles, labels = axis.get_legend_handles_labels()
-    drawing.legend([h[0] for h in handles], labels, loc="outside right upper", fontsize=8)
+    alone = _apart(rows)
+    for row in rows[alone].itertuples():
+        place = (6, -12) if row.method == YARDSTICK else (7, 3)  # below the dashed line
+        axis.annotate(row.label, (row.cost, row.gain), place, textcoords="offset points", fontsize=8)
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    shown = rows.label[~alone]
+    drawing.legend([handles[name][0] for name in shown], shown, loc="outside right upper", fontsize=8)
+    axis.set_xlim(right=rows.cost.max() + 0.28 * np.ptp(rows.cost))  # room for a name
     return drawing
+
+
+def _apart(rows: pd.DataFrame) -> np.ndarray:
+    """Which marks of the chart have room for their name to the right: none above or below it, as far as it reaches."""
+    x, y = (rows[name].to_numpy(float) for name in ("cost", "gain"))
+    x, y = (v / (np.ptp(v) or 1.0) for v in (x, y))
+    right = x[None] - x[:, None]
+    near = (right > -0.03) & (right < 0.25) & (np.abs(y[None] - y[:, None]) < 0.05)
+    return near.sum(1) == 1  # itself
 
 
 def overview(rows: pd.DataFrame) -> Figure:
     """Gain over KD of every method of one comparison, the largest on top, its cost beside it, its accuracy behind.
 
-    Bars are 95 % intervals. Filled marks: the rule says something; hollow ones: not told from KD, or too few seeds.
+    Bars are 95 % intervals. Filled marks: KD, and where the rule gives a verdict; hollow ones: where it gives none.
     """
     gains = rows.gain.mask(rows.arm == YARDSTICK, 0.0)
     rows = rows.assign(gain=gains)[gains.notna()].sort_values("gain", kind="stable").reset_index(drop=True)
@@ -492,7 +543,7 @@ def overview(rows: pd.DataFrame) -> Figure:
         axis.axvline(start, color=figures.COLOURS[YARDSTICK], linewidth=1)
         axis.grid(False, axis="y")
     for y, row in enumerate(rows.itertuples()):
-        fill = "none" if row.verdict in (UNTOLD, TOO_FEW) else "full"
+        fill = "full" if row.verdict in (HELPS, WORSE, NO_HELP) or row.arm == YARDSTICK else "none"
         look = dict(color=row.colour, marker=row.marker, markersize=6.5, linestyle="none", fillstyle=fill)
         bar = row.half if row.half > 0 else None
         left.errorbar(row.gain, y, xerr=bar, elinewidth=1, capsize=2, **look)
@@ -512,7 +563,7 @@ def overviews(board: pd.DataFrame) -> str:
     for i, rows in enumerate(comparisons(board), 1):
         alt = (
             f"Gain in test accuracy over KD, its 95 % interval, the training's CPU time over KD's, and the accuracy: "
-            f"{case(rows.iloc[0])}. Hollow marks: not told from KD after correction, or fewer than {FEWEST} seeds."
+            f"{case(rows.iloc[0])}. Filled marks: the rule of the page gives a verdict; hollow ones: it gives none."
         )
         found.append(parts.figure(overview(rows), f"bench-overview-{i}", alt))
     return "".join(found)
@@ -606,6 +657,8 @@ def trials_table(runs: pd.DataFrame) -> str:
         "Accuracy on images held out of the training set, one seed, half the epochs; brackets: two standard errors "
         "either way, from the number of these images alone. The best of several looks better than it is."
     )
+    taught = runs.taught[(runs.validation > 0) & runs.complete].dropna()
+    caption += f" The teacher: {report._span(taught, '{:.2f}'.format)} %." if len(taught) else ""
     tried, rest = rows[rows.ended > 0], rows[rows.ended == 0]
     ended, planned, each = rows.ended.sum(), rows.planned.sum(), report._span(rows.planned)
     plan = f"<p>{ended} of the {planned} planned trials are recorded; a method has {each} planned.</p>"

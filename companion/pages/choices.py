@@ -208,9 +208,9 @@ def trained_twice(scale: str, results: str | Path = "results") -> str:
     names = dict.fromkeys(run.provenance["data"]["name"] for run in runs if run.name in set(found.run))
     data = " and ".join(names)
     return (
-        f"{len(found)} runs ({report.SCALE_WORDS[scale]}, {data}), of this page and others, were trained twice with the "
-        "same seed, images and settings, by two versions of the code that differ in how they round. Their accuracies "
-        f"differ by {signed(change.mean())} ± {change.std():.2f} points "
+        f"{len(found)} runs ({report.SCALE_WORDS[scale]}, {data}), of this page and others, were trained twice with "
+        "the same seed, images and settings, by two versions of the code that differ in how they round. Their "
+        f"accuracies differ by {signed(change.mean())} ± {change.std():.2f} points "
         f"(mean and standard deviation, at most {change.abs().max():.2f}), and the later ones are shown: so much of "
         "the scatter between seeds is rounding, and pairing by seed takes little of it away."
     )

@@ -136,7 +136,7 @@ def test_the_answer_follows_the_verdicts(runs):
     case = "(Digits, VGG-11 &amp; ResNet-19, teacher at 99.0 %, T = 2, small-scale runs)"
     assert bench.answer(board) == [f"Better than KD after as many epochs: TWD {case}."]
     (line,) = bench.details(board)
-    told = "Worse than KD: SP; surely less than 0.5 points better than KD: TET; "
+    told = "Worse than KD: SP; less than 0.5 points better than KD by their intervals (uncorrected): TET; "
     assert line == f"{told}cannot be told from KD: FitNet, HTA-KL; no verdict yet: 2 of 8 methods."
     none = board.assign(verdict=board.verdict.replace(bench.HELPS, bench.UNTOLD))
     assert bench.answer(none) == [f"Better than KD after as many epochs: no method {case}."]
@@ -252,6 +252,30 @@ def test_what_sastcs_ideas_are_worth(tmp_path):
     assert bench.ideas(rows[rows.seed < 2]) == []
 
 
+def test_learning_rates_of_their_own_are_told(tmp_path):
+    configs = [
+        slim(method=m, seed=s, learning_rate=r) for m, r in (("sastc", 0.05), ("semckd", 0.025)) for s in (0, 1, 2)
+    ]
+    for config in configs:
+        put(tmp_path, config, 50.0 + config.seed**2 * (config.method == "sastc"))
+    (line,) = bench.ideas(bench.collect(plan(*configs), tmp_path))
+    assert line.endswith("n=3 seeds with one teacher (with learning rates 0.05 and 0.025).")
+
+
+def test_kd_that_still_learns_is_told(tmp_path):
+    configs = [slim(method="kd", seed=s, epochs=epochs) for epochs in (12, 24) for s in (0, 1, 2)]
+    configs += [slim(method="twd", seed=s) for s in (0, 1, 2)]
+    for config in configs:
+        put(tmp_path, config, 50.0 + config.seed + (config.epochs == 24) * (5 + 0.1 * config.seed))
+    runs = bench.collect(plan(*configs), tmp_path).assign(trained=49.0)
+    (line,) = bench.converged(runs)
+    assert "KD has not converged: it reaches 51.0 % after 12 (49.0 % on its training images, as they are aug" in line
+    assert "augmented), 56.1 % after 24. Gains" in line
+    level = runs.assign(accuracy=runs.accuracy.where(runs.epochs == 12, [51.0] * 3 + [49.0, 52.0, 51.5] + [51.0] * 3))
+    assert bench.converged(level) == [], "an interval that holds zero"
+    assert bench.converged(runs[runs.epochs == 12]) == []
+
+
 def test_training_that_breaks_down_midway_is_told(runs):
     assert bench.unstable(runs) == ""
     of_twd = (runs.method == "twd") & (runs.validation == 0)
@@ -343,7 +367,7 @@ def test_the_overview_is_sorted_and_fills_what_is_told(runs):
     assert [marks[r.label].get_xdata()[0] for r in known.itertuples()] == pytest.approx(list(known.cost))
     page = bench.overviews(board)
     assert page.count("<figure") == 1
-    assert "Hollow marks: not told from KD after correction" in page
+    assert "hollow ones: it gives none" in page
     assert bench.overviews(bench.leaderboard(runs[runs.seed < 2])) == "", "two seeds tell nothing"
 
 
@@ -359,6 +383,11 @@ def test_the_chart_has_every_method_with_gain_and_cost(runs):
     assert segment[:, 1] == pytest.approx([row.low, row.high])
     assert marks["KD"][0].get_xydata()[0] == pytest.approx([1, 0])
     bench.figures.plt.close(drawing)
+
+
+def test_marks_that_stand_apart_are_named_beside_them():
+    rows = pd.DataFrame(dict(cost=[1.0, 1.01, 1.02, 3.0, 2.9], gain=[0.0, 0.1, 5.0, 10.0, 10.1]))
+    assert list(bench._apart(rows)) == [False, False, True, True, False], "the last would run into the one before"
 
 
 def test_trials_are_apart_from_the_comparison(runs):
