@@ -173,7 +173,7 @@ def attention_maps(run: Run, epoch: int = -1) -> Figure:
     """
     measures, config = run.measures, run.config
     attention = measures["attention"][epoch]  # (T, S, A)
-    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
+    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale, config.attention)
     columns = min(len(attention), 4)
     rows = -(-len(attention) // columns)
     size = (min(max(3.4, 2.1 * columns + 1.2), WIDTH), 2.3 * rows + 0.4)
@@ -231,7 +231,7 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
         for s, layer in enumerate(measures["student_layers"]):
             order = np.argsort(distances[s])
             axis.plot(distances[s][order], weights[s][order], label=layer, **series(s))
-        for bound in attention_bounds(weights.shape[1], config.qk_norm, config.score_scale):
+        for bound in attention_bounds(weights.shape[1], config.qk_norm, config.score_scale, config.attention):
             axis.axhline(bound, color="gray", linewidth=1, linestyle=":")
         axis.axhline(1 / weights.shape[1], color="red", linewidth=1)
         axis.set_xscale("log")

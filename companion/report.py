@@ -437,7 +437,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     for run in runs:
         measures, config = run.measures, run.config
         attention, distance = measures["attention"][-1], measures["distance"][-1]  # (T, S, A)
-        low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
+        low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale, config.attention)
         near = 0.01 * (high - low)
         best = attention.argmax(-1)
         cells += best.size

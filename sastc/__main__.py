@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         goes_on = "with --force the same command starts again; what was recorded before is kept"
         if not getattr(options, "force", False):
             goes_on = "the same command goes on from the last finished epoch"
-        print(f"interrupted: {goes_on}", file=sys.stderr)
+        print(f"interrupted: {goes_on}" if options.command == "train" else "interrupted", file=sys.stderr)
         return 130
     return status or 0
 

@@ -40,14 +40,17 @@ def build_model(config: RunConfig, dataset: Dataset, role: str) -> nn.Module:
         return create_model(config.teacher, "relu", frames=config.teacher_input, **shared)
     shared |= dict(neuron_options={name: getattr(config, name) for name in neuron_fields()}, tap=config.student_tap)
     shared |= dict(timesteps=config.timesteps, output=config.output, tdbn_alpha=config.tdbn_alpha or None)
-    return create_model(config.student, "lif", **shared)
+    try:
+        return create_model(config.student, "lif", **shared)
+    except ValueError as error:
+        raise RunError(f"student_{error}") if str(error).startswith("tap=") else error from None
 
 
 def load_model(run: Run, role: str | None = None, data: str | Path = "data") -> nn.Module:
     """The trained network of a finished run, in evaluation mode.
 
     `role` is "student" or "teacher"; by default what the run trained. The teacher of a student is in a run of its own
-    in the same folder.
+    below the same folder of results.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def check_networks(run: Run, config: RunConfig, anew: bool = False) -> None:
 
     For a run that is made `anew` they only need to be at hand.
     """
-    was = run.provenance.get("networks", {}) if run.has("provenance.json") and not anew else {}
+    was = run.provenance.get("networks", {}) if _begun(run) and not anew else {}
     for role, own in config.networks.items():
         try:
             now = own.facts
@@ -95,6 +98,11 @@ def check_networks(run: Run, config: RunConfig, anew: bool = False) -> None:
             raise RunError(f"{run.path}: {error}") from None
         if role in was:
             check_same(run, was[role], now)
+
+
+def _begun(run: Run) -> bool:
+    """Whether something is computed that other code would not have given: it has ended, or an epoch is done."""
+    return run.has("provenance.json") and (run.ended or any(run.path.glob("checkpoint*.pt")))
 
 
 def check_same(run: Run, was: dict[str, Any], now: dict[str, Any]) -> None:
@@ -117,10 +125,9 @@ def check_code(recorded: Run, config: RunConfig, force: bool = False) -> None:
     kind, done = config.method_class, recorded.complete and not force
     if kind is not None and kind.recorded and not done:
         raise RunError(f"{recorded.path}: the code of its method is not at hand: {config.command} takes it from there")
-    if kind is not None and not kind.recorded and (now := methods.facts(kind)) and not force:
-        was = recorded.provenance.get("method") if recorded.has("provenance.json") else None
-        if was:
-            check_same(recorded, was, now)
+    own = methods.facts(kind) if kind is not None and not kind.recorded and not force else None
+    if own and _begun(recorded) and (was := recorded.provenance.get("method")):
+        check_same(recorded, was, own)
     if not (done and any(own.function is None for own in config.networks.values())):  # as a record gives them
         check_networks(recorded, config, anew=force)
 

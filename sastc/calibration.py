@@ -529,4 +529,4 @@ class SelfAttentiveCalibration(nn.Module):
 
     def attention_bounds(self) -> tuple[float, float]:
         """See :func:`attention_bounds`."""
-        return attention_bounds(len(self.teacher_shapes), self.qk_norm, self.score_scale)
+        return attention_bounds(len(self.teacher_shapes), self.qk_norm, self.score_scale, self.source)

@@ -54,8 +54,11 @@ class NoEffectError(ConfigError):
     """A setting that does nothing with networks of one's own, which do not ask for it."""
 
     def __init__(self, field: str, value: Any, networks: list[str]):
-        self.field = field
+        self.field, self._given = field, (field, value, networks)
         super().__init__(f"{field}={shown(value)}: does nothing with {' and '.join(networks)}: leave it out")
+
+    def __reduce__(self):  # one process of several sends it to the others
+        return type(self), self._given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -345,7 +348,7 @@ def _check_declarations(kind: type[Method]) -> None:
     by_method = [name for name, field in all_fields().items() if field.metadata["scope"] == "methods"]
     for name in kind.fields if not kind.recorded else ():
         if name not in by_method:
-            hint = suggestion(name, by_method, f"must be of {', '.join(by_method)}")
+            hint = suggestion(name, by_method, f"must be one of {', '.join(by_method)}")
             raise ConfigError(f"method {kind.name}: fields: {shown(name)}: {hint}")
     taken = (*all_fields(), "options", "method_class", "networks", "config", *vars(Method))
     for name in kind.options:

@@ -163,8 +163,10 @@ def _checked(path: Path, content: Any) -> dict[str, Any]:
     lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
     flags = ("one_page", "quick_page", "joins")
     known = {"title", "notebook", *flags, *lists}
-    if not isinstance(content, dict) or not {"title", "notebook"} <= set(content) <= known:
+    if not isinstance(content, dict) or not {"title", "notebook"} <= set(content):
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")
+    for name in content:
+        check_choice(f"key of {path}", name, known)
     content = {name: [] if value is None and name in lists else value for name, value in content.items()}
     for name, value in content.items():
         kind = bool if name in flags else dict if name in SCALES else str

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -42,13 +43,13 @@ def library() -> ctypes.CDLL | None:
     Building takes seconds, once on a machine; the file of 50 kB is kept in :func:`sastc.files.user_cache`.
     """
     try:
-        compiler = os.environ.get("CXX", "g++")
+        compiler = shlex.split(os.environ.get("CXX", "g++"))  # such as "ccache g++"
         built = user_cache() / f"lif-{_key(compiler)}.so"
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=built.parent) as place:  # whole or not at all
                 made = Path(place, "lif.so")
-                command = [compiler, *FLAGS.split(), str(SOURCE), "-o", str(made)]
+                command = [*compiler, *FLAGS.split(), str(SOURCE), "-o", str(made)]
                 subprocess.run(command, check=True, capture_output=True)
                 os.replace(made, built)
         return ctypes.CDLL(str(built))
@@ -56,9 +57,9 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: list[str]) -> str:
     """What the built file depends on: source, flags, compiler and the processor's instructions."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True).stdout
     content = SOURCE.read_bytes() + FLAGS.encode() + version + (platform.machine() + _processor()).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -74,7 +75,8 @@ def has_bf16() -> bool:
 def _processor() -> str:
     """The processor's instructions, as Linux names them."""
     with contextlib.suppress(OSError, StopIteration):
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))  # of an x86, of an ARM
     return ""
 
 

@@ -44,9 +44,9 @@ QUICK_EVENTS = dict(epochs=9, width=1 / 8, learning_rate=0.025, stm_batches=4)
 def presets(config: "RunConfig") -> dict[str, Any]:
     """Values of the fields that were left open; a method's own presets go before all others."""
     values = _published(config) | _own(config)
+    values |= config.method_class.presets if config.method_class is not None else {}
     batch_size = config.batch_size if config.batch_size is not None else values["batch_size"]
-    values |= dict(mlp_dim=batch_size)
-    return values | (dict(config.method_class.presets) if config.method_class is not None else {})
+    return dict(mlp_dim=batch_size) | values
 
 
 def _published(config: "RunConfig") -> dict[str, Any]:

@@ -61,7 +61,12 @@ class Probe:
     def final(self, model: nn.Module, teacher: nn.Module | None) -> dict[str, np.ndarray]:
         """Arrays that pages show image by image; `model` is the student, or the teacher of a teacher's own run."""
         test = self.dataset.test
-        x, _, _ = next(self._batches(self.dataset))
+        found: list[Tensor] = []
+        for x, _, _ in self._batches(self.dataset):
+            found.append(x)
+            if sum(part.shape[part.dim() - 4] for part in found) >= INSTANCES:
+                break
+        x = found[0] if len(found) == 1 else torch.cat(found, found[0].dim() - 4)
         first = x.split(INSTANCES, x.dim() - 4)[0]
         with self._autocast():
             logits = model.logits_by_step(first).float()

@@ -32,7 +32,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackagePath, distributions, version
+from importlib.metadata import PackageNotFoundError, PackagePath, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,12 @@ class DivergedError(RunError):
     """A run whose loss or weights are no longer finite; that is its recorded result."""
 
     def __init__(self, name: str, what: str, epoch: int, command: str):
+        self._given = name, what, epoch, command
         way = f"try a smaller learning_rate or weight of its loss; only {command} --force runs it again"
         super().__init__(f"{name} diverged: {what} is not finite in epoch {epoch}: {way}")
+
+    def __reduce__(self):  # one process of several sends it to the others
+        return type(self), self._given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -443,13 +447,17 @@ def provenance(command: str, device: Any, threads: int) -> dict[str, Any]:
 
     commit, dirty = code_version()
     packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "sastc")
+    versions: dict[str, str | None] = dict.fromkeys(packages)
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):  # a checkout that is on the path alone
+            versions[name] = version(name)
     return {
         "commit": commit,
         "dirty": dirty,
         "command": command,
         "started": now(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "device_type": device.type,

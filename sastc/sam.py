@@ -117,10 +117,10 @@ def _classes(class_index: int | Tensor | None, logits: Tensor) -> Tensor:
 
 def heatmap(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Maps (..., H, W) resized bilinearly to an image's size, each scaled to [0, 1]; a constant map is all 0."""
-    flat = F.interpolate(maps.flatten(0, -3).unsqueeze(1), size, mode="bilinear", align_corners=False)
+    flat = F.interpolate(maps.reshape(-1, 1, *maps.shape[-2:]), size, mode="bilinear", align_corners=False)
     flat = flat - flat.amin((-2, -1), keepdim=True)
     top = flat.amax((-2, -1), keepdim=True)
-    return (flat / top.masked_fill(top == 0, 1)).squeeze(1).unflatten(0, maps.shape[:-2])
+    return (flat / top.masked_fill(top == 0, 1)).reshape(*maps.shape[:-2], *flat.shape[-2:])
 
 
 def _name(model: nn.Module) -> str:

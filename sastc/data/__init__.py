@@ -94,6 +94,7 @@ def load_dataset(
     train_subset = None if train_subset is None else check_integer("train_subset", train_subset, 1)
     train_fraction = check_number("train_fraction", train_fraction, 0, 1, open_low=True)
     label_noise = check_number("label_noise", label_noise, 0, 1)
+    validation = check_number("validation", validation, 0, 0.5)
     if name in EVENT_DATASETS:
         timesteps = check_integer("timesteps", timesteps, 1, 1024)
         check_one_of("binning", binning, choices("binning"))
@@ -131,7 +132,6 @@ def load_dataset(
         dataset = replace(dataset, crop_padding=moved, flip=flip, wrap=event_augment == "roll")
 
     if validation:
-        validation = check_number("validation", validation, 0, 1)
         rest, held = hold_out(dataset.train, validation, data_seed)
         dataset = replace(dataset, train=rest, test=held)
     train = subset(dataset.train, dataset.classes, train_subset, train_fraction, data_seed)

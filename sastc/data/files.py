@@ -166,7 +166,8 @@ def cached(folder: Path, source: Mapping[str, Any], build: Callable[[Path], None
     whole or not at all. Unless the place was chosen in SASTC_CACHE, a new copy says on stderr where it is, how large,
     and how to clear it.
 
-    Raises OSError if it cannot be written, and says how to choose another place; what `build` raises goes through.
+    Raises OSError if it cannot be written, or what `build` reads cannot be read, and says how to choose another place;
+    what else `build` raises goes through.
     """
     if _fault(folder, source) is None:
         return _manifest(folder)

@@ -90,7 +90,7 @@ def pack_run(run: Run, budget: int, measures: dict[str, np.ndarray] | None = Non
         return packed
     measures = run.measures if measures is None else measures
     attention = measures["attention"]  # (E, T, S, A)
-    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale)
+    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale, config.attention)
     packed |= {
         "epochs": len(attention),
         "low": low,

@@ -113,8 +113,9 @@ class Method:
     def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module | None":
         """What is trained beside the student, for layers of these (C, H, W); by default nothing.
 
-        In every step it is called as ``module(student_features, teacher_features, instances)``; `instances` is the size
-        of the whole batch where several processes share it and similarities are those of all instances, else ``None``.
+        Where `needs` has "teacher_features" it is called in every step as ``module(student_features, teacher_features,
+        instances)``; `instances` is the size of the whole batch where several processes share it and similarities are
+        those of all instances, else ``None``.
         """
         return None
 
@@ -192,15 +193,17 @@ def described(cls: type[Method]) -> dict[str, Any]:
     """What is needed to read a config of this method without its file, see :func:`from_description`."""
     texts = ("name", "label", "colour", "marker", "reference")
     values = {name: getattr(cls, name) for name in texts} | {"needs": list(cls.needs), "fields": list(cls.fields)}
-    return values | {"presets": dict(cls.presets), "options": {name: f.default for name, f in cls.options.items()}}
+    values |= {"presets": dict(cls.presets), "options": {name: f.default for name, f in cls.options.items()}}
+    return values | {"types": {n: getattr(f.type, "__name__", str(f.type)) for n, f in cls.options.items()}}
 
 
 def from_description(values: Mapping[str, Any]) -> type[Method]:
     """A method without its code, as a record describes it: its settings can be read, but it cannot train."""
-    options = {name: option(default, "") for name, default in values["options"].items()}
+    options = {name: option(tuple(v) if isinstance(v, list) else v, "") for name, v in values["options"].items()}
+    types = {"__annotations__": values.get("types", {})}  # earlier records have none: that of the default
     texts = {name: values[name] for name in ("name", "label", "colour", "marker", "reference", "presets")}
     sequences = {name: tuple(values[name]) for name in ("needs", "fields")}
-    return type(values["name"], (Method,), texts | sequences | options | {"recorded": True})
+    return type(values["name"], (Method,), texts | sequences | options | types | {"recorded": True})
 
 
 def _found() -> dict[str, type[Method]]:

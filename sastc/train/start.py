@@ -111,7 +111,7 @@ class _Runs:
                 warnings.warn(
                     "this processor has neither amx_bf16 nor avx512_bf16: precision=bf16 is about 3.5 times slower "
                     "here than fp32; set precision=fp32, which makes a run of its own name",
-                    stacklevel=4,
+                    stacklevel=3,
                 )
             distributed.once(lambda: stack.enter_context(locked(folder)))
             distributed.once(lambda: records.take_over(folder))  # if a process was killed doing so

@@ -42,12 +42,13 @@ class Trainer:
 
     def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, device: torch.device, progress: bool):
         self.config, self.dataset, self.device = config, dataset, device
-        self.bytes_before = records.restart_peak_memory(device)  # such as those of a student that waits for its teacher
+        self.bytes_before = records.restart_peak_memory(device)  # a student's networks, while its teacher trains
         self.batches = _check_sizes(config, dataset)
         pair = networks(config, dataset)
-        for network in pair:
+        for trained, network in zip((True, False), pair, strict=True):
             if isinstance(network, OwnNetwork):
-                network.rehearse(config.memory_format, config.precision, bool(config.fisher_samples))
+                fisher = trained and config.fisher_samples > 0  # it is measured on what is trained alone
+                network.rehearse(config.memory_format, config.precision, fisher)
         self.step = Step(config, *pair, device=device)
         self.recorder = Recorder(config, folder, dataset, self.step)
         self.progress = progress and self.recorder.writes
@@ -93,6 +94,7 @@ class Trainer:
     def epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Train one epoch, test and measure; returns the history's row."""
         config, step = self.config, self.step
+        every = config.attention_steps if "attention_steps" in config.to_dict(relevant=True) else 0
         start, cpu_start = time.perf_counter(), time.process_time()
         # Train
         step.begin(epoch, self.batches)
@@ -104,7 +106,7 @@ class Trainer:
                 # instances of the batch, over all processes
                 whole = min(config.batch_size, len(self.dataset.train) - number * config.batch_size)
                 total = epoch * self.batches + number
-                look = config.attention_steps > 0 and (total < FIRST_STEPS or total % config.attention_steps == 0)
+                look = every > 0 and (total < FIRST_STEPS or total % every == 0)
                 step.update(x, y, whole, sums=sums, mismatch=mismatch if measure else None, look=look)
                 if look:
                     self.recorder.keep_step(total, step.looked)
@@ -112,12 +114,16 @@ class Trainer:
                 bar.update()
         totals = distributed.total(torch.stack([value.double() for value in sums.values()])).tolist()
         means = {name: value / seen for name, value in zip(sums, totals, strict=True)}
-        row = {"epoch": epoch + 1, "learning_rate": config.learning_rate_at(epoch + 0.5)}
-        row |= {"train_loss": means.pop("loss")}
-        row |= {"train_accuracy": 100 * means.pop("correct")} | means
-        row |= {name: value.item() for name, value in step.gradients.items()}
-        row |= {"train_seconds": time.perf_counter() - start}
-        row |= {"train_cpu_seconds": time.process_time() - cpu_start}  # of all threads, whatever else the machine does
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": config.learning_rate_at(epoch + 0.5),
+            "train_loss": means.pop("loss"),
+            "train_accuracy": 100 * means.pop("correct"),
+            **means,
+            **{name: value.item() for name, value in step.gradients.items()},
+            "train_seconds": time.perf_counter() - start,
+            "train_cpu_seconds": time.process_time() - cpu_start,  # of all threads, whatever else the machine does
+        }
         # Test
         start = time.perf_counter()
         row |= self._test()
@@ -160,7 +166,7 @@ class Trainer:
         if not self.recorder.writes:
             return {}
         probed = self.probe.epoch(step.model, step.teacher, step.calibration)
-        weights = probed["attention"].cpu() if config.stm_weighted else None
+        weights = probed["attention"].cpu() if config.stm_weighted and "attention" in probed else None
         self.recorder.keep(**probed, **{f"mismatch_{name}": value for name, value in mean.items()})
         options = dict(pairs=config.stm_pairs, weights=weights, log_base=config.stm_log_base)
         return {"stm": stm_from_mismatch(mean[config.stm_distance], **options)}
@@ -243,7 +249,7 @@ def _way_out(config: RunConfig, images: int) -> str:
         return "or partial_batch=keep"
     ways = ["for a teacher of all images, subset_teacher=full"] if config.train_fraction < 1 else []
     if images > 1:  # a teacher with settings of its own is a run of its own
-        own = config.replace(batch_size=images)
+        own = config.replace(batch_size=images, accumulate=1)
         ways.append(f"first train {shlex.join(own.arguments)}, then give the student teacher_run={own.name}")
     return "; or ".join(ways or ["get more images"])
 

@@ -236,6 +236,9 @@ def test_experiment_errors_name_file_and_entry(tmp_path):
     file.write_text("title: x\n")
     with pytest.raises(ConfigError, match=r"odd.yaml: must have title and notebook"):
         load_experiment(file)
+    file.write_text("title: x\nnotebook: table2\nquik: []\n")
+    with pytest.raises(ConfigError, match=r"unknown key of .*odd.yaml 'quik': did you mean quick"):
+        load_experiment(file)
 
 
 @pytest.mark.parametrize(

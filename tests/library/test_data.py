@@ -159,6 +159,9 @@ def test_validation_images_come_from_the_training_split(digits, fraction):
 def test_validation_must_take_and_leave_something():
     with pytest.raises(ValueError, match=r"validation=0.001: holds out 0"):
         load_dataset("digits", validation=0.001)
+    for share in (0.9, -0.1, "a tenth"):
+        with pytest.raises(ValueError, match=r"validation=.*: must be a finite number >= 0 and <= 0.5"):
+            load_dataset("digits", validation=share)
 
 
 def test_subsets_are_nested_and_seeded(digits):

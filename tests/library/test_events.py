@@ -346,10 +346,18 @@ def test_any_images_become_events(tmp_path):
     assert x.shape == (4, 6, 2, 32, 32)
     with pytest.raises(ValueError, match=r"cifar10_dvs: must hold static images in memory"):
         to_events(dataset, 4)
+    with pytest.raises(ValueError, match="seed=-1: must be an integer >= 0"):
+        to_events(still, 4, seed=-1)
 
 
 def test_scale_of_empty_frames_is_one():
     assert frame_scale(torch.zeros(2, 3, 2, 4, 4, dtype=torch.uint8)) == (1.0, 1.0)
+
+
+def test_scale_of_frames_is_their_root_mean_square():
+    frames = torch.randint(0, 256, (5, 3, 2, 7, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for p, scale in enumerate(frame_scale(frames)):
+        assert scale == frames[:, :, p].double().square().mean().sqrt().item() / 255
 
 
 def test_batches_of_frames_put_time_first(digits):

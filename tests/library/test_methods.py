@@ -1,6 +1,7 @@
 """Methods of the library and of one's own: what they declare, what they see, and what a run keeps of them."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -405,3 +406,40 @@ def test_a_subclass_of_a_librarys_method_has_its_own_name(tiny):
     full, _, _ = step_and_batch(tiny())
     found, expected = (s.losses(x, y)[0]["feature_loss"].item() for s in (step, full))
     assert found == pytest.approx(expected / 2, rel=1e-6)
+
+
+def test_code_that_is_repaired_before_an_epoch_is_done_is_taken(tiny, tmp_path):
+    file, text = tmp_path / "mine.py", EXAMPLE.read_text()
+    file.write_text(text.replace("batch.cross_entropy +", "batch.cross_entropyy +"))
+    options = dict(results=tmp_path, progress=False)
+    with pytest.raises(AttributeError, match="cross_entropyy"):
+        sastc.run(tiny(method=f"{file}:LogitMSE"), **options)
+    (begun,) = [run for run in sastc.list_runs(tmp_path) if run.has("provenance.json") and not run.complete]
+    file.write_text(text)
+    assert sastc.run(tiny(method=f"{file}:LogitMSE"), **options).name == begun.name
+
+
+def test_options_are_read_back_in_the_type_that_they_have(tmp_path):
+    class Mine(Noisy):
+        weights: tuple[float, ...] = option((1.0, 2.0), "of the layers")
+        alpha: float = option(1, "a share")
+
+    described = json.loads(json.dumps(methods.described(Mine)))
+    values = dict(alpha=0.5, weights=[1.0, 3.0], kind="uniform")
+    read = RunConfig(method_class=methods.from_description(described), method="mine", options=values)
+    given = RunConfig(method=Mine, options=values)
+    assert (read.alpha, read.weights, read.identity) == (0.5, (1.0, 3.0), given.identity)
+    earlier = {name: value for name, value in described.items() if name != "types"}
+    assert methods.from_description(earlier)(weights=[1.0, 3.0]).weights == (1.0, 3.0)
+
+
+def test_widths_follow_a_methods_own_batch_size():
+    class Large(REGISTRY["sastc"]):
+        presets = {"batch_size": 256}  # noqa: RUF012
+
+    class Wide(REGISTRY["sastc"]):
+        presets = {"mlp_dim": 512}  # noqa: RUF012
+
+    assert (RunConfig(method=Large).batch_size, RunConfig(method=Large).mlp_dim) == (256, 256)
+    assert RunConfig(method=Large, batch_size=64).mlp_dim == 64
+    assert RunConfig(method=Wide).mlp_dim == 512

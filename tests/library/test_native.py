@@ -103,6 +103,16 @@ def test_without_a_build_a_neuron_works_all_the_same(broken, tmp_path):
 
 @pytest.mark.slow
 @needs_compiler
+def test_a_compiler_may_be_a_command_of_several_words(tmp_path):
+    code = (
+        f"import os; os.environ |= dict(SASTC_CACHE={str(tmp_path)!r}, CXX='env g++'); from sastc import native;"
+        "assert native.library() is not None"
+    )
+    assert programs.run("-c", code).returncode == 0
+
+
+@pytest.mark.slow
+@needs_compiler
 def test_processes_that_build_at_the_same_moment(tmp_path):
     code = (
         f"import os; os.environ['SASTC_CACHE'] = {str(tmp_path)!r}; from sastc import native;"

@@ -141,3 +141,5 @@ def test_bounds_of_any_scale():
     assert attention_bounds(3) == pytest.approx((0.0634, 0.7870), abs=1e-4)
     assert attention_bounds(3, score_scale=-1e9) == pytest.approx((0, 1), abs=1e-300)
     assert attention_bounds(1) == pytest.approx((1, 1))
+    for control in ("easiest", "hardest"):  # all weight on one layer
+        assert attention_bounds(3, attention=control) == (0, 1)

@@ -228,6 +228,26 @@ def test_what_fails_in_training_fails_before_any(fault, options, words, tiny, tm
     assert not list(tmp_path.rglob("config.json")), "nor was the teacher trained"
 
 
+def test_fisher_information_is_asked_of_the_student_alone(tiny, tmp_path):
+    config = tiny(teacher=counting, method="kd", epochs=1, fisher_samples=2)
+    assert "fisher" in sastc.run(config, results=tmp_path, progress=False).measures
+
+
+class Counting(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        layer = self.conv(x).relu()
+        assert layer.sum().item() >= 0, "no map over images can ask for a number"
+        return [layer], self.head(layer.mean((-2, -1)))
+
+
+def counting(num_classes):
+    return Counting(num_classes)
+
+
 def faulty(num_classes):
     return Faulty(FAULT, num_classes)
 

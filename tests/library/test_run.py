@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import errno
+import importlib.metadata
 import json
 import os
+import pickle
 import platform
 import shlex
 import subprocess
@@ -24,7 +26,7 @@ from tiny import TINY_SETTINGS
 import sastc
 from sastc import records
 from sastc.__main__ import main
-from sastc.config import METHODS
+from sastc.config import METHODS, NoEffectError
 from sastc.data import normalise
 from sastc.distributed import chosen_device
 from sastc.records import MEASURES, DivergedError, Run, RunError, find_run, run_path
@@ -32,6 +34,7 @@ from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
 from sastc.train import Trainer
 from sastc.train.recorder import locked
+from sastc.train.trainer import _way_out
 from sastc.verify import verify
 
 CPU = torch.device("cpu")
@@ -900,3 +903,61 @@ def test_a_teacher_of_few_images_names_the_way_out(tiny, tmp_path):
     config = tiny(method="kd", train_subset=0, train_fraction=0.02, batch_size=2)
     with pytest.raises(RunError, match=r"-teacher-.*: the training split has 30 images; .*subset_teacher=full"):
         sastc.run(config, results=tmp_path, progress=False)
+
+
+def test_errors_reach_the_other_processes_as_they_are():
+    for error in (
+        DivergedError("a run", "the loss", 3, "python -m sastc train"),
+        NoEffectError("gamma", 0.5, ["mine.py:SNN"]),
+    ):
+        sent = pickle.loads(pickle.dumps(error))
+        assert (type(sent), str(sent)) == (type(error), str(error))
+
+
+def test_settings_of_other_methods_do_nothing(tiny, tmp_path):
+    config = tiny(method="kd", epochs=1, stm_weighted=True, attention_steps=1)
+    assert config.identity == tiny(method="kd", epochs=1).identity
+    run = sastc.run(config, results=tmp_path, progress=False)
+    assert np.isfinite(run.metrics["stm"])
+    assert "step_number" not in run.measures
+
+
+def test_small_batches_keep_as_many_images_one_by_one(tiny, tmp_path):
+    run = sastc.run(tiny(method="sastc", epochs=1, batch_size=8, probe_batches=4), results=tmp_path, progress=False)
+    names = [name for name in run.measures if name.startswith(("instance_", "sam_"))]
+    assert {run.measures[name].shape[0] for name in names} == {16}
+    assert run.measures["attention_instance"].shape[1] == 16
+    whole = sastc.run(tiny(method="sastc", epochs=1, batch_size=32), results=tmp_path, progress=False)
+    assert (whole.measures["instance_index"] == run.measures["instance_index"]).all()
+
+
+def test_the_way_out_of_too_few_images_has_no_micro_batches():
+    config = sastc.RunConfig(method="teacher", batch_size=1500, accumulate=2)
+    assert "first train" in (told := _way_out(config, 1437))
+    assert "batch_size=1437" in told
+    assert "accumulate" not in told
+
+
+def test_only_a_training_goes_on_after_an_interruption(results, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sastc.__main__._list", interrupted)
+    assert main(["--results", str(results), "list"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_potentials_of_networks_without_membranes_name_their_setting(tiny, tmp_path):
+    with pytest.raises(RunError, match="student_tap='membrane': wrn28_4 has no neuron with a membrane"):
+        sastc.run(tiny(student="wrn28_4", method="kd", student_tap="membrane"), results=tmp_path, progress=False)
+
+
+def test_versions_of_packages_that_are_not_installed_are_unknown(monkeypatch):
+    def version(name):
+        if name == "sastc":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(records, "version", version)
+    found = records.provenance("", torch.device("cpu"), 1)["versions"]
+    assert (found["sastc"], found["torch"]) == (None, "1")

@@ -226,6 +226,7 @@ def test_heatmap_by_hand():
     assert ours.shape == (1, 1, 2, 4)
     assert ours.tolist() == [[[[0, 0.25, 0.75, 1]] * 2]]
     assert heatmap(maps, 4).shape == (1, 1, 4, 4)
+    assert torch.equal(heatmap(maps[0, 0], (2, 4)), ours[0, 0]), "a single map"
 
 
 def test_every_heatmap_has_its_own_scale():
