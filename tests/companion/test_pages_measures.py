@@ -328,6 +328,11 @@ def test_energy_sums_layers_and_compares_at_equal_steps(tmp_path):
     gain = energy.differences(counted).set_index("other").difference["kd"]
     assert gain.n == 2
     assert gain.mean == pytest.approx(100 * ((2 / 1 - 1) + (2.1 / 1.1 - 1)) / 2)
+    said = energy.additions(counted)  # multiplications 4 and 4.4 of 5 and 5.5; additions 2 and 2.1 beside 1 and 1.1
+    assert "80 % of KD's energy here (4.20 of 5.25 µJ at T=2) are their multiplications, not as many in SASTC's" in said
+    assert said.endswith("In additions alone, which follow the spikes, SASTC takes 1.95 (T=2) times KD's.")
+    assert "multiplications, as many in SASTC's networks" in energy.additions(counted.assign(macs=5.0))
+    assert energy.sentences(counted)[-1] == said
     top, _ = energy.layer_figure(counted, 2).axes
     assert not top.patches, "a bar on a logarithmic axis has no meaningful length"
     assert [list(line.get_ydata()) for line in top.lines] == [[12000, 3000], [4000, 1000], [8000, 2000]]
