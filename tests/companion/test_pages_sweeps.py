@@ -173,7 +173,7 @@ def test_sentences_count_and_claim_no_more(plan, record):
     told = "SASTC's mean is above the other students: here at 1 of 3 shares of wrong labels, in the paper at 6 of 6."
     assert lines[0] == f"{panel.title}: {told}"
     assert lines[1] == "SASTC's mean is above the teacher: here at 2 of 3 shares of wrong labels."
-    assert "12 of 12 are of one seed and have no interval" in lines[2]
+    assert "12 of 12 are of too few seeds to judge (n=1)" in lines[2]
     assert "better" not in lines[2]
     lines = sweeps.sentences(sweeps.TABLE7, same)
     assert (
@@ -203,6 +203,9 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
     text = sweeps.optimum(first)
     assert "the best of 15 values is 400, not distinguishable from 700;" in text  # 0.15 ± 4.3 * 0.1 / sqrt(3)
     assert "3.10 points between" in text
+    two = first._replace(runs=first.runs[(first.runs.value != 700) | (first.runs.seed < 2)])
+    told = "400, with too few common seeds to compare it with 700 (n=2); 3.10"
+    assert f"the best of 15 values is {told}" in sweeps.optimum(two)
     assert "The paper's optimum for this pair, at T=3, is 1300: +1.12 points over KD, +1.24 over baseline." in text
     assert "fewer than two values are run" in sweeps.optimum(second)
     rows, _ = sweeps._cell(first, "kd", 700.0)
@@ -211,6 +214,29 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
     assert page.count("80.00") + page.count("81.00") == 2, "its row and the baseline's, once"
     assert page.index("without") < page.index("93.10 ± 0.10")
     assert sweeps.shown([first, second]) == [first]
+
+
+def test_two_seeds_judge_nothing(plan, record):
+    noise = plan("table7", "slim")
+    results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * c.seed * (1 + c.label_noise))
+    panel = sweeps.collect(sweeps.TABLE7, noise, results)[0]
+    two = panel._replace(runs=panel.runs[(panel.runs.seed < 2) | (panel.runs.value != 0.5)])
+    said = sweeps.sentences(sweeps.TABLE7, two)[-1]
+    assert said.endswith("higher in 6; 3 of 9 are of too few seeds to judge (n=2)."), said
+
+
+def test_titles_name_the_data_of_the_record_and_the_teacher(plan, record):
+    beta = plan("beta", "slim")
+    results = record(beta.runs, point)
+    facts = {"data": {"name": "CIFAR-10 (JPEG copy)"}, "teacher": {"accuracy": 60.11}}
+    for config in beta.runs:
+        own = {"data": facts["data"]} if config.method == "baseline" else facts
+        write_json(run_path(config, results) / "provenance.json", own)
+    panels = sweeps.collect(sweeps.BETA, beta, results)
+    assert panels[0].title == "VGG-11 & ResNet-19, T=2, CIFAR-10 (JPEG copy)"
+    assert panels[1].title == "VGG-11 & ResNet-32x4, T=2, CIFAR-100", "not run"
+    assert "over n seeds. Teacher: 60.11 %. The paper draws" in sweeps.table(sweeps.BETA, panels[0])
+    assert sweeps.curve(sweeps.BETA, panels[:1]).axes[0].get_title().startswith("ours, CIFAR-10 (JPEG copy)\n")
 
 
 def test_curves_draw_means_deviations_and_the_paper(plan, record):
