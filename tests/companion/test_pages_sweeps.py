@@ -483,7 +483,25 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         paper = pd.read_csv(grid.parts.PAPER / "sota_static.csv")
         assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
     assert "above it stands SPIKE-NORM" in table4.sentences(runs)[2]
-    assert "16 runs of ours (small-scale runs)" in table4.sentences(runs)[3]
+    assert "16 runs of ours (small-scale runs; CIFAR-10); an arrow" in table4.sentences(runs)[3]
+
+
+def test_table_4_keeps_data_and_settings_apart(plan, record):
+    experiment = plan("table4", "slim")
+    results = record(experiment.runs, lambda c: 60.0 + c.timesteps)
+    for config in experiment.runs:
+        copy = " (JPEG copy)" * (config.beta == 10)
+        facts = {"data": {"name": f"CIFAR-10{copy}"}, "teacher": {"accuracy": 55.0 if copy else 76.0}}
+        write_json(run_path(config, results) / "provenance.json", facts)
+    runs = table4.collect(experiment, results)
+    rows = [re.findall("<t[dh][^>]*>(.*?)</t[dh]>", row) for row in table4.table(runs).split("<tr>")]
+    found = {(row[0], row[1], row[4], row[5]) for row in rows if len(row) > 5 and "this book" in row[1]}
+    ours = "SASTC, this book, small-scale runs; β {}; teacher: {}.00 %"
+    copy = ("CIFAR-10 (JPEG copy)", ours.format(10, 55))
+    assert found == {("CIFAR-10", ours.format(30, 76), "2", "62.00"), *((*copy, str(t), f"6{t}.00") for t in (2, 3, 7))}
+    (text,) = [text.get_text() for text in table4.chart(runs).axes[0].texts if "this book" in text.get_text()]
+    assert "this book, small-scale runs, CIFAR-10 (JPEG copy):\nResNet-18 62.0" in text
+    assert "this book, small-scale runs:\nVGG-11 62.0 ↓ (T = 2)" in text
 
 
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
