@@ -91,7 +91,7 @@ def chart(runs: pd.DataFrame) -> Figure:
                 line = line.sort_values("timesteps")
                 axis.plot(line.timesteps, line.accuracy, **{"linestyle": "none", **look})
         _name(axis, here)
-        floor = here.accuracy.min() - 1.5
+        floor = here.accuracy.min() - 2.5  # room for what is named at it
         own = runs[runs.complete & (runs.dataset == dataset)]
         lines: dict[str, list[str]] = {}  # far below: with an axis for them the literature would shrink to a line
         for (student, scale, data), line in own.groupby(["student", "scale", "data"]):
@@ -100,7 +100,8 @@ def chart(runs: pd.DataFrame) -> Figure:
             if len(below := mean["mean"][mean["mean"] < floor]):
                 means, steps = (", ".join(map(form, of)) for form, of in (("{:.1f}".format, below), (str, below.index)))
                 told = f"{LABELS[student]} {means} ↓ (T = {steps})"
-                where = f", {data}" * (data != LABELS[dataset])
+                where = data.removeprefix(LABELS[dataset]).strip(" ()")
+                where = f", {where}" if where else ""
                 lines.setdefault(f"{OURS}, {report.SCALE_WORDS[scale]}{where}:", []).append(told)
         if lines:
             look = dict(xytext=(-8, 2), textcoords="offset points", va="bottom", fontsize=7, color=COLOURS["sastc"])

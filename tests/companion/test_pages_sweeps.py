@@ -500,7 +500,7 @@ def test_table_4_keeps_data_and_settings_apart(plan, record):
     copy = ("CIFAR-10 (JPEG copy)", ours.format(10, 55))
     assert found == {("CIFAR-10", ours.format(30, 76), "2", "62.00"), *((*copy, str(t), f"6{t}.00") for t in (2, 3, 7))}
     (text,) = [text.get_text() for text in table4.chart(runs).axes[0].texts if "this book" in text.get_text()]
-    assert "this book, small-scale runs, CIFAR-10 (JPEG copy):\nResNet-18 62.0" in text
+    assert "this book, small-scale runs, JPEG copy:\nResNet-18 62.0" in text
     assert "this book, small-scale runs:\nVGG-11 62.0 ↓ (T = 2)" in text
 
 
