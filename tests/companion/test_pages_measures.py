@@ -461,6 +461,10 @@ def test_fisher_summary_and_differences(tmp_path):
     assert "divided by KD's is 0.10 (0.09 to 0.11; n=2: lower)" in " ".join(fisher.sentences(differ))
     falls = "KD falls (× 0.10; highest after epoch 1); SASTC falls (× 0.01; highest after epoch 1)"
     assert f"From the first epoch to the last of 2: {falls}." in told
+    assert "from low to high (means over 2 seeds): SASTC 10, KD 100." in told
+    assert fisher.of_seeds(values[(values.method == "kd") | (values.seed == 0)]) == "means over 1 to 2 seeds"
+    single = fisher.sentences(values[values.seed == 0])
+    assert "from low to high (one seed of each method): SASTC 10, KD 100." in " ".join(single)
     assert "Between the 2 seeds of one method the last trace differs by a factor of up to 1.00." in fisher.spread(
         values
     )
