@@ -438,6 +438,35 @@ def test_ratios_pair_seeds_and_prefer_the_cpus_own_seconds(tmp_path):
     assert "longer than KD's in 33 of 39 cases; the others are at T = 7." in runtime.sentences(times)[2]
 
 
+def test_rows_of_other_data_have_kd_of_their_own_and_days_are_named(tmp_path):
+    table2 = load_experiment("experiments/table2.yaml", "quick")
+    configs = [c for c in table2.runs if (c.student, c.teacher, c.timesteps) == ("vgg11", "resnet19", 2)]
+    configs = [c for c in configs if c.method in ("kd", "sastc") and c.seed < 2]
+    seconds = {("kd", 0): 1.0, ("sastc", 0): 2.0, ("kd", 1): 3.0, ("sastc", 1): 7.5}
+    for config in configs:
+        run = record(tmp_path, config)
+        mean = seconds[config.method, config.seed]
+        pd.DataFrame(dict(epoch=[1, 2], train_cpu_seconds=mean)).to_csv(run.path / "history.csv", index=False)
+        facts = dict(device="a CPU", threads=1, started=f"2026-01-0{1 + config.seed}T00:00:00", data={})
+        facts["data"] = dict(name=("Digits", "Digits (copy)")[config.seed], train_images=9, test_images=9)
+        (run.path / "provenance.json").write_text(json.dumps(facts))
+    assert len(configs) == 4
+    times = runtime.ours(plan(*configs), tmp_path)
+    rows = runtime.relative(times)
+    assert dict(zip(rows.data, rows.over_kd, strict=True))["Digits (copy)"] == 2.5
+    page = runtime.ours_table(times)
+    assert "<td>Digits (copy)</td>" in page.replace(' data-head="data"', "")
+    assert "<td>2026-01-02</td>" in page.replace(' data-head="day"', "")
+    assert runtime.same_step(table2, tmp_path) == (
+        "The same training takes other CPU seconds on another day: an epoch of KD (VGG-11 and ResNet-19, T=2, 9 "
+        "images) 1.00 s (1.00 to 1.00, n=1) on 2026-01-01 with Digits and 3.00 s (3.00 to 3.00, n=1) on 2026-01-02 "
+        "with Digits (copy), 3.00 times as many. SASTC's take 2.00 and 2.50 times KD's of the same day."
+    )
+    assert runtime.same_step(table2, tmp_path / "none") == ""
+    said = runtime.sentences(times)[-1]
+    assert "differ between days, machines and versions: compare ratios to KD with the same data and T." in said
+
+
 # Fisher information
 
 
