@@ -567,7 +567,7 @@ def test_likeness_is_a_correlation_with_the_teachers_map(tmp_path):
     assert values["baseline"] == pytest.approx(-1.0)
     assert np.isnan(sam.correlation(maps[0] * 0, maps[0].sum(0)))
     assert sam.sentences(sam.likeness(experiment, tmp_path))[0].startswith(
-        "Correlation with the teacher's map, mean over"
+        f"Correlation with the teacher's map, mean over {P} images and 1 seed: "
     )
     page = sam.likeness_table(sam.likeness(experiment, tmp_path), "Ours: here.")
     assert "over recorded images. Ours: here. Download" in page
