@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import figures
+from companion import figures, report
 from companion.html import interval, table, text
 from companion.pages.forensics_costs import energies, same_step_costs
 from companion.pages.parts import frame, run_link
@@ -28,15 +28,20 @@ def layers(path: Path) -> pd.DataFrame | None:
 
 
 def counts(runs: pd.DataFrame) -> pd.DataFrame:
-    """Operations and energy of the runs of :func:`companion.pages.parts.frame`: a row a run with an ``energy.csv``."""
+    """Operations and energy of the runs of :func:`companion.pages.parts.frame`: a row a run with an ``energy.csv``.
+
+    `mac_energy_nj` is the part of the layers that multiply: those whose input is no spikes.
+    """
     columns = ["macs", "acs", "energy_nj", "special_energy_nj"]
     names = [*KEYS, "seed", "teacher_seed", "data_seed", "run", "path", "accuracy"]
     rows = [
-        {n: row[n] for n in names} | {c: counted[c].sum() for c in columns}
+        {n: row[n] for n in names}
+        | {c: counted[c].sum() for c in columns}
+        | {"mac_energy_nj": counted.energy_nj[counted.macs > 0].sum()}
         for row in runs[runs.complete.astype(bool)].to_dict("records")
         if (counted := layers(row["path"])) is not None
     ]
-    found = pd.DataFrame(rows, columns=[*names, *columns])
+    found = pd.DataFrame(rows, columns=[*names, *columns, "mac_energy_nj"])
     return found.assign(energy_uj=found.energy_nj / 1e3, special_energy_uj=found.special_energy_nj / 1e3)
 
 
@@ -90,8 +95,8 @@ def ours_table(counted: pd.DataFrame, place: str) -> str:
         "seeds": seeds,
     }
     taught = " and ".join(LABELS[name] for name in dict.fromkeys(rows.teacher) if name)
-    caption = "Operations and energy of one test image, mean over the seeds, and energy relative to KD's at equal T; "
-    caption += f"the teacher is {taught}. {place}"
+    caption = "Operations and energy of one test image, mean over the seeds that are named, and energy "
+    caption += f"relative to KD's at equal T; the teacher is {taught}. {place}"
     return table(rows, caption, "energy-ours", columns, kind="results cards")
 
 
@@ -178,18 +183,21 @@ def images(counted: pd.DataFrame) -> str:
     return " or ".join(f"{n:,}" for n in sorted({min(n, ENERGY_IMAGES) for n in tested})) or "no"
 
 
-def differences(counted: pd.DataFrame) -> pd.DataFrame:
-    """SASTC's energy less every other method's at equal T, in percent of the other's, over common seeds."""
+def differences(counted: pd.DataFrame, value: str = "energy_uj") -> pd.DataFrame:
+    """SASTC's energy less every other method's at equal T, in percent of the other's, over common seeds.
+
+    Or another `value` of :func:`counts`, such as ``acs``.
+    """
     rows = []
     for (student, timesteps), group in counted[counted.method != "teacher"].groupby(
         ["student", "timesteps"], sort=False
     ):
         keys = ["seed", "teacher_seed", "data_seed"]
-        mine = group[group.method == "sastc"].set_index(keys).energy_uj
+        mine = group[group.method == "sastc"].set_index(keys)[value]
         teachers = pd.Series(mine.index.droplevel("seed").to_flat_index(), mine.index)
         for other in [m for m in METHODS[:-1] if {m, "sastc"} <= set(group.method)]:
             on = keys if other != "baseline" else keys[:1]
-            theirs = group[group.method == other].set_index(on).energy_uj
+            theirs = group[group.method == other].set_index(on)[value]
             beside = theirs.reindex(mine.index if len(on) > 1 else mine.index.get_level_values("seed"))
             gain = paired(100 * (mine / beside.to_numpy() - 1), 0.0, teachers)
             rows.append(dict(student=student, timesteps=timesteps, other=other, difference=gain))
@@ -238,4 +246,26 @@ def sentences(counted: pd.DataFrame) -> Sequence[str]:
         out.append(
             f"{judged}; in the paper's table SASTC takes {paper.min():.2f} to {paper.max():.2f} times KD's energy."
         )
+        out.append(additions(counted))
     return out
+
+
+def additions(counted: pd.DataFrame) -> str:
+    """How much of KD's energy are multiplications, and SASTC's additions beside KD's, at every T."""
+    gains = differences(counted, "acs")
+    cases = gains[gains.other == "kd"]
+    shares, told, same = [], [], True
+    for student, timesteps, d in zip(cases.student, cases.timesteps, cases.difference, strict=True):
+        mean = counted[(counted.student == student) & (counted.timesteps == timesteps)].groupby("method")
+        mean = mean[["energy_nj", "mac_energy_nj", "macs"]].mean()
+        same &= bool(np.isclose(mean.macs["sastc"], mean.macs["kd"]))
+        shares.append((mean.mac_energy_nj["kd"], mean.energy_nj["kd"]))
+        told.append(f"{1 + d.mean / 100:.2f} (T={timesteps})")
+    part, whole = (f"{nj / 1e3:.2f}" for nj in shares[0])
+    percent = report._span(f"{100 * part / whole:.0f}" for part, whole in shares)
+    return (
+        f"The ratio depends on what the layers take whose input is no spikes: {percent} % of KD's energy here "
+        f"({part} of {whole} µJ at T={cases.timesteps.iloc[0]}) are their multiplications, "
+        f"{'as many' if same else 'not as many'} in SASTC's networks as in KD's. In additions alone, which follow the "
+        f"spikes, SASTC takes {', '.join(told)} times KD's."
+    )

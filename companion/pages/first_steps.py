@@ -17,7 +17,6 @@ from sastc.experiments import Experiment
 from sastc.records import Run
 
 NEAR = 0.05  # of the way between the bounds: a weight this close to the upper one is at it
-EARLY = 20  # steps
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
@@ -37,9 +36,14 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 FACTS = {
     "chance": "one over the number of teacher layers",
     "steps": "last step that was recorded, from zero",
+    "recorded": "number of steps that were recorded",
     "first": "share of a batch's instances, at the first step, whose largest weight is on the easiest layer",
-    "early": "the same after twenty steps",
     "last": "the same at the last step that was recorded",
+    "low": "the lowest such share of all recorded steps",
+    "quarter": "their lower quartile",
+    "three_quarters": "their upper quartile",
+    "high": "the highest",
+    "top": "the largest value of the mean of the largest weights: 0 uniform, 1 the upper bound",
     "bound": "first recorded step at which the mean of the largest weights is at the upper bound; nan: at none",
     "pull_first": "gradient of β times the feature loss over that of the KD loss, at the first step",
     "pull_last": "the same at the last step that was recorded",
@@ -76,11 +80,12 @@ def facts(found: pd.DataFrame, row) -> dict[str, float]:
     """The numbers of `FACTS` from a run's :func:`steps`."""
     if found.empty:
         return {}
-    early = found[found.step < EARLY].iloc[-1]
     at_bound = found.step[found.top >= 1 - NEAR]
     first, last = found.iloc[0], found.iloc[-1]
+    low, quarter, three_quarters, high = found.easiest.quantile([0, 0.25, 0.75, 1])
     return dict(
-        chance=last.chance, steps=last.step, first=first.easiest, early=early.easiest, last=last.easiest,
+        chance=last.chance, steps=last.step, recorded=len(found), first=first.easiest, last=last.easiest,
+        low=low, quarter=quarter, three_quarters=three_quarters, high=high, top=found.top.max(),
         bound=float(at_bound.iloc[0]) if len(at_bound) else math.nan,
         pull_first=first.pull, pull_last=last.pull,
     )  # fmt: skip
@@ -99,37 +104,53 @@ def names(rows: pd.DataFrame) -> list[str]:
 
 
 def answer(rows: pd.DataFrame) -> str:
-    """How often the largest weight is on the easiest layer at first, after twenty steps and at the end, by scale.
+    """How often the largest weight is on the easiest layer, over all recorded steps: a sentence for each setting.
 
     A smoke test is told only where there is nothing else.
     """
-    told, known = [], rows[rows.early.notna()]
+    told, known = [], rows[rows.steps.notna()]
+    known = known.assign(name=names(known))
     if not (evidence := known[known.scale != "quick"]).empty:
         known = evidence
     for scale, same in known.groupby("scale", sort=False):
-        first, early, last, chance = (
-            report._span((100 * same[n]).round(), "{:.0f}".format) for n in ("first", "early", "last", "chance")
-        )
-        reach, runs = same.bound.dropna(), len(same)
-        when = f", after {report._span(reach.astype(int))} steps" if len(reach) else ""
         own = same.teacher_width[(same.teacher_width > 0) & (same.teacher_width != same.width)]
         teacher = f" with a teacher of {report._span(own, '{:g}'.format)} times the width" if len(own) else ""
-        pull = report._span(same.pull_first.round(1), "{:g}".format)
+        runs = report._span(same.groupby("name").size())
         told.append(
-            f"{report.SCALE_WORDS[scale].capitalize()}{teacher}, {runs} run{'s' * (runs > 1)} up to step "
-            f"{report._span((same.steps + 1).astype(int))}: attention is largest on the easiest layer in {first} "
-            f"% of cases at the first step, {early} % after {EARLY} steps and {last} % at the last (chance: {chance} "
-            f"%); the weights reach their bound in {len(reach)} of {runs}{when}. At the first step the gradient of β "
-            f"times the feature loss is {pull} times KD's."
+            f"{report.SCALE_WORDS[scale].capitalize()}{teacher}, up to step "
+            f"{report._span((same.steps + 1).astype(int))}, {runs} run{'s' * (runs != '1')} of each setting: how often "
+            f"attention is largest on the easiest layer (chance: {_percent(same.chance)} %)."
         )
+        told += [f"{name}: {_course(of)}" for name, of in same.groupby("name", sort=False)]
     return " ".join(told) or "No run has recorded its first steps."
+
+
+def _percent(shares: pd.Series) -> str:
+    return report._span((100 * shares).round(), "{:.0f}".format)
+
+
+def _course(rows: pd.DataFrame) -> str:
+    """What attention does in the runs of one setting, and the losses at first; several seeds as ranges."""
+    reached = rows.bound.dropna().astype(int) + 1
+    if not rows.qk_norm.iloc[0]:
+        bound = f"a weight has no bound below 1, and the largest come up to {_percent(rows.top)} % of the way to it"
+    elif len(reached):
+        step = report._span(reached)
+        bound = f"the largest weights reach their bound in {len(reached)} of {len(rows)}, at step {step}"
+    else:
+        bound = f"the largest weights come up to {_percent(rows.top)} % of the way from uniform to their bound"
+    return (
+        f"{_percent(pd.concat([rows.low, rows.high]))} % of cases over all recorded steps, with quartiles of "
+        f"{_percent(rows.quarter)} and {_percent(rows.three_quarters)} %; {bound}; at the first step the gradient of β "
+        f"times the feature loss is {report._span(rows.pull_first.round(1), '{:g}'.format)} times KD's."
+    )
 
 
 def curves(rows: pd.DataFrame) -> Figure:
     """Share on the easiest layer, largest weight and pull against the training step; a line a run of one scale."""
     plt = figures.plt
     drawing, axes = plt.subplots(1, 3, figsize=(figures.WIDTH, 3.1))
-    done = rows[rows.early.notna()]
+    done = rows[rows.steps.notna()]
     for i, (row, name) in enumerate(zip(done.itertuples(), names(done), strict=True)):
         found = steps(Run(row.path))
         look = dict(color=figures.SERIES[i % 6], marker=figures.SERIES_MARKERS[i % 6], markersize=3, label=name)
@@ -147,22 +168,29 @@ def curves(rows: pd.DataFrame) -> Figure:
 def table(rows: pd.DataFrame) -> str:
     """HTML table: a row a run."""
 
-    def share(column: str):
-        return lambda r: "–" if math.isnan(getattr(r, column)) else f"{100 * getattr(r, column):.0f} %"
+    def share(*columns: str):
+        def show(r) -> str:
+            values = [100 * getattr(r, column) for column in columns]
+            return "–" if math.isnan(values[0]) else f"{' to '.join(f'{value:.0f}' for value in values)} %"
+
+        return show
 
     rows = rows.assign(name=names(rows))
     columns = {
         "run": lambda r: f'{html.escape(r.name)}<br><span class="seeds">{report.SCALE_WORDS[r.scale]}</span>',
         "on the easiest layer, first step": share("first"),
-        f"after {EARLY} steps": share("early"),
         "at the last step": share("last"),
+        "over all steps": share("low", "high"),
+        "quartiles over the steps": share("quarter", "three_quarters"),
         "at the bound from step": lambda r: "–" if math.isnan(r.bound) else f"{r.bound + 1:.0f}",
         "pull over KD, first step": "pull_first",
         "pull, last step": "pull_last",
         "record": lambda r: parts.run_links(rows[(rows.run == r.run) & rows.complete]),
     }
     caption = (
-        "Shares are of instances, student layers and time steps of a training batch. At the bound: the mean of the "
-        f"cells' largest weights is within {100 * NEAR:.0f} % of it. Pull: norms of the student's gradients."
+        "Shares are of instances, student layers and time steps of a training batch. Half of the recorded steps lie "
+        "between the quartiles. At the bound: the mean of the cells' largest weights is within "
+        f"{100 * NEAR:.0f} % of it; without unit length the bound is 1, all weight on one layer. Pull: norms of the "
+        "student's gradients."
     )
     return parts.table(rows, caption, "first_steps", columns, csv=rows[["name", "scale", *FACTS, "run", "command"]])

@@ -36,7 +36,7 @@ def traces_of(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def panels(values: pd.DataFrame) -> Figure:
-    """One panel a method, one line a time step, darker for later steps: mean over the seeds."""
+    """One panel a method, one line a time step, darker for later steps: :func:`of_seeds`."""
     plt = figures.plt
     methods = [m for m in METHODS if m in set(values.method)]
     drawing, axes = plt.subplots(
@@ -95,6 +95,12 @@ def log_differences(values: pd.DataFrame, one: str = "sastc") -> dict[str, Diffe
     return dict(zip(others, family(difference(rows, one, other) for other in others), strict=True))
 
 
+def of_seeds(values: pd.DataFrame) -> str:
+    """Of what each method's numbers are: ``one seed``, or ``means over 2 to 3 seeds``."""
+    n = set(values.groupby("method").run.nunique())
+    return "one seed of each method" if n <= {1} else f"means over {report._span(n)} seed{'s' * (n != {1})}"
+
+
 def sentences(values: pd.DataFrame) -> list[str]:
     """What came out, computed."""
     if values.empty:
@@ -103,7 +109,9 @@ def sentences(values: pd.DataFrame) -> list[str]:
     means = summary(values).groupby("method")["last"].mean()
     order = means.sort_values()
     out.append(
-        "After the last epoch, from low to high: " + ", ".join(f"{LABELS[m]} {v:.3g}" for m, v in order.items()) + "."
+        f"After the last epoch, from low to high ({of_seeds(values)}): "
+        + ", ".join(f"{LABELS[m]} {v:.3g}" for m, v in order.items())
+        + "."
     )
     if "baseline" in means:
         below = [LABELS[m] for m in METHODS if m in means and means[m] < means["baseline"]]

@@ -1,5 +1,6 @@
 """Running time and memory: ours, each on its hardware, and the paper's, in tables of their own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,32 +11,41 @@ from matplotlib.figure import Figure
 from companion import figures, report
 from companion.pages.parts import frame, paper, run_links, table, text
 from sastc.config import METHODS
-from sastc.experiments import Experiment
+from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
 
 KEYS = ["dataset", "student", "teacher", "timesteps"]
 SECONDS = ["train_seconds_per_epoch", "inference_seconds"]
 MEMORY = "peak_memory_bytes"
+DAILY = ("kd", "sastc")
 STEPS = {"kd_step": "KD", "sastc_step": "SASTC"}
+COSTS = (  # settings by which one training step costs another time than the next; those of the data are images
+    *("width", "teacher_width", "batch_size", "precision", "memory_format", "checkpoint", "accumulate", "taps"),
+    *("student_tap", "stm_batches", "attention", "attention_steps", "mlp_dim", "target_norm", "gamma", "surrogate"),
+)
 
 
 def ours(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
-    """One row a recorded run: seconds an epoch and for the test split, peak memory, numbers of images, device.
+    """One row a recorded run: seconds an epoch and for the test split, memory, data, numbers of images, device, day.
 
     `cpu_seconds` are those of all threads in an epoch of training. Older records hold neither them, nor the time of
     inference, nor the memory: ``nan``.
     """
-    runs = frame(plan, results)
+    return _measured(frame(plan, results))
+
+
+def _measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """The complete ones of :func:`companion.pages.parts.frame` as :func:`ours`."""
     runs = runs[runs.complete]
     facts = [Run(path).provenance for path in runs.path]
     histories = [run.history if (run := Run(path)).has("history.csv") else {} for path in runs.path]
     cpu = [h["train_cpu_seconds"].mean() if "train_cpu_seconds" in h else np.nan for h in histories]
     device = [f"{f['device']}, {f['threads']} thread{'s' * (f['threads'] > 1)}" for f in facts]
     images = {n: [f.get("data", {}).get(n, 0) for f in facts] for n in ("train_images", "test_images")}
-    return runs.reindex(columns=[*KEYS, "method", "seed", "run", *SECONDS, MEMORY]).assign(
-        device=device, cpu_seconds=cpu, **images
-    )
+    columns = [*KEYS, "method", "seed", "data", "run", *SECONDS, MEMORY, *COSTS]
+    day = [f.get("started", "")[:10] for f in facts]
+    return runs.reindex(columns=columns).assign(device=device, day=day, cpu_seconds=cpu, **images)
 
 
 def papers() -> pd.DataFrame:
@@ -46,24 +56,24 @@ def papers() -> pd.DataFrame:
 
 
 def relative(times: pd.DataFrame) -> pd.DataFrame:
-    """Time of an epoch relative to KD's of the same student, teacher, T, seed and device: ``over_kd``.
+    """Time of an epoch relative to KD's of the same student, teacher, T, data, seed and device: ``over_kd``.
 
-    A row is one student, teacher, T, method and device; ``over_kd`` is the median over its seeds, ``lowest`` and
-    ``highest`` the range over `n` seeds. Ratios are of CPU seconds, which another load hardly changes, over the seeds
+    A row is one student, teacher, T, method, data and device; ``over_kd`` is the median over its seeds, ``lowest`` and
+    ``highest`` the range over `n` seeds. Ratios are of CPU seconds, which another load changes less, over the seeds
     of which both runs recorded them (``on_cpu``), and `left_out` counts the others; where there is none, of wall-clock
     seconds. A baseline stands beside each KD.
     """
-    columns = [*KEYS, "method", "seed", "device", "cpu_seconds", SECONDS[0]]
-    papers = dict(seed=0, device="", cpu_seconds=np.nan)  # which says nothing of these
+    columns = [*KEYS, "method", "seed", "data", "device", "cpu_seconds", SECONDS[0]]
+    papers = dict(seed=0, data="", device="", cpu_seconds=np.nan)  # which says nothing of these
     rows = times.assign(**{name: value for name, value in papers.items() if name not in times})[columns]
-    same = ["dataset", "student", "timesteps", "seed", "device"]
+    same = ["dataset", "student", "timesteps", "seed", "data", "device"]
     kd = rows[rows.method == "kd"].drop(columns="method")
     taught = rows[rows.method != "baseline"].merge(kd, on=[*same, "teacher"], suffixes=("", "_kd"))
     base = rows[rows.method == "baseline"].drop(columns="teacher").merge(kd, on=same, suffixes=("", "_kd"))
     both = pd.concat([base, taught], ignore_index=True)
     cpu = both.cpu_seconds / both.cpu_seconds_kd
     both = both.assign(ratio=cpu.fillna(both[SECONDS[0]] / both[f"{SECONDS[0]}_kd"]), cpu=cpu.notna())
-    case = [*KEYS, "method", "device"]
+    case = [*KEYS, "method", "data", "device"]
     both = both.assign(out=both.groupby(case).cpu.transform("any") & ~both.cpu)
     found, left_out = both[~both.out].groupby(case, sort=False), both.groupby(case).out.sum().rename("left_out")
     ratios = found.ratio.agg(over_kd="median", lowest="min", highest="max")
@@ -71,14 +81,14 @@ def relative(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def ours_table(times: pd.DataFrame) -> str:
-    """HTML table of our times: a row for each student, teacher, T, method and device, seeds linked to their runs."""
-    keys = [*KEYS, "method", "device", "train_images", "test_images"]
+    """HTML table of our times: a row for each student, teacher, T, method, data and device, with links to its runs."""
+    keys = [*KEYS, "method", "data", "device", "train_images", "test_images"]
     groups = times.groupby(keys, sort=False)
     rows = groups[[*SECONDS, "cpu_seconds", MEMORY]].mean().join(groups.size().rename("n")).reset_index()
-    rows = rows.merge(relative(times).drop(columns="n"), on=[*KEYS, "method", "device"], how="left")
+    rows = rows.merge(relative(times).drop(columns="n"), on=[*KEYS, "method", "data", "device"], how="left")
     order = [*METHODS]
     rows = rows.assign(taught_by=rows.teacher.where(rows.method != "baseline", ""))
-    by = ["dataset", "student", "timesteps", "taught_by", "method"]
+    by = ["dataset", "student", "timesteps", "data", "taught_by", "method"]
     rows = rows.sort_values(by, key=lambda c: c.map(order.index) if c.name == "method" else c)
 
     def of(row) -> pd.DataFrame:
@@ -98,6 +108,7 @@ def ours_table(times: pd.DataFrame) -> str:
     columns = {
         "student &amp; teacher": lambda r: LABELS[r.student] + (f" &amp; {LABELS[r.taught_by]}" if r.taught_by else ""),
         "T": "timesteps",
+        "data": "data",
         "method": lambda r: LABELS[r.method],
         "images, train / test": lambda r: f"{r.train_images:,} / {r.test_images:,}",
         "CPU s an epoch": cpu,
@@ -106,9 +117,14 @@ def ours_table(times: pd.DataFrame) -> str:
         "wall s to test": SECONDS[1],
         "peak memory (MiB)": lambda r: _mebibytes(getattr(r, MEMORY)),
         "on": "device",
+        "day": lambda r: _days(of(r)),
         "runs": lambda r: run_links(of(r)),
     }
-    data = " and ".join(LABELS[d] for d in dict.fromkeys(rows.dataset))
+    data = " and ".join(dict.fromkeys(rows.data))
+    if rows.data.nunique() == 1:
+        del columns["data"]
+    if times.day.nunique() == 1:
+        del columns["day"]
     if rows.device.nunique() == 1:
         del columns["on"]
         data += f" on {rows.device.iloc[0]}"
@@ -119,12 +135,18 @@ def ours_table(times: pd.DataFrame) -> str:
         f"Ours, {data}: means over all epochs and seeds; the test is of all test images, once. CPU seconds are those "
         "of all threads, of the seeds beside them where not all runs recorded them; wall seconds are those of the "
         "clock. Time over KD's: median and range over the seeds that have CPU seconds in both runs; where none has, of "
-        "wall seconds. Training includes the "
+        "wall seconds; both are of the same data. Compare these ratios: seconds of other days, data or machines do not "
+        "compare. Training includes the "
         "batches on which the mismatch score is measured, for which the baseline, too, calls the teacher. Memory is "
         "the most that torch's tensors took on a GPU; on a CPU it is the largest resident set of the whole process, "
         "Python and its libraries included. A dash: recorded before this was measured."
     )
     return table(rows, caption, "time-ours", columns, kind="results cards")
+
+
+def _days(times: pd.DataFrame) -> str:
+    """The days on which runs were started, the first and the last."""
+    return report._span(filter(None, times.day)) if times.day.any() else "–"
 
 
 def _mebibytes(value: float) -> str:
@@ -230,10 +252,48 @@ def sentences(times: pd.DataFrame) -> list[str]:
         )
     devices = sorted(set(times.device))
     out.append(
-        f"Our times are from {'; '.join(devices)}. Runs shared the machine with each other and with other work: "
-        "their wall-clock seconds hold that load, CPU seconds hardly do, and older records have the former alone."
+        f"Our times are from {'; '.join(devices)}. Runs shared the machine with each other and with other work. "
+        "Wall-clock seconds hold that load; CPU seconds hold a part of it, and differ between days, machines and "
+        "versions: compare ratios to KD with the same data and T. Older records have wall-clock seconds alone."
     )
     return out
+
+
+def same_step(plan: Experiment, results: str | Path = "results") -> str:
+    """By how much CPU seconds of the same step differ between days, of all recorded runs at this scale; '' if unknown.
+
+    The step of KD that differs most; beside it stands SASTC's ratio to KD on the same two days.
+    """
+    files = sorted((report.ROOT / "experiments").glob("*.yaml"))
+    every = dict.fromkeys(c for path in files for c in load_experiment(path, plan.scale).runs if c.method in DAILY)
+    times = _measured(frame(dataclasses.replace(plan, runs=tuple(every)), results)) if every else pd.DataFrame()
+    if times.empty:
+        return ""
+    step = [*KEYS, *COSTS, "train_images", "device"]
+    daily = (
+        times.groupby([*step, "day", "data", "method"])
+        .cpu_seconds.agg(["mean", "min", "max", "size"])
+        .dropna()
+        .reset_index()
+    )
+    kd, sastc = (daily[daily.method == method].drop(columns="method") for method in DAILY)
+    both = kd.merge(sastc, on=[*step, "day", "data"], suffixes=("", "_sastc")).sort_values("mean")
+    of_step = both.groupby(step)
+    known = (of_step["mean"].max() / of_step["mean"].min())[of_step.day.nunique() > 1]
+    if known.empty:
+        return ""
+    rows = of_step.get_group(known.idxmax())
+    low, high = rows.iloc[0], rows.iloc[-1]
+    told = " and ".join(
+        f"{r['mean']:.2f} s ({r['min']:.2f} to {r['max']:.2f}, n={r['size']}) on {r.day} with {r.data}"
+        for r in (low, high)
+    )
+    ratios = " and ".join(f"{r.mean_sastc / r['mean']:.2f}" for r in (low, high))
+    return (
+        f"The same training takes other CPU seconds on another day: an epoch of KD ({LABELS[low.student]} and "
+        f"{LABELS[low.teacher]}, T={low.timesteps}, {low.train_images:,} images) {told}, {known.max():.2f} times as "
+        f"many. SASTC's take {ratios} times KD's of the same day."
+    )
 
 
 def _seeds(ratios: pd.DataFrame) -> str:

@@ -246,7 +246,9 @@ def sentences(values: pd.DataFrame) -> list[str]:
         return ["All maps are constant: nothing to compare."]
     names = ", ".join(f"{LABELS[m]} {v:.2f}" for m, v in means.items())
     images = int(values.images.max())
-    out = [f"Correlation with the teacher's map, mean over {images} images: {names}.".replace("-", "−")]
+    n = set(values.groupby("method").run.nunique())
+    of = f"mean over {images} images and {report._span(n)} seed{'s' * (n != {1})}"
+    out = [f"Correlation with the teacher's map, {of}: {names}.".replace("-", "−")]
     for other, d in differences(values).items():
         if d.n:
             out.append(f"SASTC minus {LABELS[other]}: {d.words()} (n={d.n}: {d.judgement}).")

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import rows_table
-from companion.pages import grid, parts
+from companion.pages import grid, parts, sweeps
 from companion.stats import Difference, difference, family
 from sastc.config import METHODS, RunConfig
 from sastc.experiments import Experiment
@@ -69,10 +70,10 @@ def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
 
 
 def pairs(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Title and runs of every student, teacher, T and dataset."""
+    """Title and runs of every student, teacher, T and dataset; the title names the data as the runs do."""
     keys = ["student", "teacher", "timesteps", "dataset", "resnet18_variant"]
     groups = runs.groupby(keys, sort=False)
-    return [(f"{LABELS[k[0]]} & {LABELS[k[1]]}, T={k[2]}, {LABELS[k[3]]}", rows) for k, rows in groups]
+    return [(f"{LABELS[k[0]]} & {LABELS[k[1]]}, T={k[2]}, {report.data_of(rows)}", rows) for k, rows in groups]
 
 
 def pairs_run(runs: pd.DataFrame) -> str:
@@ -89,7 +90,8 @@ def table(runs: pd.DataFrame) -> str:
     theirs = printed().set_index(["student", "teacher", "timesteps", "method"]).stm_score
     body, frame = [], []
     for title, rows in pairs(runs):
-        cells = [title.replace("&", "&amp;")]
+        teacher = sweeps.taught(rows).rstrip(" .").lower()
+        cells = [title.replace("&", "&amp;") + (f' <span class="seeds">{teacher}</span>' if teacher else "")]
         for method in METHODS:
             own = rows[rows.method == method]
             first = own.iloc[0] if len(own) else rows.iloc[0]
@@ -106,6 +108,34 @@ def table(runs: pd.DataFrame) -> str:
     return rows_table(
         caption, ["student &amp; teacher", *(LABELS[m] for m in METHODS)], body, "table5", frame, kind="results cards"
     )
+
+
+def notes(runs: pd.DataFrame) -> list[str]:
+    """What has to be known of each pair's scores: a mean over most of the training, methods' own learning rates."""
+    told = []
+    for title, rows in pairs(runs):
+        done = rows[rows.complete]
+        lines = {path: Run(path).history.stm.to_numpy() for path in done.path}
+        if lines and min(map(len, lines.values())) < 2 * EPOCHS:
+            of = report._span(map(len, lines.values()))
+            first = report._span(max(len(line) - EPOCHS, 0) + 1 for line in lines.values())
+            ours, paper = Run(done.path.iloc[0]).config.scaled.get("epochs", (0, 0))
+            papers = f" (the paper's: the last {EPOCHS} of {paper})" * (ours < paper)
+            means = done.groupby("method").stm.mean()
+            told.append(
+                f"{title}: the scores are means from epoch {first} on of only {of}, which is most of the training"
+                f"{papers}. In these epochs the score of one run varies by up to "
+                f"{max(np.ptp(line[-EPOCHS:]) for line in lines.values()):.{DIGITS}f}; the methods' means lie within "
+                f"{np.ptp(means):.{DIGITS}f}."
+            )
+        rates = done.groupby("method").learning_rate.unique()
+        if len({*rates.explode()}) > 1:
+            own = ", ".join(f"{LABELS[m]} {report._span(rates[m], '{:g}'.format)}" for m in METHODS if m in rates)
+            told.append(
+                f"{title}: the methods have learning rates of their own ({own}), so scores may differ for that reason, "
+                "too."
+            )
+    return told
 
 
 def curves(runs: pd.DataFrame) -> Figure:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
@@ -18,6 +19,9 @@ from companion.stats import NO_INTERVAL, Difference, difference, family, over, p
 from sastc.config import DISTIL, METHODS, SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS, SCALE_LABELS
+from sastc.records import Run
+
+FEWEST = 3  # common seeds for a comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +122,7 @@ def collect(sweep: Sweep, plan: Experiment, results: str | Path = "results") -> 
         printed = cells
         if not sweep.column:
             printed = cells[(cells.student == student) & (cells.teacher == teacher)]
-        title = f"{LABELS[student]} & {LABELS[teacher]}, T={steps}, {LABELS[dataset]}"
+        title = f"{LABELS[student]} & {LABELS[teacher]}, T={steps}, {report.data_of(pair)}"
         for split in sweep.split or [""]:
             chosen = pair
             if split:
@@ -176,15 +180,27 @@ def table(sweep: Sweep, panel: Panel) -> str:
     for name, methods, value in _rows(sweep, panel):
         cells = [grid.cell(*_cell(panel, m, value), comparable) if m in methods else "" for m in sweep.methods]
         body.append([name, *cells])
-    caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(panel)}"
+    caption = f"{panel.title}. Test accuracy in percent, mean ± sd over n seeds. {_source(sweep, panel)}"
     heads, csv = [sweep.words, *(LABELS[m] for m in sweep.methods)], frame.rename(columns={"value": sweep.field})
     return rows_table(caption, heads, body, f"{sweep.table}_{panel.key}", csv, kind="results cards")
 
 
-def _source(panel: Panel) -> str:
+def taught(runs: pd.DataFrame) -> str:
+    """How accurate the teachers were that taught the finished ones of some runs, as these say; '' where none does."""
+    facts = [run.provenance for run in map(Run, runs.path[runs.complete]) if run.has("provenance.json")]
+    known = {teacher["accuracy"] for fact in facts if (teacher := fact.get("teacher"))}
+    return f"Teacher{'s' * (len(known) > 1)}: {report._span(known, '{:.2f}'.format)} %. " if known else ""
+
+
+def _source(sweep: Sweep, panel: Panel) -> str:
     row = panel.paper.iloc[-1]
     pair = f"{LABELS[row.student]} &amp; {LABELS[row.teacher]} on {LABELS[row.dataset]} at T={row.timesteps:g}"
-    return f"The paper's values: {pair}." if panel.paper.accuracy.notna().any() else f"The paper draws {pair}."
+    teacher = "" if "teacher" in sweep.methods else taught(panel.runs)  # which has a column of its own
+    return (
+        f"{teacher}The paper's values: {pair}."
+        if panel.paper.accuracy.notna().any()
+        else f"{teacher}The paper draws {pair}."
+    )
 
 
 def differences(sweep: Sweep, panel: Panel) -> pd.DataFrame:
@@ -222,7 +238,7 @@ def differences_table(sweep: Sweep, panel: Panel) -> str:
             cells.append(f"{interval(row.difference, says=True)}{paper}")
         body.append(cells)
     caption = f"{panel.title}. Percentage points, mean and 95 % interval over {over(gaps.difference)}."
-    caption += f" {_source(panel)}" * bool(panel.paper.accuracy.notna().any())
+    caption += f" {_source(sweep, panel)}" * bool(panel.paper.accuracy.notna().any())
     heads, csv = (
         [sweep.words, *(f"SASTC −<br>{LABELS[m]}" for m in others)],
         gaps.rename(columns={"value": sweep.field}),
@@ -249,13 +265,14 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
     run = gaps[gaps.n > 0]
     if run.empty:
         return [f"{panel.title} is not run."]
-    open_ended, equal = int((run.n == 1).sum()), int((run.judgement == NO_INTERVAL).sum())
-    counts = run.judgement.value_counts()
+    few, equal = int((run.n < FEWEST).sum()), int((run.judgement[run.n >= FEWEST] == NO_INTERVAL).sum())
+    counts = run.judgement[run.n >= FEWEST].value_counts()
     words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
     judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
-    single = f"{open_ended} of {len(run)} are of one seed and have no interval"
+    n = report._span(run.n[run.n < FEWEST]) if few else ""
+    single = f"{few} of {len(run)} are of too few seeds to judge (n={n})"
     same = f"{equal} of {len(run)} are the same in every seed and have no interval"
-    told = filter(None, (judged, single if open_ended else "", same if equal else ""))
+    told = filter(None, (judged, single if few else "", same if equal else ""))
     lines.append("SASTC minus each other method: " + "; ".join(told) + ".")
     return [f"{panel.title}: {lines[0]}", *lines[1:]]
 
@@ -279,9 +296,14 @@ def optimum(panel: Panel) -> str:
     mean = rows.groupby("value").accuracy.mean()
     best = mean.idxmax()
     others = mean.index.drop(best)
-    gaps = zip(others, family(difference(rows, best, value, "value") for value in others), strict=True)
-    open_values = [f"{value:g}" for value, gap in gaps if gap.judgement != "better"]
-    apart = f"not distinguishable from {', '.join(open_values)}" if open_values else "ahead of all others"
+    gaps = dict(zip(others, family(difference(rows, best, value, "value") for value in others), strict=True))
+    few = {value: gap.n for value, gap in gaps.items() if gap.n < FEWEST}
+    alike = [value for value, gap in gaps.items() if value not in few and gap.judgement != "better"]
+    told = [f"not distinguishable from {', '.join(f'{v:g}' for v in alike)}"] * bool(alike)
+    if few:
+        n = report._span(few.values())
+        told += [f"with too few common seeds to compare it with {', '.join(f'{v:g}' for v in few)} (n={n})"]
+    apart = ", ".join(told) or "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"
     return f"{panel.title}: the best of {len(mean)} values is {best:g}, {apart}; {span}.{paper}"
 
@@ -314,7 +336,7 @@ def curve(sweep: Sweep, panels: list[Panel]) -> Figure:
         *_, kind = panel.title.partition(": ")
         if sweep is BETA:
             kind = _mark_optimum(axis, data)
-        lines = [f"ours, {LABELS[panel.runs.dataset.iloc[0]]}", *textwrap.wrap(kind, 26)]  # panels may be narrow
+        lines = [f"ours, {report.data_of(panel.runs)}", *textwrap.wrap(kind, 26)]  # panels may be narrow
         axis.set_title("\n".join(lines), fontsize=9)
     if len(printed):
         _draw(sweep, axes[0][-1], printed)

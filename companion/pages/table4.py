@@ -8,13 +8,14 @@ from matplotlib.figure import Figure
 
 from companion import report
 from companion.figures import COLOURS, SERIES, WIDTH
-from companion.pages import grid, parts
+from companion.pages import grid, parts, sweeps
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 
 # Shape says how a network was made, after the works cited: weights of a trained ANN (some trained on), or its own.
 CONVERTED = ("Norm", "SPIKE-NORM", "Hybrid", "DIET-SNN")
 OURS = "this book"
+SETTINGS = {"learning_rate": "learning rate", "beta": "β"}  # named where our rows differ in them
 
 
 def published() -> pd.DataFrame:
@@ -39,11 +40,17 @@ def table(runs: pd.DataFrame) -> str:
     rows = rows.assign(method=[LABELS.get(m, m) for m in rows.method], architecture=rows.architecture.fillna(""))
     done = runs[runs.complete]
     if len(done):
-        ours = grid.means(done, ["dataset", "student", "timesteps", "scale"])
-        names = [f"SASTC, {OURS}, {report.SCALE_WORDS[scale]}" for scale in ours.scale]
+        differ = [name for name in SETTINGS if done[name].nunique() > 1]
+        ours = grid.means(done, ["data", "student", "timesteps", "scale", *differ])
+        names = []
+        for row in ours.itertuples():
+            own = ", ".join(f"{SETTINGS[name]} {getattr(row, name):g}" for name in differ)
+            teacher = sweeps.taught(done[done.run.isin(row.runs.split())]).rstrip(" .").lower()
+            names.append("; ".join(filter(None, (f"SASTC, {OURS}, {report.SCALE_WORDS[row.scale]}", own, teacher))))
         student = [LABELS[s] for s in ours.student]
-        rows = pd.concat([rows, ours.assign(method=names, citation=OURS, architecture=student, kind="ours")])
-    rows["dataset"] = [LABELS[d] for d in rows.dataset]
+        ours = ours.assign(method=names, citation=OURS, architecture=student, kind="ours")
+        rows = pd.concat([rows, ours.assign(dataset=ours.data)])
+    rows["dataset"] = [LABELS.get(d, d) for d in rows.dataset]
     rows = rows.sort_values(["dataset", "accuracy"], ascending=[True, False], kind="stable")
     keep = ["dataset", "method", "citation", "architecture", "timesteps", "accuracy", "sd", "n", "kind", "runs"]
     rows = rows.reindex(columns=keep)
@@ -84,16 +91,18 @@ def chart(runs: pd.DataFrame) -> Figure:
                 line = line.sort_values("timesteps")
                 axis.plot(line.timesteps, line.accuracy, **{"linestyle": "none", **look})
         _name(axis, here)
-        floor = here.accuracy.min() - 1.5
+        floor = here.accuracy.min() - 2.5  # room for what is named at it
         own = runs[runs.complete & (runs.dataset == dataset)]
         lines: dict[str, list[str]] = {}  # far below: with an axis for them the literature would shrink to a line
-        for (student, scale), line in own.groupby(["student", "scale"]):
+        for (student, scale, data), line in own.groupby(["student", "scale", "data"]):
             mean = line.groupby("timesteps").accuracy.agg(["mean", "std"])
             axis.errorbar(mean.index, mean["mean"], mean["std"], fmt="D-", color=COLOURS["sastc"])
             if len(below := mean["mean"][mean["mean"] < floor]):
                 means, steps = (", ".join(map(form, of)) for form, of in (("{:.1f}".format, below), (str, below.index)))
                 told = f"{LABELS[student]} {means} ↓ (T = {steps})"
-                lines.setdefault(f"{OURS}, {report.SCALE_WORDS[scale]}:", []).append(told)
+                where = data.removeprefix(LABELS[dataset]).strip(" ()")
+                where = f", {where}" if where else ""
+                lines.setdefault(f"{OURS}, {report.SCALE_WORDS[scale]}{where}:", []).append(told)
         if lines:
             look = dict(xytext=(-8, 2), textcoords="offset points", va="bottom", fontsize=7, color=COLOURS["sastc"])
             told = "\n".join(line for head, below in lines.items() for line in (head, *below))
@@ -157,7 +166,8 @@ def sentences(runs: pd.DataFrame) -> list[str]:
     done = int(runs.complete.sum())
     scales = " and ".join(report.SCALE_WORDS[scale] for scale in dict.fromkeys(runs.scale[runs.complete]))
     lines.append(
-        f"The figure has {done} runs of ours ({scales}); an arrow marks those that lie below an axis."
+        f"The figure has {done} runs of ours ({scales}; {report.data_of(runs)}); an arrow marks those that lie below "
+        "an axis."
         if done
         else "No recorded run of ours is on one of these datasets, so none stands in the figure."
     )

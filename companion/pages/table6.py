@@ -145,12 +145,12 @@ def table(runs: pd.DataFrame, recorded: bool, name: str = "table6") -> str:
     """HTML table of our runs: mean and deviation over seeds; events that were not `recorded` by a camera are named."""
     ours = []
     keys = ["dataset", "student", "teacher", "method", "teacher_input", "timesteps"]
-    for (dataset, student, teacher, method, sees, steps), seeds in runs.groupby(keys, sort=False):
+    for (_, student, teacher, method, sees, steps), seeds in runs.groupby(keys, sort=False):
         done = seeds[seeds.complete]
         guided = method in DISTIL
         ours.append(
             {
-                "dataset": LABELS[dataset],
+                "dataset": report.data_of(seeds),
                 "method": LABELS[method],
                 "network": LABELS[student or teacher] + (f" & {LABELS[teacher]}" if guided else ""),
                 "teacher_sees": sees if guided or method == "teacher" else "",
@@ -302,10 +302,29 @@ def small_test_set(runs: pd.DataFrame) -> str:
     return (
         f"{data['name']}: recorded by a camera, {data['train_images']:,} recordings for training and {images:,} for "
         f"testing. One test recording is {100 / images:.3g} percentage point{'s' * (images != 100)}. An accuracy of "
-        f"{100 * share:.0f} % on so few has a 95 % interval from {low:.0f} to {high:.0f} % (binomial, Wilson). All "
+        f"{100 * share:.1f} %, the mean of these runs, on so few has a 95 % interval from {low:.1f} to {high:.1f} % "
+        "(binomial, Wilson). All "
         "seeds share these recordings and the teacher, so the intervals over seeds below hold for them and for no "
         "others: differences of a few points are no finding."
     )
+
+
+def readings(*runs: pd.DataFrame) -> str:
+    """Which methods have a teacher that sees the mean frame, and which one that sees each step's, by data."""
+    told = []
+    for rows in runs:
+        taught = rows[rows.complete & (rows.student != "") & rows.method.isin(DISTIL)] if len(rows) else rows
+        if not len(taught):
+            continue
+        mean, each = (
+            ", ".join(LABELS[m] for m in TAUGHT if m in set(taught.method[taught.teacher_input == sees])) or "none"
+            for sees in ("mean_frame", "per_step")
+        )
+        told.append(
+            f"On {report.data_of(taught)}, with a teacher that sees the mean of the frames: {mean}; with one that sees "
+            f"each step's frame: {each}."
+        )
+    return " ".join(told)
 
 
 def teachers_sentence(runs: pd.DataFrame) -> str:
@@ -333,7 +352,7 @@ def caution(runs: pd.DataFrame) -> str:
     share = done.accuracy.mean() / 100
     error = 100 * np.sqrt(share * (1 - share) / images)
     return (
-        f"Seeds: {seeds}. On {images:,} test images an accuracy of {100 * share:.0f} % has a standard error of "
+        f"Seeds: {seeds}. On {images:,} test images an accuracy of {100 * share:.1f} % has a standard error of "
         f"{error:.1f} points from the choice of images alone, besides what differs between seeds."
     )
 

@@ -211,7 +211,8 @@ def test_the_page_says_how_small_the_test_set_is(of_record):
     assert "One test recording is 2.5 percentage points." in words
     share = np.mean([80.5, 84.5, 86.5, 90.5, 86.5, 88.5, 92.5]) / 100
     low, high = (100 * end for end in table6.wilson(share, 40))
-    assert f"of {100 * share:.0f} % on so few has a 95 % interval from {low:.0f} to {high:.0f} %" in words
+    assert f"of {100 * share:.1f} %, the mean of these runs, on so few has a 95 % interval from {low:.1f} to" in words
+    assert f"to {high:.1f} % (binomial, Wilson)" in words
 
 
 def test_both_readings_of_the_teachers_input_are_compared(of_record):
@@ -223,10 +224,19 @@ def test_both_readings_of_the_teachers_input_are_compared(of_record):
         words = f": {label} with a teacher that sees each step's frame minus one that sees the mean frame +2.00"
         assert len([s for s in found if words in s]) == 1, label
     table = table6.table(shown, recorded=True, name="table6-nmnist")
-    assert "N-MNIST" in table
+    assert "N-MNIST (60 + 40 recordings only)" in table, "the data as the runs name them"
     assert "table6-nmnist" in table
     assert "80.50 ± 0.71" in table, "the baseline with other first weights stands apart"
     assert "no row can be compared" not in table
+
+
+def test_readings_of_the_teachers_input_are_told_by_data(runs, of_record):
+    assert table6.readings(runs, of_record) == (
+        "On Digits-DVS (simulated), with a teacher that sees the mean of the frames: KD, Feature KD, SASTC; with one "
+        "that sees each step's frame: SASTC. On N-MNIST (60 + 40 recordings only), with a teacher that sees the mean "
+        "of the frames: KD, Feature KD, SASTC; with one that sees each step's frame: KD, Feature KD, SASTC."
+    )
+    assert table6.readings(runs.assign(complete=False), of_record[:0]) == ""
 
 
 def test_first_weights_are_compared_apart(of_record):

@@ -37,13 +37,15 @@ def rows(tmp_path):
 
 def test_steps_by_hand(rows):
     first, second, without, missing = rows.itertuples()
-    assert (first.first, first.early, first.last) == (0.25, 0.5, 1.0)
+    assert (first.first, first.last, first.recorded) == (0.25, 1.0, 3)
+    assert (first.low, first.quarter, first.three_quarters, first.high) == (0.25, 0.375, 0.75, 1.0)
+    assert first.top == pytest.approx(1.0)
     assert first.bound == 20
     assert (first.pull_first, first.pull_last) == (0.5, 3.0)
     assert math.isnan(second.bound), "0.9 of 1 is four fifths of the way from 0.5"
     assert second.pull_first == 40
     assert math.isnan(second.pull_last), "no KD gradient to compare with"
-    assert math.isnan(without.early)
+    assert math.isnan(without.steps)
     assert not missing.complete
 
 
@@ -58,20 +60,27 @@ def test_settings_in_words(rows):
     ]  # fmt: skip
 
 
-def test_the_answer_counts_runs_that_recorded_their_steps(rows):
+def test_the_answer_tells_every_setting_apart_and_all_of_its_steps(rows):
     line = first_steps.answer(rows)
-    assert line.startswith(
-        "Smoke test, 2 runs up to step 21: attention is largest on the easiest layer in 25 to 50 % of cases at "
+    assert line == (
+        "Smoke test, up to step 21, 1 run of each setting: how often attention is largest on the easiest layer "
+        "(chance: 50 %). "
+        "β = 10: 25 to 100 % of cases over all recorded steps, with quartiles of 38 and 75 %; the largest weights "
+        "reach their bound in 1 of 1, at step 21; at the first step the gradient of β times the feature loss is 0.5 "
+        "times KD's. "
+        "β = 1300, no unit length: 50 to 75 % of cases over all recorded steps, with quartiles of 50 and 62 %; a "
+        "weight has no bound below 1, and the largest come up to 80 % of the way to it; at the first step the gradient "
+        "of β times the feature loss is 40 times KD's."
     )
-    assert "50 % after 20 steps and 75 to 100 % at the last (chance: 50 %); the weights reach their bound" in line
-    assert "in 1 of 2, after 20 steps. " in line
-    assert line.endswith("At the first step the gradient of β times the feature loss is 0.5 to 40 times KD's.")
     larger = rows.assign(scale=["slim", "quick", "quick", "quick"])
-    assert first_steps.answer(larger).startswith("Small-scale runs, 1 run up to step 21: attention")
+    assert first_steps.answer(larger).startswith("Small-scale runs, up to step 21, 1 run of each")
     assert "Smoke test" not in first_steps.answer(larger)
+    assert "come up to 40 % of the way from uniform to their bound; at" in first_steps.answer(
+        larger.assign(bound=math.nan, top=0.4)
+    )
     narrow = larger.assign(teacher_width=0.5, width=1.0)
-    assert "Small-scale runs with a teacher of 0.5 times the width, 1 run" in first_steps.answer(narrow)
-    assert first_steps.answer(rows.assign(early=math.nan)) == "No run has recorded its first steps."
+    assert "Small-scale runs with a teacher of 0.5 times the width, up to" in first_steps.answer(narrow)
+    assert first_steps.answer(rows.assign(steps=math.nan)) == "No run has recorded its first steps."
 
 
 def test_figure_and_table_have_every_run(rows):
@@ -82,4 +91,6 @@ def test_figure_and_table_have_every_run(rows):
     page = first_steps.table(rows)
     assert page.count("<tr>") == 1 + len(rows)
     assert "<td>21</td>" in page
+    assert "<td>25 to 100 %</td>" in page
+    assert "<td>38 to 75 %</td>" in page
     assert rows.run[0] in page

@@ -328,6 +328,11 @@ def test_energy_sums_layers_and_compares_at_equal_steps(tmp_path):
     gain = energy.differences(counted).set_index("other").difference["kd"]
     assert gain.n == 2
     assert gain.mean == pytest.approx(100 * ((2 / 1 - 1) + (2.1 / 1.1 - 1)) / 2)
+    said = energy.additions(counted)  # multiplications 4 and 4.4 of 5 and 5.5; additions 2 and 2.1 beside 1 and 1.1
+    assert "80 % of KD's energy here (4.20 of 5.25 µJ at T=2) are their multiplications, not as many in SASTC's" in said
+    assert said.endswith("In additions alone, which follow the spikes, SASTC takes 1.95 (T=2) times KD's.")
+    assert "multiplications, as many in SASTC's networks" in energy.additions(counted.assign(macs=5.0))
+    assert energy.sentences(counted)[-1] == said
     top, _ = energy.layer_figure(counted, 2).axes
     assert not top.patches, "a bar on a logarithmic axis has no meaningful length"
     assert [list(line.get_ydata()) for line in top.lines] == [[12000, 3000], [4000, 1000], [8000, 2000]]
@@ -433,6 +438,35 @@ def test_ratios_pair_seeds_and_prefer_the_cpus_own_seconds(tmp_path):
     assert "longer than KD's in 33 of 39 cases; the others are at T = 7." in runtime.sentences(times)[2]
 
 
+def test_rows_of_other_data_have_kd_of_their_own_and_days_are_named(tmp_path):
+    table2 = load_experiment("experiments/table2.yaml", "quick")
+    configs = [c for c in table2.runs if (c.student, c.teacher, c.timesteps) == ("vgg11", "resnet19", 2)]
+    configs = [c for c in configs if c.method in ("kd", "sastc") and c.seed < 2]
+    seconds = {("kd", 0): 1.0, ("sastc", 0): 2.0, ("kd", 1): 3.0, ("sastc", 1): 7.5}
+    for config in configs:
+        run = record(tmp_path, config)
+        mean = seconds[config.method, config.seed]
+        pd.DataFrame(dict(epoch=[1, 2], train_cpu_seconds=mean)).to_csv(run.path / "history.csv", index=False)
+        facts = dict(device="a CPU", threads=1, started=f"2026-01-0{1 + config.seed}T00:00:00", data={})
+        facts["data"] = dict(name=("Digits", "Digits (copy)")[config.seed], train_images=9, test_images=9)
+        (run.path / "provenance.json").write_text(json.dumps(facts))
+    assert len(configs) == 4
+    times = runtime.ours(plan(*configs), tmp_path)
+    rows = runtime.relative(times)
+    assert dict(zip(rows.data, rows.over_kd, strict=True))["Digits (copy)"] == 2.5
+    page = runtime.ours_table(times)
+    assert "<td>Digits (copy)</td>" in page.replace(' data-head="data"', "")
+    assert "<td>2026-01-02</td>" in page.replace(' data-head="day"', "")
+    assert runtime.same_step(table2, tmp_path) == (
+        "The same training takes other CPU seconds on another day: an epoch of KD (VGG-11 and ResNet-19, T=2, 9 "
+        "images) 1.00 s (1.00 to 1.00, n=1) on 2026-01-01 with Digits and 3.00 s (3.00 to 3.00, n=1) on 2026-01-02 "
+        "with Digits (copy), 3.00 times as many. SASTC's take 2.00 and 2.50 times KD's of the same day."
+    )
+    assert runtime.same_step(table2, tmp_path / "none") == ""
+    said = runtime.sentences(times)[-1]
+    assert "differ between days, machines and versions: compare ratios to KD with the same data and T." in said
+
+
 # Fisher information
 
 
@@ -456,6 +490,10 @@ def test_fisher_summary_and_differences(tmp_path):
     assert "divided by KD's is 0.10 (0.09 to 0.11; n=2: lower)" in " ".join(fisher.sentences(differ))
     falls = "KD falls (× 0.10; highest after epoch 1); SASTC falls (× 0.01; highest after epoch 1)"
     assert f"From the first epoch to the last of 2: {falls}." in told
+    assert "from low to high (means over 2 seeds): SASTC 10, KD 100." in told
+    assert fisher.of_seeds(values[(values.method == "kd") | (values.seed == 0)]) == "means over 1 to 2 seeds"
+    single = fisher.sentences(values[values.seed == 0])
+    assert "from low to high (one seed of each method): SASTC 10, KD 100." in " ".join(single)
     assert "Between the 2 seeds of one method the last trace differs by a factor of up to 1.00." in fisher.spread(
         values
     )
@@ -529,7 +567,7 @@ def test_likeness_is_a_correlation_with_the_teachers_map(tmp_path):
     assert values["baseline"] == pytest.approx(-1.0)
     assert np.isnan(sam.correlation(maps[0] * 0, maps[0].sum(0)))
     assert sam.sentences(sam.likeness(experiment, tmp_path))[0].startswith(
-        "Correlation with the teacher's map, mean over"
+        f"Correlation with the teacher's map, mean over {P} images and 1 seed: "
     )
     page = sam.likeness_table(sam.likeness(experiment, tmp_path), "Ours: here.")
     assert "over recorded images. Ours: here. Download" in page

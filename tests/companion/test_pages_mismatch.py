@@ -126,6 +126,33 @@ def test_curves_and_sentences(recorded):
     assert "ResNet-18 & WRN-28-4, T=2, CIFAR-10 is not run." in lines
 
 
+def test_notes_say_what_is_averaged_and_who_has_another_learning_rate(recorded):
+    runs = stm.collect(*recorded)
+    averaged, rates = stm.notes(runs)
+    curves = [[math.log(e.mean()) for e in arrays(m, s)["mismatch_mse"][-10:]] for m in METHODS for s in (0, 1)]
+    means = np.mean(curves, axis=1).reshape(len(METHODS), 2).mean(1)
+    assert averaged == (
+        "VGG-11 & ResNet-19, T=2, CIFAR-10: the scores are means from epoch 3 on of only 12, which is most of the "
+        "training (the paper's: the last 10 of 240). In these epochs the score of one run varies by up to "
+        f"{max(np.ptp(curve) for curve in curves):.3f}; the methods' means lie within {np.ptp(means):.3f}."
+    )
+    assert "learning rates of their own (Baseline 0.2, KD 0.025, Feature KD 0.05, SASTC 0.05)" in rates
+    assert len(stm.notes(runs.assign(learning_rate=0.1))) == 1, "the same for all"
+    for path in runs.path[runs.complete]:  # a long training
+        (path / "history.csv").write_text("epoch,stm\n" + "".join(f"{i},1.0\n" for i in range(1, 21)))
+    assert len(stm.notes(runs)) == 1
+
+
+def test_rows_name_the_data_of_the_record_and_the_teacher(recorded):
+    runs = stm.collect(*recorded)
+    for path in runs.path[runs.complete]:
+        facts = {"data": {"name": "CIFAR-10 (JPEG copy)"}, "teacher": {"accuracy": 60.11}}
+        write_json(path / "provenance.json", facts)
+    page = stm.table(stm.collect(*recorded))
+    assert 'VGG-11 &amp; ResNet-19, T=2, CIFAR-10 (JPEG copy) <span class="seeds">teacher: 60.11 %</span>' in page
+    assert "ResNet-18 &amp; WRN-28-4, T=2, CIFAR-10<" in page, "not run"
+
+
 def test_the_pairs_that_are_run_are_named(recorded, plan, tmp_path):
     told = stm.pairs_run(stm.collect(*recorded))
     assert told == "Pairs that are run: VGG-11 & ResNet-19, T=2, CIFAR-10. 0 of Table 5's 3 are among them."

@@ -174,7 +174,7 @@ def test_sentences_count_and_claim_no_more(plan, record):
     told = "SASTC's mean is above the other students: here at 1 of 3 shares of wrong labels, in the paper at 6 of 6."
     assert lines[0] == f"{panel.title}: {told}"
     assert lines[1] == "SASTC's mean is above the teacher: here at 2 of 3 shares of wrong labels."
-    assert "12 of 12 are of one seed and have no interval" in lines[2]
+    assert "12 of 12 are of too few seeds to judge (n=1)" in lines[2]
     assert "better" not in lines[2]
     lines = sweeps.sentences(sweeps.TABLE7, same)
     assert (
@@ -204,6 +204,9 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
     text = sweeps.optimum(first)
     assert "the best of 15 values is 400, not distinguishable from 700;" in text  # 0.15 ± 4.3 * 0.1 / sqrt(3)
     assert "3.10 points between" in text
+    two = first._replace(runs=first.runs[(first.runs.value != 700) | (first.runs.seed < 2)])
+    told = "400, with too few common seeds to compare it with 700 (n=2); 3.10"
+    assert f"the best of 15 values is {told}" in sweeps.optimum(two)
     assert "The paper's optimum for this pair, at T=3, is 1300: +1.12 points over KD, +1.24 over baseline." in text
     assert "fewer than two values are run" in sweeps.optimum(second)
     rows, _ = sweeps._cell(first, "kd", 700.0)
@@ -212,6 +215,29 @@ def test_beta_finds_the_optimum_and_what_it_is_not_told_apart_from(plan, record)
     assert page.count("80.00") + page.count("81.00") == 2, "its row and the baseline's, once"
     assert page.index("without") < page.index("93.10 ± 0.10")
     assert sweeps.shown([first, second]) == [first]
+
+
+def test_two_seeds_judge_nothing(plan, record):
+    noise = plan("table7", "slim")
+    results = record(noise.runs, lambda c: point(c) + (c.method == "sastc") * c.seed * (1 + c.label_noise))
+    panel = sweeps.collect(sweeps.TABLE7, noise, results)[0]
+    two = panel._replace(runs=panel.runs[(panel.runs.seed < 2) | (panel.runs.value != 0.5)])
+    said = sweeps.sentences(sweeps.TABLE7, two)[-1]
+    assert said.endswith("higher in 6; 3 of 9 are of too few seeds to judge (n=2)."), said
+
+
+def test_titles_name_the_data_of_the_record_and_the_teacher(plan, record):
+    beta = plan("beta", "slim")
+    results = record(beta.runs, point)
+    facts = {"data": {"name": "CIFAR-10 (JPEG copy)"}, "teacher": {"accuracy": 60.11}}
+    for config in beta.runs:
+        own = {"data": facts["data"]} if config.method == "baseline" else facts
+        write_json(run_path(config, results) / "provenance.json", own)
+    panels = sweeps.collect(sweeps.BETA, beta, results)
+    assert panels[0].title == "VGG-11 & ResNet-19, T=2, CIFAR-10 (JPEG copy)"
+    assert panels[1].title == "VGG-11 & ResNet-32x4, T=2, CIFAR-100", "not run"
+    assert "over n seeds. Teacher: 60.11 %. The paper draws" in sweeps.table(sweeps.BETA, panels[0])
+    assert sweeps.curve(sweeps.BETA, panels[:1]).axes[0].get_title().startswith("ours, CIFAR-10 (JPEG copy)\n")
 
 
 def test_curves_draw_means_deviations_and_the_paper(plan, record):
@@ -458,7 +484,25 @@ def test_table_4_shows_ours_only_on_the_papers_data(plan, record, tmp_path):
         paper = pd.read_csv(grid.parts.PAPER / "sota_static.csv")
         assert drawn == sorted(paper.accuracy[paper.dataset == "CIFAR-100"])
     assert "above it stands SPIKE-NORM" in table4.sentences(runs)[2]
-    assert "16 runs of ours (small-scale runs)" in table4.sentences(runs)[3]
+    assert "16 runs of ours (small-scale runs; CIFAR-10); an arrow" in table4.sentences(runs)[3]
+
+
+def test_table_4_keeps_data_and_settings_apart(plan, record):
+    experiment = plan("table4", "slim")
+    results = record(experiment.runs, lambda c: 60.0 + c.timesteps)
+    for config in experiment.runs:
+        copy = " (JPEG copy)" * (config.beta == 10)
+        facts = {"data": {"name": f"CIFAR-10{copy}"}, "teacher": {"accuracy": 55.0 if copy else 76.0}}
+        write_json(run_path(config, results) / "provenance.json", facts)
+    runs = table4.collect(experiment, results)
+    rows = [re.findall("<t[dh][^>]*>(.*?)</t[dh]>", row) for row in table4.table(runs).split("<tr>")]
+    found = {(row[0], row[1], row[4], row[5]) for row in rows if len(row) > 5 and "this book" in row[1]}
+    ours = "SASTC, this book, small-scale runs; β {}; teacher: {}.00 %"
+    copy = ("CIFAR-10 (JPEG copy)", ours.format(10, 55))
+    assert found == {("CIFAR-10", ours.format(30, 76), "2", "62.00"), *((*copy, str(t), f"6{t}.00") for t in (2, 3, 7))}
+    (text,) = [text.get_text() for text in table4.chart(runs).axes[0].texts if "this book" in text.get_text()]
+    assert "this book, small-scale runs, JPEG copy:\nResNet-18 62.0" in text
+    assert "this book, small-scale runs:\nVGG-11 62.0 ↓ (T = 2)" in text
 
 
 def test_runs_trained_twice_tell_the_scatter_of_rounding(tmp_path):
