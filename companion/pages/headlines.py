@@ -62,8 +62,11 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
     told = []
     for panel in panels:
         gaps = sweeps.differences(of, panel)  # without the value at which nothing is changed
-        beside_kd = gaps.difference[(gaps.other == "kd") & (gaps.value != of.neutral)]
+        every = gaps.difference[(gaps.other == "kd") & (gaps.value != of.neutral)]
+        beside_kd = [d for d in every if d.n >= sweeps.FEWEST] or list(every)
         text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
+        few = [d.n for d in every if 0 < d.n < sweeps.FEWEST] if text and len(beside_kd) < len(every) else []
+        text += f"; {len(few)} more with too few seeds to judge (n={report._span(few)})" * bool(few)
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
         if text:
             told.append(f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})")

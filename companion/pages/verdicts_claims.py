@@ -399,7 +399,7 @@ def energy_at_equal_steps(runs: pd.DataFrame) -> list[Comparison]:
 
 
 def seconds(runs: pd.DataFrame) -> pd.DataFrame:
-    """With `seconds` an epoch: of the CPU, which another load hardly changes, or of the clock where a GPU trained."""
+    """With `seconds` an epoch: of the CPU, which another load changes less, or of the clock where a GPU trained."""
     found = []
     for run in map(Run, runs.path):
         clock = run.provenance["device_type"] != "cpu"

@@ -206,5 +206,12 @@ def test_the_value_that_changes_nothing_is_not_counted(monkeypatch):
     panel = SimpleNamespace(title="A & B, T=2: one teacher")
     monkeypatch.setattr(sweeps, "differences", lambda of, panel: found)
     assert headlines.sweep(sweeps.TABLE7, [panel]).startswith("SASTC is not distinguishable from KD in 1 of 1 shares")
+    two = pd.DataFrame(
+        dict(value=[0.2, 0.8], other="kd", difference=[Difference(0.5, 1.0, 2), Difference(9.0, 1.0, 2)])
+    )
+    monkeypatch.setattr(sweeps, "differences", lambda of, panel: pd.concat([found, two]))
+    told = headlines.sweep(sweeps.TABLE7, [panel])
+    assert "not distinguishable from KD in 1 of 1 shares" in told
+    assert "; 2 more with too few seeds to judge (n=2) (" in told
     monkeypatch.setattr(sweeps, "differences", lambda of, panel: found[:1])
     assert "is not compared with KD" in headlines.sweep(sweeps.TABLE7, [panel])
