@@ -66,7 +66,8 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
         beside_kd = [d for d in every if d.n >= sweeps.FEWEST] or list(every)
         text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
         few = [d.n for d in every if 0 < d.n < sweeps.FEWEST] if text and len(beside_kd) < len(every) else []
-        text += f"; {len(few)} more with too few seeds to judge (n={report._span(few)})" * bool(few)
+        if few:
+            text += f"; {len(few)} more with too few seeds to judge (n={report._span(few)})"
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
         if text:
             told.append(f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})")
