@@ -88,7 +88,7 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
 # What SASTC adds to another method of the bench: that method, and the idea by which the two differ.
 IDEAS = (
     ("feature_kd", "attention over all pairs of layers, in the place of fixed pairs"),
-    ("semckd", "every time step by itself, in the place of their mean"),
+    ("semckd", "every time step by itself (and maxima of larger maps), in the place of their mean (and averages)"),
 )
 
 

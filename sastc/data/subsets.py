@@ -2,8 +2,8 @@
 
 Only raw 64-bit words of PCG64 are used: NumPy promises that stream for all versions, which it does not for
 `Generator.permutation` and the like. Words belong to an image's place in the full split, so an image has the same rank
-and the same wrong label whatever subset it is in. `subset` alone ranks the images that are left where validation images
-are held out, so it keeps other ones than without.
+and the same wrong label whatever subset it is in. Only `subset` ranks within what validation images leave, so with them
+it keeps others than without.
 """
 
 import hashlib

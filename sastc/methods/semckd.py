@@ -4,10 +4,10 @@ Source: Chen et al., "Cross-Layer Distillation with Semantic Calibration", AAAI 
 DefangChen/SemCKD. Attention from every student layer to every teacher layer, from similarity matrices, weighs the
 mean squared errors of regressed maps; weight 400, with KD.
 
-This is the module of SASTC at T = 1, shown the time means: what differs from SASTC is time alone. Two parts are
-therefore SASTC's and not SemCKD's: the projector (3×3 convolution, batch norm, ReLU, 1×1 convolution; SemCKD has
-another 1×1 convolution, batch norm and ReLU before it), and query and key MLPs whose hidden layer is as wide as
-SASTC's. Of maps of unequal size the larger is averaged, as in SemCKD.
+This is the module of SASTC at T = 1, shown the time means: what differs from SASTC is time, and the pooling of a map
+that is larger than its partner (averages, as in SemCKD; SASTC takes maxima). Two parts are therefore SASTC's and not
+SemCKD's: the projector (3×3 convolution, batch norm, ReLU, 1×1 convolution; SemCKD has another 1×1 convolution, batch
+norm and ReLU before it), and query and key MLPs whose hidden layer is as wide as SASTC's.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,6 @@ from sastc.methods.sastc import SASTC
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sastc.config import RunConfig
-
 
 class SemCKD(KDWithFeatures):
     """``L = KD + β (1/BS) Σ_{b,s,a} η_bsa MSE(r_sa(F̄_s), G_a)_b`` for S student layers; F̄ are their time means."""
@@ -31,10 +29,7 @@ class SemCKD(KDWithFeatures):
     presets: ClassVar = SASTC.presets
     feature_weight: float = option(400.0, "weight β of the attention-weighted distances", low=0)
 
-    @classmethod
-    def check(cls, config: "RunConfig") -> None:
-        """As SASTC: the MLPs read a row of the batch's similarities."""
-        SASTC.check(config)
+    check = SASTC.check  # the MLPs read a row of the batch's similarities, too
 
     def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> "nn.Module":
         """Attention and projectors of SASTC at one step; average pooling for every map."""

@@ -154,11 +154,8 @@ class Recorder:
         seconds = history.reindex(columns=["train_seconds", "inference_seconds", "test_seconds"]).mean().to_dict()
         self.write_records()
         buffer = io.BytesIO()
-        weights = self.step.model.state_dict()
-        for name, weight in weights.items():
-            weights[name] = (
-                weight.cpu() if isinstance(weight, Tensor) else weight
-            )  # a file for every machine, and the same bytes from every device
+        weights = self.step.model.state_dict()  # a file for every machine, and the same bytes from every device
+        weights.update({name: weight.cpu() for name, weight in weights.items() if isinstance(weight, Tensor)})
         torch.save(weights, buffer)
         records.write(self.folder / "weights.pt", buffer.getvalue())
         metrics = {

@@ -77,8 +77,8 @@ class Step:
         self.optimizer = optimizer(config, [*self.model.parameters(), *self.calibration.parameters()])
         self.micro = config.batch_size // config.accumulate
         self.epoch, self.gradients, self.looked = 0, {}, {}
-        self._updates: int | None = None  # of the epoch, as the next two
-        self._done, self._first = 0, True
+        self._updates: int | None = None  # in the epoch; None: not known
+        self._done, self._first = 0, True  # of these, and whether the next compares gradients
         self.compiler: str | None = None
         self._compiled = self.trained
 
