@@ -11,7 +11,7 @@ from companion import figures, report
 from companion.html import in_words, interval, plain, table, text
 from companion.pages.choices import effects
 from companion.pages.parts import run_links
-from companion.stats import NO_INTERVAL, Difference, over, paired, signed, spread
+from companion.stats import NO_INTERVAL, Difference, family, over, paired, signed, spread
 from sastc.attention import attention_bounds
 from sastc.records import Run
 
@@ -116,9 +116,35 @@ def between_seeds(runs: pd.DataFrame) -> pd.Series:
 
 
 def changes_of_accuracy(runs: pd.DataFrame) -> dict[str, Difference]:
-    """Accuracy with every control less that with learned weights, see :func:`effects`, by the control's name."""
+    """Accuracy with every control less that with learned weights, see :func:`effects`, by the control's name.
+
+    Weights from elsewhere are one family; other changes of learned weights answer another question, and are another.
+    """
     changes = effects(runs, ("accuracy",))
-    return dict(zip(names(changes), changes.accuracy, strict=True))
+    found = dict(zip(names(changes), changes.accuracy, strict=True))
+    parts = ([c for c in found if (c in REPLACED) == replaced] for replaced in (True, False))
+    judged = {c: d for part in parts for c, d in zip(part, family(found[c] for c in part), strict=True)}
+    return {c: judged[c] for c in found}
+
+
+def families(runs: pd.DataFrame) -> str:
+    """A sentence: what is corrected for, and which judgements another grouping would change; '' where all are one."""
+    changes = changes_of_accuracy(runs)
+    known = {c: d for c, d in changes.items() if d.judged}
+    sizes = [sum((c in REPLACED) == replaced for c in known) for replaced in (True, False)]
+    if not all(sizes):
+        return ""
+    together = dict(zip(known, family(known.values()), strict=True))
+    other = [
+        f"{WORDS.get(c, c)} ({d.judgement}, corrected p {d.corrected:.3f})"
+        for c, d in together.items()
+        if d.judgement != known[c].judgement
+    ]
+    return (
+        f"What is said is corrected (Holm) for the {sizes[0]} kinds of weights from elsewhere, and apart from them for "
+        f"the {sizes[1]} other change{'s' * (sizes[1] > 1)} of learned weights. As one family of {sum(sizes)}, "
+        + (f"these would be judged otherwise: {', '.join(other)}." if other else "all would be judged the same.")
+    )
 
 
 def controls_table(runs: pd.DataFrame) -> str:
@@ -233,6 +259,7 @@ def sentences(runs: pd.DataFrame) -> list[str]:
                 f"{name[0].upper()}{name[1:]}, minus learned weights: {change.words()} points of accuracy "
                 f"(n={change.n}: {change.judgement})."
             )
+    out += [told] if (told := families(runs)) else []
     spreads = {"time steps": learned.between_steps.mean(), "images of one run": learned.between_images.mean()}
     spreads = {name: v for name, v in spreads.items() if np.isfinite(v)} | {"seeds": between_seeds(runs)[LEARNED]}
     told = [f"{plain(v)} between {name}" for name, v in spreads.items()]

@@ -299,6 +299,33 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     assert found == {"learned − uniform": 3, "learned − random": 0, "learned − untrained": 3, "learned − cka": 1}
 
 
+def test_other_changes_of_learned_weights_are_a_family_of_their_own(tmp_path):
+    accuracies = {  # gaps 1.3 and 1.2 with t of 7.5 and 6.9: p of 0.017 and 0.020, below 0.05 if doubled, not tripled
+        "": [50.0, 50.0, 50.0],
+        "uniform": [51.0, 51.3, 51.6],
+        "random": [50.9, 51.2, 51.5],
+        "detach": [50.1, 49.0, 51.2],
+    }
+    configs = []
+    for control, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            change = dict(detach_sim=True) if control == "detach" else dict(attention=control or "learned")
+            configs.append(RunConfig(method="sastc", seed=seed, **change))
+            attention_run(tmp_path, accuracy, seed=seed, **change)
+    runs = parts.frame(plan(*configs), tmp_path)
+    changes = controls.changes_of_accuracy(runs)
+    p = {c: d.p for c, d in changes.items()}
+    assert [changes[c].corrected for c in ("uniform", "random")] == pytest.approx([2 * p["uniform"]] * 2)
+    assert changes["random"].judgement == "better"
+    assert changes["detach_sim = true"].corrected == p["detach_sim = true"]
+    told = controls.families(runs)
+    assert "for the 2 kinds of weights from elsewhere, and apart from them for the 1 other change of" in told
+    words = "not distinguishable, corrected p 0.052"
+    assert told.endswith(f"As one family of 3, these would be judged otherwise: uniform ({words}), random ({words}).")
+    assert told in controls.sentences(runs)
+    assert controls.families(runs[runs.attention != "uniform"][runs.detach_sim.eq(False)]) == ""
+
+
 def test_shares_are_judged_beside_chance():
     assert controls._judged(pd.Series([0.5, 0.6, 0.7]), 1 / 3) == ("60 %", "more than chance")
     for value, share in ((0.0, "0 %"), (2 / 3, "67 %"), (1.0, "100 %")):
