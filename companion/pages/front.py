@@ -8,7 +8,7 @@ from pathlib import Path
 from companion import report
 from companion.html import in_words
 from companion.pages.parts import page_name
-from companion.pages.verdicts import Found, in_common, mark, names, verdict
+from companion.pages.verdicts import Found, in_common, mark, names, reason, verdict
 from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -69,13 +69,16 @@ def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:
 
 
 def seeds(claim: Found) -> str:
-    """How many seeds and comparisons a claim's intervals are from, and how many comparisons the paper has."""
+    """What a claim's intervals are from: seeds, comparisons, what :func:`names` leaves out; then smaller scales."""
     known = claim.known
     if not known:
         return "not run"
     n, m = report._span({d.n for _, d, _ in known}), len(known)
     told = f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.claim.cells() or 'none'})"
-    return f"{told}; {report.SCALE_WORDS[claim.scale]}"
+    cells = [c.what.partition(", ")[2] for c in known]
+    shared = in_common(cells)[0] if m > 1 else ""
+    told += f"; {', '.join(filter(None, (report.SCALE_WORDS[claim.scale], shared)))}"
+    return "; ".join((told, *(f"{report.SCALE_WORDS[one.scale]}: {reason(one)}" for one in claim.smaller)))
 
 
 def claims_list(found: Sequence[Found], folder: str = "runs/") -> str:
@@ -173,13 +176,13 @@ def _first(beats: Sequence[Found], place: str) -> str:
     for claim in beats:
         m, rule, above, rival = len(claim.counted), verdict(claim)[1], len(claim.sides[0]), claim.claim.rival
         if rule == "held" and above == m:
-            wins.append(f"{rival} in {'all ' if m > 1 else ''}{m} comparison{'s' * (m > 1)}")
+            wins.append(f"{rival} in all {m} comparisons" if m > 1 else f"{rival} {_alone(claim)}")
         elif rule == "held":
             mean = f"{claim.pooled.words(claim.claim.digits)} {claim.claim.unit}".strip()
             wins.append(f"{rival} on average over {m} comparisons ({mean}, and in {above} of them singly)")
         elif rule == "did not hold":
-            fails.append(f"{rival} ({above} of {m})")
-        elif above:
+            fails.append(f"{rival} ({above} of {m})" if m > 1 else f"{rival} {_alone(claim)}")
+        elif above and m > 1:
             wins.append(f"{rival} in {above} of {m}" + " and not always" * (rule == "not always"))
         else:
             others.append(rival)
@@ -187,6 +190,11 @@ def _first(beats: Sequence[Found], place: str) -> str:
     said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {in_words(fails, 'or')}"] * bool(fails)
     said += [f"{'and ' * bool(said)}is not shown to beat {in_words(others, 'or')}"] * bool(others)
     return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
+
+
+def _alone(claim: Found) -> str:
+    """A claim's one comparison: ``(+0.99 [+0.62, +1.37] points, n=3)``."""
+    return f"({claim.pooled.words(claim.claim.digits)} {claim.claim.unit}, n={claim.pooled.n})"
 
 
 def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:

@@ -21,7 +21,7 @@ from sastc.records import Run, user_path
 
 PAPERS_DATA = ("cifar10", "cifar100", "imagenet", "dvs_gesture", "dvs_cifar10")
 FEWEST = 3  # seeds of a cell, below which it does not count
-ALONE = 5  # seeds of a cell, below which it does not decide alone
+ALONE = 5  # seeds of a cell, below which it decides nothing alone, for or against
 RULES = {
     "not run": "No run: <strong>open</strong>.",
     "other data": "The runs are on other images than the paper's, such as digits: <strong>open</strong>. A JPEG copy "
@@ -32,8 +32,7 @@ RULES = {
     "did not hold": "The pooled effect of two cells or more is below zero, or every cell's interval is: <strong>did "
     "not hold</strong>.",
     "not always": "A cell is below zero, corrected for the claim's number of cells, while the pooled effect is not: "
-    f"<strong>not always</strong>, or <strong>not shown</strong> where no cell is above zero. A cell of fewer than "
-    f"{ALONE} seeds does not decide this alone.",
+    "<strong>not always</strong>, or <strong>not shown</strong> where no cell is above zero.",
     "held": "The pooled effect or every cell's interval is above zero: <strong>held</strong>, in the cells that are "
     "run.",
     "undecided": "Otherwise: <strong>open</strong>.",
@@ -49,7 +48,9 @@ METHOD = (
     "all pages where differences answer one question together, so that one of many that misses zero by chance decides "
     "nothing.",
     "A claim that something happens <em>somewhere</em> is the mirror image: it held if a cell is above zero, "
-    f"corrected, with {ALONE} seeds or beside a second such cell; it did not hold if all intervals are below.",
+    "corrected; it did not hold if all intervals are below.",
+    f"One cell of fewer than {ALONE} seeds decides nothing alone, for a claim or against it: a second cell must say "
+    "the same, of the same scale or of smaller networks.",
     "The largest networks lead: a claim is judged at the largest scale at which enough cells count, and what smaller "
     "ones say stands below it. No cell and no pooled effect mixes scales.",
 )
@@ -107,21 +108,22 @@ def verdict(found: Found) -> tuple[str, str]:
     cells = [d for _, d, _ in found.counted]
     if len(cells) < max(found.claim.least, 1):
         return "open", "too few"
+    smaller = [d.judgement for one in found.smaller for _, d, _ in one.counted]
 
     def decide(word: str) -> bool:
         said = [d for d in cells if d.judgement == word]
-        return len(said) > 1 or any(d.n >= ALONE for d in said)
+        return len(said) > 1 or any(d.n >= ALONE or word in smaller for d in said)
 
-    effect, several = found.pooled, len(cells) > 1 or cells[0].n >= ALONE
-    all_above, all_below = all(d.low > 0 for d in cells), all(d.high < 0 for d in cells) and several
-    rule = "undecided"
+    better, worse = (len(cells) > 1 or decide(word) for word in ("better", "worse"))  # whether there is enough
+    all_above, all_below = better and all(d.low > 0 for d in cells), worse and all(d.high < 0 for d in cells)
+    effect, rule = found.pooled.judgement, "undecided"
     if found.claim.some:
         rule = "held" if decide("better") else "did not hold" if all_below else rule
-    elif all_below or (effect.judgement == "worse" and several):
+    elif all_below or (worse and effect == "worse"):
         rule = "did not hold"
     elif decide("worse"):
         rule = "not always"
-    elif all_above or effect.judgement == "better":
+    elif all_above or (better and effect == "better"):
         rule = "held"
     word = "not shown" if rule == "not always" and not found.sides[0] else "open" if rule == "undecided" else rule
     return word if found.scale == "paper" or word == "open" else f"{word} here", rule
@@ -145,7 +147,10 @@ def reason(found: Found) -> str:
         return f"the interval of each of {m} cells is above zero"
     if not above and not below:
         return "the interval includes zero" if m == 1 else f"none of {m} cells differs from zero"
-    return f"{len(above)} of {m} cell{'s' * (m > 1)} above zero" + f", {len(below)} below" * bool(below)
+    if m == 1:
+        few = f"; of {found.counted[0].difference.n} seeds, it decides nothing alone" * (rule == "undecided")
+        return f"its one cell is {'above' if above else 'below'} zero{few}"
+    return f"{len(above)} of {m} cells above zero" + f", {len(below)} below" * bool(below)
 
 
 def effect(found: Found) -> str:
@@ -215,7 +220,10 @@ def in_common(names: Sequence[str]) -> tuple[str, list[str]]:
 
 def names(comparisons: Sequence[Comparison]) -> list[str]:
     """What each comparison is of, without what all have in common, and without teachers where none is needed."""
-    own = in_common([c.what for c in comparisons])[1] if len(comparisons) > 1 else [comparisons[0].what]
+    if len(comparisons) == 1:
+        whole = comparisons[0].what
+        return [re.sub(r" & [^,]+", "", whole.partition(", ")[2]) or whole]
+    own = in_common([c.what for c in comparisons])[1]
     sides_ = [name.partition(" − ") for name in own]
     if len({left for left, _, _ in sides_}) == 1 and all(right for _, _, right in sides_):
         own = [right for _, _, right in sides_]  # learned − uniform: uniform

@@ -47,7 +47,7 @@ def controls(*comparisons):
     ("claims", "sentence"),
     [
         ([claim("A", UP, UP)], "Here, SASTC beats A in all 2 comparisons."),
-        ([claim("A", UP)], "Here, SASTC beats A in 1 comparison."),
+        ([claim("A", UP)], "Here, SASTC beats A (+3.00 [+2.00, +4.00] points, n=5)."),
         ([claim("A", UP, OPEN, UP)], "Here, SASTC beats A in 2 of 3."),
         (
             [claim("A", *[UP] * 5, OPEN)],
@@ -55,7 +55,8 @@ def controls(*comparisons):
         ),
         ([claim("A", *[UP] * 5, DOWN)], "Here, SASTC beats A in 5 of 6 and not always."),
         ([claim("A", OPEN, OPEN)], "Here, SASTC is not shown to beat A."),
-        ([claim("A", DOWN)], "Here, SASTC does not beat A (0 of 1)."),
+        ([claim("A", DOWN)], "Here, SASTC does not beat A (−9.00 [−10.00, −8.00] points, n=5)."),
+        ([claim("A", dataclasses.replace(UP, n=3))], "Here, SASTC is not shown to beat A."),
         (
             [claim("A", UP, UP), claim("B", UP, OPEN), claim("C", DOWN, DOWN), claim("E", OPEN)],
             "Here, SASTC beats A in all 2 comparisons and B in 1 of 2, but not C (0 of 2), and is not shown to beat E.",
@@ -78,14 +79,16 @@ def test_the_largest_scale_leads_the_headline():
     assert front.place(plan, [small, large, learned]) == "On CIFAR-10 with quarter-width networks"
     assert front.place(plan, [learned]) == "On CIFAR-10 with small networks"
     text = front.headline([small, large, learned], [attention_run(4)], "Here")
-    assert text.startswith("Here, SASTC beats B in 1 comparison. There its attention")
+    assert text.startswith("Here, SASTC beats B (+3.00 [+2.00, +4.00] points, n=5). There its attention")
     assert text.endswith("difference in accuracy (n=5, small-scale runs).")
 
 
 def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
     other = claim("B", UP)
     other = dataclasses.replace(other, claim=dataclasses.replace(other.claim, front=""))
-    assert front.headline([claim("A", UP), other], [], "Here") == "Here, SASTC beats A in 1 comparison."
+    assert front.headline([claim("A", UP), other], [], "Here") == (
+        "Here, SASTC beats A (+3.00 [+2.00, +4.00] points, n=5)."
+    )
     assert "words" not in front.claims_list([claim("A", UP), other])
 
 
@@ -114,6 +117,8 @@ def test_names_leave_out_what_is_common():
     assert front.names([Comparison(w, UP) for w in cells]) == ["VGG-11, T=2", "VGG-11, T=3", "R-18, T=2"]
     teachers = [f"SASTC − KD, VGG-11 & {teacher}, T=2" for teacher in ("R-19", "W-28")]
     assert front.names([Comparison(w, UP) for w in teachers]) == ["VGG-11 & R-19", "VGG-11 & W-28"]
+    assert front.names([Comparison(cells[0], UP)]) == ["VGG-11, T=2"]
+    assert front.names([Comparison("SASTC − KD", UP)]) == ["SASTC − KD"]
     assert front.names(controls(UP, UP, UP, UP).comparisons) == ["uniform", "random", "untrained", "CKA"]
 
 
@@ -151,6 +156,11 @@ def test_every_row_has_its_mark_its_number_of_seeds_and_its_link():
     assert [re.search(r'class="verdict (\w+)"', row)[1] for row in rows] == ["held", "failed", "open", "open", "open"]
     assert "open: 1 of 2 cells above zero" in rows[2]
     assert "n=3 to 5 seeds, 2 comparisons (the paper: 39)" in rows[0]
+    small = claim("A", OPEN, UP, scale="slim")
+    large = dataclasses.replace(claim("A", UP, UP, scale="quarter"), smaller=(small,))
+    told = "n=5 seeds, 2 comparisons (the paper: 39); quarter-width runs, VGG-11 & ResNet-19"
+    assert front.seeds(large) == f"{told}; small-scale runs: 1 of 2 cells above zero"
+    assert front.seeds(controls(UP, UP)).endswith("(the paper: none); the paper's scale"), "no cell is named"
     assert '<a href="runs/table2_slim.html">SASTC beats A</a>' in rows[0]
     assert '<a href="runs/controls_slim.html">' in rows[3]
     assert "not run" in rows[4]

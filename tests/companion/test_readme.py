@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,6 +54,25 @@ def test_a_row_of_the_table_by_hand(label, method):
 @pytest.fixture(scope="module")
 def runs():
     return bench.collect(load_experiment(ROOT / "experiments/bench.yaml", "slim")).query("scale == 'slim'")
+
+
+def test_what_it_says_in_fixed_words_is_true():
+    for scale, width in (("slim", 0.125), ("quarter", 0.25)):
+        known = {
+            (run.config.width, run.config.precision)
+            for run in report.recorded(readme._plan("table2", scale).runs)
+            if run
+        }
+        assert known == {(width, "bf16")}, "an eighth of the channels, a quarter of the width, bf16"
+    plan = load_experiment(ROOT / "experiments/bench.yaml", "slim")
+    shares = {c.train_fraction * 50_000 for c in plan.runs if not c.validation}
+    assert (shares, {c.teacher_width for c in plan.runs}) == ({10_000}, {0.0}), "10,000 images; teachers as narrow"
+    trials = Counter(c.method for c in plan.runs if c.validation)
+    assert set(trials.values()) == {7}, "the best of seven settings"
+    assert len(trials) == len({c.method for c in plan.runs})
+    done = [path.parent.name for path in (ROOT / "results").glob("*/*/metrics.json")]
+    assert not [name for name in done if "cifar100" in name], "not run yet: CIFAR-100"
+    assert not any(report.recorded(readme._plan("table2", "paper").runs)), "not run yet: the paper's scale"
 
 
 def test_its_first_sentence_follows_the_verdicts(runs):

@@ -52,12 +52,13 @@ def found(*kinds, some=False, least=1, papers_data=True, scale="paper", printed=
         (["same"], {}, "too few"),
         (["up", "one", "none"], dict(least=2), "too few"),
         (["up", "up", "one"], dict(least=2), "held"),
-        (["up"], {}, "held"),
+        (["up"], {}, "undecided"),  # three seeds decide nothing alone, for or against
+        (["up5"], {}, "held"),
         (["up", "up", "two", "one", "none"], {}, "held"),
         (["up", "flat"], {}, "undecided"),
         (["edge"], {}, "undecided"),
         (["up"] * 5 + ["flat"], {}, "held"),  # pooled: 2.58 ± 1.07
-        (["down"], {}, "undecided"),  # three seeds do not decide alone
+        (["down"], {}, "undecided"),
         (["down5"], {}, "did not hold"),
         (["down", "down"], {}, "did not hold"),
         (["flat", "flat5", "down"], {}, "undecided"),
@@ -81,8 +82,24 @@ def test_rules(kinds, options, rule):
     assert rule in verdicts.ORDER
 
 
+@pytest.mark.parametrize(("kind", "rule"), [("up", "held"), ("down", "did not hold")])
+def test_one_cell_of_few_seeds_decides_with_a_cell_of_smaller_networks(kind, rule):
+    def beside(*kinds):
+        return found(kind, scale="quarter", smaller=(found(*kinds, scale="slim"),))
+
+    side = {"up": "above", "down": "below"}[kind]
+    alone = f"its one cell is {side} zero; of 3 seeds, it decides nothing alone"
+    other = {"up": "down", "down": "up"}[kind]
+    for kinds in ([], ["flat"], [other], [f"{other}5", "flat"], ["one"]):
+        assert verdicts.verdict(beside(*kinds)) == ("open", "undecided"), kinds
+        assert verdicts.reason(beside(*kinds)) == alone
+    for kinds in ([kind], ["flat", f"{kind}5"]):
+        assert verdicts.verdict(beside(*kinds)) == (f"{rule} here", rule), kinds
+        assert verdicts.reason(beside(*kinds)) == f"its one cell is {side} zero"
+
+
 def test_a_verdict_says_its_scale():
-    for kinds, word in ((["up"], "held here"), (["down5"], "did not hold here"), (["flat"], "open")):
+    for kinds, word in ((["up5"], "held here"), (["down5"], "did not hold here"), (["flat"], "open")):
         assert verdicts.verdict(found(*kinds, scale="slim"))[0] == word
 
 
@@ -95,7 +112,7 @@ def test_intervals_that_are_all_above_zero_hold_though_their_mean_is_not_told():
     far = found("up", "far_up")  # pooled 46.5 ± 552.7
     assert verdicts.verdict(far) == ("held", "held")
     assert verdicts.reason(far) == "the interval of each of 2 cells is above zero"
-    assert verdicts.reason(found("up")) == "1 of 1 cell above zero"
+    assert verdicts.reason(found("up5")) == "its one cell is above zero"
 
 
 def test_cells_are_pooled_with_cells_as_units():
@@ -180,9 +197,9 @@ def load(scale):
 
 
 def test_what_was_judged_stands_beside_the_papers_number():
-    one = found("up", "one", "none", printed=39)
+    one = found("up5", "one", "none", printed=39)
     assert verdicts.coverage(one) == [
-        "1 of 1 cell above zero", "pooled +3.00 [+2.00, +4.00] points (one cell)", "the paper: 39 comparisons",
+        "its one cell is above zero", "pooled +3.00 [+2.00, +4.00] points (one cell)", "the paper: 39 comparisons",
     ]  # fmt: skip
     assert verdicts.reason(found("up", "flat", "down")) == "1 of 3 cells above zero, 1 below"
     assert verdicts.reason(found("flat", "flat")) == "none of 2 cells differs from zero"
@@ -207,7 +224,7 @@ def test_what_was_judged_stands_beside_the_papers_number():
 
 
 def test_decided_claims_stand_first_and_smaller_scales_below():
-    kinds = (["flat"], ["none"], ["down5"], ["up"])
+    kinds = (["flat"], ["none"], ["down5"], ["up5"])
     every = [found(*k) for k in kinds]
     every = [
         dataclasses.replace(f, claim=dataclasses.replace(f.claim, words=f"claim {i}")) for i, f in enumerate(every)
@@ -220,7 +237,7 @@ def test_decided_claims_stand_first_and_smaller_scales_below():
     one, five = (verdicts.ours(found(*kinds)) for kinds in (("up", *["one"] * 4), ["up"] * 5))
     assert "; 1 cell counts: 1 above zero, 0 below, corrected" in one
     assert "; 5 cells count: 5 above zero, 0 below, corrected" in five
-    assert "small data: did not hold here; 0 of 1 cell above zero, 1 below; pooled −3.00" in told
+    assert "small data: did not hold here; its one cell is below zero; pooled −3.00" in told
 
 
 def test_what_all_comparisons_share_is_said_once():
