@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from sastc.attention import attention_bounds
 from sastc.config import METHODS
 from sastc.labels import LABELS, method_label, run_title
 from sastc.methods import REGISTRY
@@ -173,7 +172,7 @@ def attention_maps(run: Run, epoch: int = -1) -> Figure:
     """
     measures, config = run.measures, run.config
     attention = measures["attention"][epoch]  # (T, S, A)
-    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale, config.attention)
+    low, high = config.attention_bounds(attention.shape[-1])
     columns = min(len(attention), 4)
     rows = -(-len(attention) // columns)
     size = (min(max(3.4, 2.1 * columns + 1.2), WIDTH), 2.3 * rows + 0.4)
@@ -231,7 +230,7 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
         for s, layer in enumerate(measures["student_layers"]):
             order = np.argsort(distances[s])
             axis.plot(distances[s][order], weights[s][order], label=layer, **series(s))
-        for bound in attention_bounds(weights.shape[1], config.qk_norm, config.score_scale, config.attention):
+        for bound in config.attention_bounds(weights.shape[1]):
             axis.axhline(bound, color="gray", linewidth=1, linestyle=":")
         axis.axhline(1 / weights.shape[1], color="red", linewidth=1)
         axis.set_xscale("log")

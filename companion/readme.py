@@ -12,7 +12,6 @@ from companion.html import in_words
 from companion.pages import bench, controls, first_steps, table2
 from companion.pages.parts import frame
 from companion.stats import Difference, difference, family, signed
-from sastc.attention import attention_bounds
 from sastc.config import RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -218,7 +217,7 @@ def paper_steps(results: str | Path = "results") -> str:
 def saturated(run: Run) -> bool:
     """Whether the last epoch's largest weight is, in every cell, at its bound and on the easiest layer."""
     attention, distance = (run.measures[name][-1] for name in ("attention", "distance"))
-    _, high = attention_bounds(attention.shape[-1], run.config.qk_norm, run.config.score_scale)
+    _, high = run.config.attention_bounds(attention.shape[-1])
     on_easiest = attention.argmax(-1) == distance.argmin(-1)
     return bool(np.all(on_easiest & (attention.max(-1) > 0.99 * high)))
 

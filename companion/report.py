@@ -26,7 +26,6 @@ from companion.html import download as download
 from companion.html import download_csv as download_csv
 from companion.html import interval, plain, rows_table
 from companion.stats import NO_INTERVAL, Difference, difference, family, over, signed, spread
-from sastc.attention import attention_bounds
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -437,7 +436,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     for run in runs:
         measures, config = run.measures, run.config
         attention, distance = measures["attention"][-1], measures["distance"][-1]  # (T, S, A)
-        low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale, config.attention)
+        low, high = config.attention_bounds(attention.shape[-1])
         near = 0.01 * (high - low)
         best = attention.argmax(-1)
         cells += best.size

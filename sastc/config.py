@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sastc import methods
+from sastc.attention import attention_bounds
 from sastc.checks import ConfigError as ConfigError
 from sastc.checks import allowed_values as allowed_values
 from sastc.checks import check_value, shown, suggestion
@@ -238,6 +239,10 @@ class RunConfig(Fields):
     def takes_steps(self) -> bool:
         """Whether the run depends on T: every student's does, and a teacher's on event data, which come in T frames."""
         return self.method != "teacher" or self.dataset in EVENT_DATASETS
+
+    def attention_bounds(self, layers: int) -> tuple[float, float]:
+        """Smallest and largest weight that SASTC can give among so many teacher layers with these settings."""
+        return attention_bounds(layers, self.qk_norm, self.score_scale, self.attention)
 
     @property
     def changed(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Probe:
         """CKA of all pairs of layers, and for SASTC attention and distances; networks in evaluation mode."""
         calibration.eval()
         attention, distance, labels, cka = [], [], [], []
+        whole = 0
         for x, y, _ in self._batches(self.dataset):
             with self._autocast():
                 features, targets = model.features(x)[0], teacher.features(x)[0]
@@ -45,8 +46,10 @@ class Probe:
                     labels.append(y)
                 else:
                     result = Calibration(None, None, *SelfAttentiveCalibration.similarities(features, targets))
-            unbiased = len(y) >= 4  # its estimator needs as many
-            cka.append(linear_cka(result.student_similarity, result.teacher_similarity, unbiased=unbiased))
+            whole = whole or len(y)  # images of a batch; CKA's precision depends on them, so a smaller last one is out
+            if len(y) == whole:
+                unbiased = whole >= 4  # its estimator needs as many
+                cka.append(linear_cka(result.student_similarity, result.teacher_similarity, unbiased=unbiased))
         arrays = {"cka": torch.stack(cka).mean(0)}
         if attention:
             attention, distance, labels = torch.cat(attention, 1), torch.cat(distance, 1), torch.cat(labels)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from companion.pages.parts import table
-from sastc.attention import attention_bounds
 from sastc.records import Run
 
 
@@ -18,7 +17,7 @@ def cells_table(run: Run) -> str:
     measures, config = run.measures, run.config
     students, teachers = ([str(n) for n in measures[f"{who}_layers"]] for who in ("student", "teacher"))
     eta, distance, cka = (measures[n][-1].astype(float) for n in ("attention", "distance", "cka"))  # (T, S, A)
-    low, high = attention_bounds(len(teachers), config.qk_norm, config.score_scale, config.attention)
+    low, high = config.attention_bounds(len(teachers))
     entropy = -(eta * np.log(np.maximum(eta, 1e-12))).sum(-1) / math.log(len(teachers))
     rows, long = [], []
     for s, t in np.ndindex(len(students), len(eta)):

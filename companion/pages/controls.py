@@ -58,7 +58,7 @@ def facts(run: Run) -> dict[str, float]:
     eta, distance, cka = (measures[n][-1] for n in ("attention", "distance", "cka"))  # (T, S, A)
     instance = measures["attention_instance"][-1].astype(float)  # (P, T, S, A)
     teachers = eta.shape[-1]
-    low, high = attention_bounds(teachers, config.qk_norm, config.score_scale, config.attention)
+    low, high = config.attention_bounds(teachers)
     ordered = bool((eta.max(-1) - eta.min(-1) > 1e-6).all())
     top, easy, like = eta.argmax(-1), distance.argmin(-1), cka.argmax(-1)
     entropy = -(instance * np.log(np.maximum(instance, 1e-12))).sum(-1) / math.log(teachers)

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from companion import figures, report
 from companion.pages import parts
-from sastc.attention import attention_bounds
 from sastc.config import SCALES
 from sastc.experiments import Experiment
 from sastc.records import Run
@@ -63,7 +62,7 @@ def steps(run: Run) -> pd.DataFrame:
         return pd.DataFrame(columns=["step", "chance", "easiest", "top", "pull"])
     attention = found["step_attention"]  # (K, T, S, A)
     layers = attention.shape[-1]
-    _, high = attention_bounds(layers, config.qk_norm, config.score_scale)
+    _, high = config.attention_bounds(layers)
     kd, feature = found["step_gradient"][:, 0], found["step_gradient"][:, 1]
     return pd.DataFrame(
         dict(

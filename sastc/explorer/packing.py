@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from sastc.attention import attention_bounds
 from sastc.labels import LABELS, SCALE_LABELS, run_title
 from sastc.records import Run, RunError
 
@@ -90,7 +89,7 @@ def pack_run(run: Run, budget: int, measures: dict[str, np.ndarray] | None = Non
         return packed
     measures = run.measures if measures is None else measures
     attention = measures["attention"]  # (E, T, S, A)
-    low, high = attention_bounds(attention.shape[-1], config.qk_norm, config.score_scale, config.attention)
+    low, high = config.attention_bounds(attention.shape[-1])
     packed |= {
         "epochs": len(attention),
         "low": low,

@@ -29,6 +29,7 @@ from sastc.__main__ import main
 from sastc.config import METHODS, NoEffectError
 from sastc.data import normalise
 from sastc.distributed import chosen_device
+from sastc.probe import Probe
 from sastc.records import MEASURES, DivergedError, Run, RunError, find_run, run_path
 from sastc.sam import spike_activation_map
 from sastc.stm import stm_from_mismatch
@@ -929,6 +930,16 @@ def test_small_batches_keep_as_many_images_one_by_one(tiny, tmp_path):
     assert run.measures["attention_instance"].shape[1] == 16
     whole = sastc.run(tiny(method="sastc", epochs=1, batch_size=32), results=tmp_path, progress=False)
     assert (whole.measures["instance_index"] == run.measures["instance_index"]).all()
+
+
+def test_similarity_is_of_whole_batches(tiny, tmp_path, monkeypatch):
+    """A last batch of three images would count as much as the others, with the biased estimate at that."""
+    settings = dict(method="sastc", epochs=1, batch_size=8, probe_batches=2)
+    whole = sastc.run(tiny(**settings), results=tmp_path, progress=False).measures
+    monkeypatch.setattr("sastc.train.trainer.Probe", lambda data, size, *rest: Probe(data, size + 3, *rest))
+    ragged = sastc.run(tiny(**settings), results=tmp_path / "other", progress=False).measures
+    np.testing.assert_array_equal(whole["cka"], ragged["cka"])
+    assert (whole["attention"] != ragged["attention"]).any(), "attention is of all images"
 
 
 def test_the_way_out_of_too_few_images_has_no_micro_batches():
