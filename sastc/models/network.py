@@ -1,4 +1,4 @@
-"""The one network class: a chain of tapped stages, a neck, a linear classifier."""
+"""The library's network class: a chain of tapped stages, a neck, a linear classifier."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,37 @@ from sastc.checks import check, is_count
 from sastc.models.layers import Recipe, Stage
 
 
-class Network(nn.Module):
+class Distillable(nn.Module):
+    """What any network shows that trains here; it has itself ``features`` and ``features_and_step_logits``."""
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Candidate layers, and logits (B, N): the mean over time."""
+        layers, logits = self.features_and_step_logits(x)
+        return layers, logits.mean(0)
+
+    def features_and_step_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Candidate layers as of :meth:`features`, and :meth:`step_logits`, of one forward pass."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, N): the mean over time of :meth:`step_logits`."""
+        return self.features(x)[1]
+
+    def step_logits(self, x: Tensor) -> Tensor:
+        """Output of every step, (T, B, N); (1, B, N) for an ANN."""
+        return self.features_and_step_logits(x)[1]
+
+    def logits_by_step(self, x: Tensor) -> Tensor:
+        """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward`, up to rounding, if it stopped there.
+
+        (1, B, N) for an ANN. In training mode the batch norms have seen all T steps.
+        """
+        outputs = self.step_logits(x)
+        steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
+        return outputs.cumsum(0) / steps.view(-1, 1, 1)
+
+
+class Network(Distillable):
     """An ANN or SNN classifier that shows its candidate layers; :func:`sastc.create_model` builds one.
 
     `stages` are "stem", "stage1", ... in the order of computation; those `untapped` are no candidate layers. The `neck`
@@ -90,27 +120,10 @@ class Network(nn.Module):
             return features, self.classifier(z)
         return features, self._steps(z).mean(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, N): the mean over time of :meth:`step_logits`."""
-        return self.features(x)[1]
-
-    def step_logits(self, x: Tensor) -> Tensor:
-        """Output of every step, (T, B, N); (1, B, N) for an ANN."""
-        return self.features_and_step_logits(x)[1]
-
     def features_and_step_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Candidate layers as of :meth:`features`, and :meth:`step_logits`, of one forward pass."""
         features, z = self._run(x)
         return features, self._steps(z)
-
-    def logits_by_step(self, x: Tensor) -> Tensor:
-        """Logits (T, B, N) after t = 1 ... T steps: those of :meth:`forward`, up to rounding, if it stopped there.
-
-        (1, B, N) for an ANN. In training mode the batch norms have seen all T steps.
-        """
-        outputs = self.step_logits(x)
-        steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
-        return outputs.cumsum(0) / steps.view(-1, 1, 1)
 
     def last_map(self, x: Tensor) -> Tensor:
         """The last of :meth:`features`, (B, C, H, W) or (T, B, C, H, W), as the pool behind it sees it.

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from sastc.fisher import fisher_trace
 from sastc.losses import exact
+from sastc.models.network import Distillable
 from sastc.records import RunError
 from sastc.references import Own, told
 
 
-class OwnNetwork(nn.Module):
+class OwnNetwork(Distillable):
     """What trains, tests and measures any network as one of :class:`sastc.models.Network`.
 
     A student is called on images ``(B, C, H, W)``, or on sequences ``(T, B, C, H, W)`` of event data, and returns its S
@@ -135,19 +136,6 @@ class OwnNetwork(nn.Module):
         self._demand(bool(linear), "has no classifier", "one with a linear layer, for this method")
         return linear[-1]
 
-    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Candidate layers, and logits (B, N), the mean over time."""
-        layers, logits = self.features_and_step_logits(x)
-        return layers, logits.mean(0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, N)."""
-        return self.features(x)[1]
-
-    def step_logits(self, x: Tensor) -> Tensor:
-        """Logits of every step, (T, B, N); (1, B, N) for an ANN."""
-        return self.features_and_step_logits(x)[1]
-
     def features_and_step_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Candidate layers, and :meth:`step_logits`, of one forward pass."""
         if self.spiking:
@@ -157,12 +145,6 @@ class OwnNetwork(nn.Module):
             return layers, logits.unsqueeze(0)
         layers, logits = self.network(x.flatten(0, 1))
         return [layer.unflatten(0, x.shape[:2]) for layer in layers], logits.unflatten(0, x.shape[:2]).mean(0)[None]
-
-    def logits_by_step(self, x: Tensor) -> Tensor:
-        """Logits (T, B, N) after t = 1 ... T steps."""
-        outputs = self.step_logits(x)
-        steps = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
-        return outputs.cumsum(0) / steps.view(-1, 1, 1)
 
     def last_map(self, x: Tensor) -> Tensor:
         """The last candidate layer as the classifier's average over pixels sees it."""
