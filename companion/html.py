@@ -58,7 +58,6 @@ def interval(d: Difference, digits: int = 2, unit: str = "", says: bool = False)
     ours = f'<span class="ours">{signed(d.mean, digits)}</span>{bounds} {unit}'.rstrip()
     only_corrected = d.judgement == "not distinguishable" and (d.low > 0 or d.high < 0)
     judged = f": {d.judgement}{' once corrected (Holm)' * only_corrected}" if says and d.n > 1 else ""
-    judged += ", too few for a verdict" * (bool(judged) and d.n == 2)
     over = f' title="over {d.unit}"'
     return f'<span class="interval"{over}>{ours} <span class="seeds">n={d.n}{judged}</span></span>'
 

@@ -11,7 +11,7 @@ from companion import report
 from companion.html import in_words
 from companion.pages import bench, controls, first_steps, table2
 from companion.pages.parts import frame
-from companion.stats import Difference, difference, family, signed
+from companion.stats import FEWEST, Difference, difference, family, signed
 from sastc.config import RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -58,7 +58,7 @@ def written(text: str, results: str | Path = "results") -> str:
 def larger(runs: pd.DataFrame) -> str:
     """What SASTC is worth at a quarter of the width, in one sentence; '' with fewer than three seeds."""
     gaps = family(difference(runs, "sastc", other) for other in ("kd", "feature_kd"))
-    if min(gap.n for gap in gaps) < bench.FEWEST:
+    if min(gap.n for gap in gaps) < FEWEST:
         return ""
     done = runs[runs.complete]
     mine = done[done.method == "sastc"]
@@ -80,9 +80,8 @@ def lead(rows: pd.DataFrame, runs: pd.DataFrame, changes: dict[str, Difference])
     usual = bench._arms(runs).query("longer == 1")
     beside_kd = SAID[VERDICTS.get(mine.verdict, "not distinguishable")]
     fixed = difference(usual, "sastc", "feature_kd")
-    judged = bench.beside_longer(rows, "{0.method}")
-    longer = next(f"{told.removesuffix(' from it')} " for told, methods in judged.items() if "sastc" in methods)
-    longer += "from" if longer.startswith("not") else "than"
+    judged = {row.method: told for told, which in bench.beside_longer(rows).items() for row, _ in which}
+    longer = SAID.get(judged.get("sastc", ""), "not told from")
     uniform = changes["uniform"]
     words = {"better": "more", "worse": "less"}.get(uniform.judgement)
     instead = (
@@ -146,7 +145,8 @@ def bench_words(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
         told.append(f"With a 95 % interval (uncorrected) wholly below half a point: {said[bench.NO_HELP]}.")
     broken, ends = bench.unstable(main).partition(":")[0], bench.at_an_end(runs).partition(":")
     lines = [" ".join([*told, f"{broken}." * bool(broken)]), bench.worth(rows), *bench.converged(main)]
-    lines += [f"{ends[0]}{', KD among them' * ('KD (' in ends[2])}.", *bench.ideas(main)]
+    yardstick = ", KD among them" * any(one.startswith("KD (") for one in ends[2].strip().split("; "))
+    lines += [f"{ends[0].rstrip('.')}{yardstick}.", *bench.ideas(main)]
     return [_plain(line) for line in lines if line]
 
 
@@ -173,7 +173,7 @@ def table2_table(results: str | Path = "results") -> str:
                 table2.teachers(done[done.method != "baseline"]),
                 str(len(mine)),
                 f"{mine.accuracy.mean():.2f}" + f" ± {mine.accuracy.std():.2f}" * (len(mine) > 1),
-                *(gap.words() if gap.n >= bench.FEWEST else signed(gap.mean) for gap in gaps),
+                *(gap.words() if gap.n >= FEWEST else signed(gap.mean) for gap in gaps),
             )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

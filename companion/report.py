@@ -25,7 +25,7 @@ from companion.closing import shown_of as shown_of
 from companion.html import download as download
 from companion.html import download_csv as download_csv
 from companion.html import interval, plain, rows_table
-from companion.stats import NO_INTERVAL, Difference, difference, family, over, signed, spread
+from companion.stats import FEWEST, Difference, difference, family, over, signed, spread
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -345,8 +345,6 @@ def held_up_by(found: Mapping[str, Difference]) -> str:
     """The same of differences, by the other method."""
     phrases = {
         "not run": "not compared with",
-        "cannot say from one seed": "not to be judged from one seed against",
-        NO_INTERVAL: "not to be judged from seeds that do not differ against",
         "not distinguishable": "not distinguishable from",
         "better": "better than",
         "worse": "worse than",
@@ -358,7 +356,8 @@ def held_up_by(found: Mapping[str, Difference]) -> str:
     told = []
     for other, name in _NAMES.items():
         d = found[other]
-        told.append(f"{phrases[d.judgement]} {name}" + f" ({d.words()} points, n={d.n})" * (d.n > 0))
+        unknown = d.judgement.replace("cannot say", "not to be judged") + " against"
+        told.append(f"{phrases.get(d.judgement, unknown)} {name}" + f" ({d.words()} points, n={d.n})" * (d.n > 0))
     return f"SASTC is {', '.join(told[:-1])}, and {told[-1]}."
 
 
@@ -369,10 +368,10 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     shown = {key: of_pair for key, of_pair in judged.items() if key[-1] == first.timesteps}
     heads = ["method"]
     for (student, teacher, _), of_pair in shown.items():
-        seeds = " to ".join(sorted({str(n) for n in of_pair[of_pair.complete].groupby("method").seed.nunique()}))
+        seeds = _span(of_pair[of_pair.complete].groupby("method").seed.nunique()) if of_pair.complete.any() else 0
         name = f"{LABELS[student]} &amp;<br>{LABELS[teacher]}"
         of = f"{data_of(of_pair)}, " * (runs[runs.complete].data.nunique() > 1)
-        heads.append(f'{name} <span class="seeds">{of}n={seeds or 0}</span>')
+        heads.append(f'{name} <span class="seeds">{of}n={seeds}</span>')
     rows = []
     for method in METHODS:
         cells = [LABELS[method]]
@@ -401,7 +400,7 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
         return held_up(pairs[0])
     told, units = [], set()
     for other, name in _NAMES.items():
-        found = [d for d in family(difference(rows, "sastc", other) for rows in pairs) if d.n > 1]
+        found = [d for d in family(difference(rows, "sastc", other) for rows in pairs) if d.n >= FEWEST]
         if not found:
             continue
         said = Counter(d.judgement for d in found)

@@ -15,14 +15,17 @@ import pandas as pd
 from scipy.special import bdtr, stdtr, stdtrit  # not scipy.stats, which takes a second to import
 
 NO_INTERVAL = "cannot say from equal differences"
+FEWEST = 3  # units (seeds or teachers) below which nothing is said, whatever the interval
 LEVEL = 0.05
+CELLS = "cells"  # the unit of a pooled mean: each has its own seeds
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """A mean difference, half of its 95 % interval (``nan`` where there is none), and the number `n` of its units.
 
-    `unit` says what those are: ``seeds``, ``seeds with one teacher``, or ``teachers``, see :func:`paired`.
+    `unit` says what those are: ``seeds``, ``seeds with one teacher``, or ``teachers``, see :func:`paired`; ``cells`` of
+    a mean of :func:`pooled`.
     `corrected` is its p-value after the correction of :func:`family`, ``nan`` for a difference that stands alone.
     `least` and `most` are the ends of what is possible, for a share or a correlation: no interval goes beyond them.
     """
@@ -60,11 +63,12 @@ class Difference:
 
     @property
     def judgement(self) -> str:
-        """What it allows to say: nothing where there is no interval."""
+        """What it allows to say: nothing from fewer than three seeds, and nothing where there is no interval."""
         if self.n == 0:
             return "not run"
-        if self.n == 1:
-            return f"cannot say from one {self.unit.split()[0][:-1]}"
+        if self.n < FEWEST and self.unit != CELLS:
+            units = self.unit.split()[0]
+            return f"cannot say from {f'one {units[:-1]}' if self.n == 1 else f'two {units}'}"
         if not self.judged:
             return NO_INTERVAL
         inside = abs(self.mean) <= self.half if math.isnan(self.corrected) else self.corrected >= LEVEL
@@ -202,7 +206,7 @@ def pooled(found: Iterable[Difference], groups: Sequence[str] | None = None) -> 
     shared = float(by_group[0, 1]) if len(of) == 1 else _half(by_group[:, 0], np.abs(by_group[:, 0]).max())
     half = np.fmax(_half(means, np.abs(means).max()), shared)
     least, most = max(d.least for _, d in cells), min(d.most for _, d in cells)
-    return Difference(float(means.mean()), float(half), len(means), least=least, most=most)
+    return Difference(float(means.mean()), float(half), len(means), CELLS, least=least, most=most)
 
 
 def over(found: Iterable[Difference]) -> str:

@@ -15,6 +15,7 @@ scales nor ``of`` belongs to a notebook that needs no run. What else it may have
 - ``of_record: [slim]``: other scales whose recorded runs are shown in the quick book, on a page of their own, or with
   ``one_page: true`` on the same page.
 - ``quick_page: false``: the quick runs, which say nothing about the paper's claims, have no page.
+- ``every_scale: true``: a page of record also reads what is recorded at all other scales but the quick one.
 - ``joins: true``: a method of one's own among the changes, ``method=file.py:MyMethod`` with its options, is added to
   every list of methods; otherwise it replaces them.
 """
@@ -59,6 +60,7 @@ class Experiment:
     one_page: bool = False  # whether they are shown on this page
     joined: str = ""  # a method of one's own that is run beside those of the file
     quick_page: bool = True  # whether there is a page of the quick runs
+    every_scale: bool = False  # whether a page of record also reads the recorded runs of all other scales
 
     @property
     def command(self) -> str:
@@ -123,6 +125,7 @@ def load_experiment(
         one_page=content.get("one_page", False),
         joined=method_class.name if (method_class := methods.find(own.get("method"))) else "",
         quick_page=content.get("quick_page", True),
+        every_scale=content.get("every_scale", False),
     )
 
 
@@ -161,7 +164,7 @@ def _together(entry: dict[str, Any]) -> list[dict[str, Any]]:
 def _checked(path: Path, content: Any) -> dict[str, Any]:
     """The content of a file, an empty scale as an empty list; a ConfigError if it has another form."""
     lists, words = ("of", "of_record", *SCALES), {str: "text", bool: "true or false", dict: "{setting: value, ...}"}
-    flags = ("one_page", "quick_page", "joins")
+    flags = ("one_page", "quick_page", "every_scale", "joins")
     known = {"title", "notebook", *flags, *lists}
     if not isinstance(content, dict) or not {"title", "notebook"} <= set(content):
         raise ConfigError(f"{path}: must have title and notebook, and one of {', '.join(SCALES)} for each scale")

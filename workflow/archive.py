@@ -116,19 +116,25 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--out", type=lambda text: Path(home(text)), help="default: sastc-<version>-runs.zip")
     options = parser.parse_args(arguments)
     out = options.out or ROOT / f"sastc-{citation['version']}-runs.zip"
-    runs = [run for run in list_runs(options.results) if run.complete and run.config.scale != "quick"]
+    ended = [run for run in list_runs(options.results) if run.ended and run.config.scale != "quick"]
+    runs = [run for run in ended if run.complete]
     if damaged := verify(options.results):
         parser.error(f"{len(damaged)} records are damaged: python -m sastc verify {options.results} names them")
     text = json.dumps(crate(runs, options.results, citation), indent=1, ensure_ascii=False)
     partial = out.with_name(f".{out.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("ro-crate-metadata.json", text)
-        for run in tqdm(runs, desc="packing", unit="run"):
+        for run in tqdm(ended, desc="packing", unit="run"):
             for path in sorted(p for p in run.path.iterdir() if p.is_file() and not p.name.startswith(".")):
                 if path.suffix != ".pt":  # weights and checkpoints are made again by the recorded command
                     file.write(path, f"results/{path.relative_to(options.results).as_posix()}")
-        for path in sorted(options.results.glob("*.*")):
-            file.write(path, f"results/{path.name}")
+        beside = [
+            *options.results.glob("*.*"),
+            *options.results.glob("*/*.csv"),
+            *options.results.glob("benchmarks/**/*.json"),
+        ]
+        for path in sorted(beside):
+            file.write(path, f"results/{path.relative_to(options.results).as_posix()}")
         for name in ("CITATION.cff", "LICENSE"):
             file.write(ROOT / name, name)
     os.replace(partial, out)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from companion.closing import recorded
 from sastc.config import CODE, EVENT_DATASETS, SCALES, ConfigError, RunConfig
 from sastc.experiments import check_choice, load_experiment
 from sastc.labels import SCALE_LABELS, title_of
-from sastc.records import Run, run_path, sha256
+from sastc.records import DIVERGED, Run, run_path, sha256
 from sastc.references import file_of, is_reference
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +118,12 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
                 name = path.stem if shown == "quick" else f"{path.stem}_{shown}"
                 parameters = {"experiment": path.stem, "scale": shown, "changes": changes, **paths}
                 needs = tuple(config.name for config in runs) if shown == scale else ()
-                record = () if needs else tuple(str(run_path(config, results) / "metrics.json") for config in runs)
+                record = () if needs else _results([*runs, *experiment.runs], results, {config.name for config in runs})
+                if record and experiment.every_scale:
+                    larger = [s for s in SCALES if s not in ("quick", shown)]
+                    more = [config for s in larger for config in load_experiment(path, s, changes).runs]
+                    known = zip(more, recorded(more, results), strict=True)
+                    record += _results(more, results, {config.name for config, run in known if run})
                 if shown != scale and experiment.one_page:
                     own = jobs.pop(path.stem)  # it comes after what it needs
                     jobs[path.stem] = dataclasses.replace(own, record=own.record + record)
@@ -132,6 +138,13 @@ def make_plan(scale: str, changes: dict[str, Any], only: tuple[str, ...], result
         if not any(job.parameters.get("experiment") == name for job in jobs.values()):
             raise ConfigError(f"{name} has no runs at scale {scale}: experiments/{name}.yaml lists none")
     return jobs
+
+
+def _results(configs: Iterable[RunConfig], results: str, shown: set[str]) -> tuple[str, ...]:
+    """The files whose change makes a page old: metrics of the runs that are shown, and the end of diverged ones."""
+    paths = {config.name: run_path(config, results) for config in configs}
+    ends = ((path / "metrics.json" if name in shown else path / DIVERGED) for name, path in paths.items())
+    return tuple(str(path) for path in ends if (ROOT / path).is_file())
 
 
 def write_digests(jobs: dict[str, Job]) -> None:

@@ -14,7 +14,7 @@ from companion import figures, report
 from companion.html import in_words, rows_table
 from companion.pages import parts, runtime
 from companion.sizing import SIZES
-from companion.stats import LEVEL, NO_INTERVAL, Difference, difference, holm
+from companion.stats import FEWEST, LEVEL, NO_INTERVAL, Difference, difference, holm
 from companion.stats import family as family_of
 from sastc.config import SCALES, RunConfig
 from sastc.experiments import Experiment
@@ -26,20 +26,20 @@ from sastc.records import Run
 GROUP = ["scale", "dataset", "student", "teacher", "timesteps"]
 YARDSTICK = "kd"
 SMOKE = "quick"  # the scale that shows that a method trains, and nothing else
-FEWEST = 3  # common seeds, below which nothing is said
 FALL = 5.0  # points by which training accuracy may fall below its best so far in a run that is called stable
 WORTH = 0.5  # points: what is surely less is called no help
 HELPS, NO_HELP, WORSE = "helps", f"does not help (less than {WORTH:g} points)", "does not help (worse than KD)"
-UNTOLD, TOO_FEW, MISSING = "cannot be told", "nothing can be said yet", "not run"
+UNTOLD, TOO_FEW, DIVERGED, MISSING = "cannot be told", "nothing can be said yet", "diverged", "not run"
 JUDGED = {
     HELPS: "better than KD",
     WORSE: "worse than KD",
     NO_HELP: f"less than {WORTH:g} points better than KD by their intervals (uncorrected)",
     UNTOLD: "cannot be told from KD",
     TOO_FEW: f"fewer than {FEWEST} seeds",
+    DIVERGED: "diverged",
     MISSING: "not run",
 }
-SAID = {name: JUDGED[name] for name in (HELPS, WORSE, NO_HELP, UNTOLD)}  # with the methods' names
+SAID = {name: JUDGED[name] for name in (HELPS, WORSE, NO_HELP, UNTOLD, DIVERGED)}  # with the methods' names
 
 
 def collect(plan: Experiment, results: str | Path = "results") -> pd.DataFrame:
@@ -154,15 +154,18 @@ def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         judged = d.n >= FEWEST and first.longer == 1
         row |= dict(low=d.low, high=d.high, pairs=d.n, p=d.p if judged else np.nan)
         times = costs.get_group(arm) if arm in getattr(costs, "groups", ()) else pd.DataFrame()
-        names = dict(cost="over_kd", cost_low="lowest", cost_high="highest")
-        one = len(times) == 1  # of one device
-        row |= {name: float(times[c].iloc[0]) * first.longer if one else np.nan for name, c in names.items()}
-        row |= dict(longer=first.longer)
+        if len(times):  # a row a device, each beside its own KD
+            row |= dict(cost=np.average(times.over_kd, weights=times.n) * first.longer)
+            row |= dict(cost_low=times.lowest.min() * first.longer, cost_high=times.highest.max() * first.longer)
+        else:
+            row |= dict.fromkeys(("cost", "cost_low", "cost_high"), np.nan)
+        row |= dict(longer=first.longer, lost=int(own.diverged.notna().sum()))
         found.append(row | dict(runs=" ".join(known.run), commands="; ".join(own.command)))
     board = pd.DataFrame(found)
     board = board.assign(p_holm=holm(board.p), family=int(board.p.notna().sum()))
     board["verdict"] = [verdict(r.gain, r.half, r.pairs, r.p_holm) for r in board.itertuples()]
     board.loc[(board.verdict == MISSING) & (board.n > 0), "verdict"] = TOO_FEW  # run, but not with KD's seeds
+    board.loc[(board.verdict == MISSING) & (board.lost > 0), "verdict"] = DIVERGED
     board.loc[(board.method == YARDSTICK) | (board.longer != 1), "verdict"] = ""
     board = board.join(pd.DataFrame([_as_long(r, board, by_arm) for r in board.itertuples()], index=board.index))
     first = (board.arm == YARDSTICK) & (board.n > 0)
@@ -208,7 +211,9 @@ def answer(board: pd.DataFrame) -> list[str]:
     out = []
     for rows in found:
         better = in_words(list(rows.label[rows.verdict == HELPS])) or "no method"
-        told = "; ".join(f"{judged}: {in_words(names)}" for judged, names in beside_longer(rows, "{0.label}").items())
+        told = "; ".join(
+            f"{judged}: {in_words([row.label for row, _ in which])}" for judged, which in beside_longer(rows).items()
+        )
         longer = f" Beside KD that is trained for at least as long as they take: {told}." * bool(told)
         out.append(f"Better than KD after as many epochs: {better} ({case(rows.iloc[0])}).{longer}")
     return [html.escape(line, quote=False) for line in out]
@@ -234,31 +239,35 @@ def details(board: pd.DataFrame) -> list[str]:
     return out
 
 
-def beside_longer(rows: pd.DataFrame, form: str) -> dict[str, list[str]]:
-    """Judgement of the gain over KD that is trained for as long to methods, as `form` of row and difference tells them.
+def beside_longer(rows: pd.DataFrame) -> dict[str, list[tuple[Any, Difference]]]:
+    """Judgement of the gain over KD that is trained for as long to methods: the row of each, and that gain.
 
     Corrected for their number, a family of its own.
     """
     known = rows[rows.pairs_as_long >= FEWEST]
     gaps = family_of(Difference(r.gain_as_long, r.half_as_long, r.pairs_as_long) for r in known.itertuples())
-    found: dict[str, list[str]] = {"better": [], "worse": [], "not told from it": [], NO_INTERVAL: []}
+    found: dict[str, list[Any]] = {"better": [], "worse": [], "not told from it": [], NO_INTERVAL: []}
     for row, gap in zip(known.itertuples(), gaps, strict=True):
         told = "not told from it" if gap.judgement == "not distinguishable" else gap.judgement
-        found[told].append(form.format(row, gap.words()))
-    return {told: names for told, names in found.items() if names}
+        found[told].append((row, gap))
+    return {told: which for told, which in found.items() if which}
 
 
 def worth(rows: pd.DataFrame) -> str:
     """A sentence: the gains over KD that is trained for as long, with intervals; '' where there is no such KD."""
-    found = beside_longer(rows, "{0.label} {1}, n={0.pairs_as_long}")
+    found = beside_longer(rows)
     if not found:
         return ""
     known = rows[rows.pairs_as_long >= FEWEST]
     epochs = [rival.rpartition(", ")[2].removesuffix(" epochs") for rival in known.sort_values("cost").rival.unique()]
-    told = "; ".join(f"{judged}: {', '.join(names)}" for judged, names in found.items())
+    told = "; ".join(
+        f"{judged}: {', '.join(f'{row.label} {gap.words()}, n={gap.n}' for row, gap in which)}"
+        for judged, which in found.items()
+    )
     return (
         f"Gain over KD that is trained for at least as long as the method takes ({in_words(epochs)} epochs): {told} "
-        f"(points; corrected for {len(known)} comparison{'s' * (len(known) > 1)}, Holm)."
+        f"(points, {report.SCALE_WORDS[known.scale.iloc[0]]}; corrected for {len(known)} "
+        f"comparison{'s' * (len(known) > 1)}, Holm)."
     )
 
 
@@ -315,33 +324,39 @@ def converged(runs: pd.DataFrame) -> list[str]:
         arms = own.groupby("epochs").arm.first()
         by_arm = rows.assign(method=rows.arm)
         gaps = [difference(by_arm, arm, YARDSTICK) for arm in arms if arm != YARDSTICK]
-        if not gaps or not all(gap.judged and gap.low > 0 for gap in gaps):
+        if not gaps or not all(gap.n >= FEWEST and gap.low > 0 for gap in gaps):
             continue
+        own = own[own.groupby("seed").epochs.transform("nunique") == len(arms)]
         base, means = own[own.longer == 1], own.groupby("epochs").accuracy.mean()
         told = [f"{accuracy:.1f} % after {epochs:g}" for epochs, accuracy in means.items()]
         if base.trained.notna().all():
             told[0] += f" ({base.trained.mean():.1f} % on its training images, as they are augmented)"
         out.append(
-            f"After {base.epochs.iloc[0]:g} epochs KD has not converged: it reaches {', '.join(told)}. Gains after as "
-            "many epochs are of how fast a method learns as much as of how well."
+            f"After {base.epochs.iloc[0]:g} epochs KD has not converged ({report.SCALE_WORDS[base.scale.iloc[0]]}): it "
+            f"reaches {', '.join(told)}. Gains after as many epochs are of how fast a method learns as much as of how "
+            "well."
         )
     return out
 
 
 def unstable(runs: pd.DataFrame) -> str:
     """A sentence: the methods whose training breaks down midway at the settings compared; '' where none does."""
-    done = runs[runs.complete & (runs.scale != SMOKE) & (runs.validation == 0)]
-    told = []
-    for (label, scale), own in done.groupby(["label", "scale"], sort=False):
-        if broken := int((own.fell > FALL).sum()):
-            told.append(f"{html.escape(label)}, {broken} of {len(own)} ({report.SCALE_WORDS[scale]})")
+    ended = runs.complete | runs.diverged.notna()
+    told, tried = [], set(runs.scale[runs.validation > 0])
+    ended_runs = runs[ended & (runs.scale != SMOKE) & (runs.validation == 0)]
+    for (label, scale), own in ended_runs.groupby(["label", "scale"], sort=False):
+        if broken := int(((own.fell > FALL) | own.diverged.notna()).sum()):
+            told.append((scale, f"{html.escape(label)}, {broken} of {len(own)} ({report.SCALE_WORDS[scale]})"))
     if not told:
         return ""
-    return (
-        f"Training breaks down midway in runs of {'; '.join(told)}: training accuracy falls by more than {FALL:g} "
-        "points below its best so far. The rule takes the settings of the best trial, of one seed and half the epochs; "
-        "another learning rate may give such a method more."
+    rule = (
+        " The rule takes the settings of the best trial, of one seed and half the epochs; another learning rate may "
+        "give such a method more."
     )
+    return (
+        f"Training breaks down midway in runs of {'; '.join(words for _, words in told)}: training accuracy falls by "
+        f"more than {FALL:g} points below its best so far, or the loss is no longer finite."
+    ) + rule * any(scale in tried for scale, _ in told)
 
 
 def family(board: pd.DataFrame) -> str:
@@ -417,7 +432,7 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
     judged = {rows.index[0] for rows in comparisons(board)}
     boards = [rows for _, rows in board.groupby(GROUP, sort=False) if rows.n[rows.method != YARDSTICK].any()]
     boards = sorted(boards, key=lambda rows: rows.index[0] not in judged) or [board]
-    known = [rows[rows.n > 0] if rows.n.any() else rows for rows in boards]
+    known = [rows[(rows.n > 0) | (rows.verdict == DIVERGED)] if rows.n.any() else rows for rows in boards]
 
     def method(row) -> str:
         weights = f'<br><span class="seeds">{html.escape(row.weights)}</span>' if row.weights else ""
@@ -468,10 +483,11 @@ def table(board: pd.DataFrame, runs: pd.DataFrame) -> str:
         name = "-".join(["bench", *map(str, rows.iloc[0][GROUP])])
         caption = f"<strong>{html.escape(case(rows.iloc[0]))}.</strong>"
         shown.append(sortable(rows, caption, name, own, ["verdict"], csv=rows.drop(columns=["colour", "marker"])))
+    absent = [rows[(rows.n == 0) & (rows.verdict != DIVERGED)] for rows in boards if rows.n.any()]
     missing = [
-        f"{html.escape(case(rows.iloc[0]))}: {'; '.join(_missing(r) for r in rows[rows.n == 0].itertuples())}"
-        for rows in boards
-        if rows.n.any() and not rows.n.all()
+        f"{html.escape(case(rows.iloc[0]))}: {'; '.join(map(_missing, rows.itertuples()))}"
+        for rows in absent
+        if len(rows)
     ]
     lines = f"<p>Not run:</p>{parts.bullets(missing)}" if missing else ""
     if len(known) > 1:

@@ -11,7 +11,7 @@ from companion import figures, report
 from companion.html import in_words, interval, plain, table, text
 from companion.pages.choices import effects
 from companion.pages.parts import run_links
-from companion.stats import NO_INTERVAL, Difference, family, over, paired, signed, spread
+from companion.stats import FEWEST, NO_INTERVAL, Difference, family, over, paired, signed, spread
 from sastc.attention import attention_bounds
 from sastc.records import Run
 
@@ -23,7 +23,7 @@ SAID = {  # of the accuracy with a replacement
     "worse": "less accurate",
     "not distinguishable": "not distinguishable",
     NO_INTERVAL: "no interval",
-    "one seed": "one seed each, too few to judge",
+    "few": "of too few seeds to judge",
     "not run": "not run",
 }
 
@@ -285,7 +285,7 @@ def answer(runs: pd.DataFrame) -> str:
     seeds, most = set(), 0.0
     for control in REPLACED:
         change = changes.get(control, Difference())
-        says = change.judgement if change.n > 1 else "one seed" if change.n else "not run"
+        says = "few" if 0 < change.n < FEWEST else change.judgement
         told[says].append(WORDS.get(control, control))
         seeds |= {change.n} - {0, 1}
         most = max(most, -change.low) if says == "not distinguishable" else most

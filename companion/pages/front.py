@@ -9,11 +9,13 @@ from companion import report
 from companion.html import in_words
 from companion.pages.parts import page_name
 from companion.pages.verdicts import Found, in_common, mark, names, reason, verdict
+from companion.stats import signed
 from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
 from sastc.records import Run
 
+NETWORKS = {"quick": "tiny", "slim": "small", "quarter": "quarter-width", "paper": "full-size"}
 ROW = 18  # pixels of one interval; twice that where its numbers stand above it, see custom.css
 
 
@@ -60,9 +62,7 @@ def plot(claim: Found, low: float, high: float, ticks: Sequence[int]) -> str:
 def scale_of(low: float, high: float, ticks: Sequence[int]) -> str:
     """SVG with the numbers of the common scale."""
     texts = "".join(
-        f'<text x="{100 * (t - low) / (high - low):.2f}%" y="12" text-anchor="middle">{t:+d}</text>'.replace("-", "−")
-        if t
-        else f'<text x="{100 * (0 - low) / (high - low):.2f}%" y="12" text-anchor="middle">0</text>'
+        f'<text x="{100 * (t - low) / (high - low):.2f}%" y="12" text-anchor="middle">{signed(t, 0) if t else 0}</text>'
         for t in ticks
     )
     return f'<svg aria-hidden="true" width="100%" height="16">{texts}</svg>'
@@ -142,8 +142,7 @@ def leading(plan: Experiment, found: Sequence[Found]) -> str:
 
 def place(plan: Experiment, found: Sequence[Found]) -> str:
     """What the headline's runs are of: ``On CIFAR-10 with small networks``."""
-    networks = {"quick": "tiny", "slim": "small", "quarter": "quarter-width", "paper": "full-size"}
-    return f"On {LABELS[plan.runs[0].dataset]} with {networks[leading(plan, found)]} networks"
+    return f"On {LABELS[plan.runs[0].dataset]} with {NETWORKS[leading(plan, found)]} networks"
 
 
 def sastc_runs(plan: Experiment, found: Sequence[Found], results: str | Path = "results") -> list[Run]:
@@ -160,23 +159,30 @@ def sastc_runs(plan: Experiment, found: Sequence[Found], results: str | Path = "
 
 
 def headline(found: Sequence[Found], runs: Sequence[Run], place: str) -> str:
-    """Two sentences: whom SASTC beats, by the verdicts; and what its attention picks, and whether that matters.
+    """Whom SASTC beats, by the verdicts; and what its attention picks, and whether that matters.
 
-    `place` says what the runs are of; `runs` are SASTC's, whose attention is counted.
+    `place` says what the runs of the largest scale are of, by which the first sentence goes; `runs` are SASTC's of that
+    scale, whose attention is counted.
     """
     claims, judged = chosen(found), ("held", "did not hold", "not always", "undecided")
     beats = [claim for claim in claims if claim.claim.rival and verdict(claim)[1] in judged]
-    scale = max((claim.scale for claim in beats), key=SCALES.index, default="")
-    first = _first([claim for claim in beats if claim.scale == scale], place)
-    return f"{first} {_second(next((c for c in claims if not c.claim.rival), None), runs, scale)}".strip()
+    scales = sorted({claim.scale for claim in beats}, key=SCALES.index, reverse=True)
+    subjects = [f"{place}, SASTC", *(f"With {NETWORKS[scale]} networks it" for scale in scales[1:])]
+    said = [_first([c for c in beats if c.scale == s], who) for s, who in zip(scales, subjects, strict=False)]
+    first, *smaller = said or ["No verdict is possible yet: too little is run."]
+    attention = _second(next((c for c in claims if not c.claim.rival), None), runs, (scales or [""])[0])
+    return " ".join(filter(None, (first, attention, *smaller)))
 
 
-def _first(beats: Sequence[Found], place: str) -> str:
+def _first(beats: Sequence[Found], subject: str) -> str:
+    """Whom the `subject` beats, whom not, and of whom it is not known."""
     wins, fails, others = [], [], []
     for claim in beats:
         m, rule, above, rival = len(claim.counted), verdict(claim)[1], len(claim.sides[0]), claim.claim.rival
         if rule == "held" and above == m:
             wins.append(f"{rival} in all {m} comparisons" if m > 1 else f"{rival} {_alone(claim)}")
+        elif rule == "held" and claim.pooled.judgement != "better":
+            wins.append(f"{rival} in each of {m} comparisons (uncorrected)")
         elif rule == "held":
             mean = f"{claim.pooled.words(claim.claim.digits)} {claim.claim.unit}".strip()
             wins.append(f"{rival} on average over {m} comparisons ({mean}, and in {above} of them singly)")
@@ -189,7 +195,7 @@ def _first(beats: Sequence[Found], place: str) -> str:
     said = [f"beats {in_words(wins)}"] * bool(wins)
     said += [f"{'but ' if wins else ''}{'not' if wins else 'does not beat'} {in_words(fails, 'or')}"] * bool(fails)
     said += [f"{'and ' * bool(said)}is not shown to beat {in_words(others, 'or')}"] * bool(others)
-    return f"{place}, SASTC {', '.join(said)}." if said else "No verdict is possible yet: too little is run."
+    return f"{subject} {', '.join(said)}."
 
 
 def _alone(claim: Found) -> str:
@@ -207,7 +213,7 @@ def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
         return ""
     how = "always picks" if easiest == cells else f"in {100 * easiest / cells:.0f} % of cases picks"
     text = f"There its attention {how} the teacher layer that is easiest to imitate"
-    if claim is None or not claim.counted:
+    if claim is None or len(claim.counted) < claim.claim.least:
         return f"{text}."
     short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))
     cell = in_common([c.what.partition(", ")[2] for c in claim.counted])[0]  # one, of which the controls are run

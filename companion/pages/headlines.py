@@ -8,7 +8,7 @@ import pandas as pd
 from companion import report
 from companion.pages import choices, energy, figure2, fisher, forensics_costs, runtime, sam, stm, sweeps, tuning
 from companion.pages.table6 import as_preset
-from companion.stats import Difference, difference, family, signed
+from companion.stats import FEWEST, Difference, difference, family, signed
 from sastc.config import METHODS
 from sastc.labels import LABELS
 
@@ -31,22 +31,21 @@ def tally(
     words = {"better": (better, "than"), "worse": (worse, "than")}
     words["not distinguishable"] = ("not distinguishable", "from")
     told = [(*words[says], said.pop(says)) for says in words if says in said]
-    told += [("without an interval", "beside", said.total())] * bool(said)  # one seed, or seeds that do not differ
+    told += [("not judged", "beside", said.total())] * bool(said)  # too few seeds, or seeds that do not differ
     whole = f" of {len(known)} {of}".rstrip()
     first = [f"{word}{f' {to} {than}' * bool(than)} in {n}{whole}" for word, to, n in told[:1]]
     return ", ".join(first + [f"{word} in {n}" for word, _, n in told[1:]])
 
 
 def _n(found: Iterable[Difference]) -> str:
-    """The numbers of pairs behind differences: ``n=3 to 5``; two are too few for a verdict, whatever their interval."""
-    known = {d.n for d in found if d.n}
-    return f"n={report._span(known)}" + ", too few for a verdict" * (max(known) == 2)
+    """The numbers of pairs behind differences: ``n=3 to 5``."""
+    return f"n={report._span({d.n for d in found if d.n})}"
 
 
 def beside(d: Difference, better: str, worse: str) -> str:
-    """A single difference in words: ``higher than``, ``not distinguishable from``, or that it has no interval."""
+    """A single difference in words: ``higher than``, ``not distinguishable from``, or that it is not judged."""
     words = {"better": f"{better} than", "worse": f"{worse} than", "not distinguishable": "not distinguishable from"}
-    return words.get(d.judgement, "without an interval beside")
+    return words.get(d.judgement, "not judged beside")
 
 
 def by_method(found: Mapping[str, Sequence[Difference]], of: str = "", **words: str) -> str:
@@ -63,9 +62,9 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
     for panel in panels:
         gaps = sweeps.differences(of, panel)  # without the value at which nothing is changed
         every = gaps.difference[(gaps.other == "kd") & (gaps.value != of.neutral)]
-        beside_kd = [d for d in every if d.n >= sweeps.FEWEST] or list(every)
+        beside_kd = [d for d in every if d.n >= FEWEST] or list(every)
         text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
-        few = [d.n for d in every if 0 < d.n < sweeps.FEWEST] if text and len(beside_kd) < len(every) else []
+        few = [d.n for d in every if 0 < d.n < FEWEST] if text and len(beside_kd) < len(every) else []
         if few:
             text += f"; {len(few)} more with too few seeds to judge (n={report._span(few)})"
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)

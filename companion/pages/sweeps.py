@@ -15,13 +15,11 @@ from companion import report
 from companion.figures import COLOURS, MARKERS, WIDTH
 from companion.html import interval, rows_table
 from companion.pages import grid, parts
-from companion.stats import NO_INTERVAL, Difference, difference, family, over, paired
+from companion.stats import FEWEST, NO_INTERVAL, Difference, difference, family, over, paired
 from sastc.config import DISTIL, METHODS, SCALES, RunConfig
 from sastc.experiments import Experiment
 from sastc.labels import LABELS, SCALE_LABELS
 from sastc.records import Run
-
-FEWEST = 3  # common seeds for a comparison
 
 
 @dataclasses.dataclass(frozen=True)

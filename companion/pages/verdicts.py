@@ -14,13 +14,12 @@ from companion import report
 from companion.html import interval, table
 from companion.pages.parts import frame, page_name
 from companion.pages.verdicts_claims import CLAIMS, Claim, Comparison
-from companion.stats import Difference, family, over, pooled
+from companion.stats import FEWEST, Difference, family, over, pooled
 from sastc.config import SCALES
 from sastc.experiments import Experiment, load_experiment
 from sastc.records import Run, user_path
 
 PAPERS_DATA = ("cifar10", "cifar100", "imagenet", "dvs_gesture", "dvs_cifar10")
-FEWEST = 3  # seeds of a cell, below which it does not count
 ALONE = 5  # seeds of a cell, below which it decides nothing alone, for or against
 RULES = {
     "not run": "No run: <strong>open</strong>.",
@@ -235,12 +234,21 @@ def names(comparisons: Sequence[Comparison]) -> list[str]:
 # Evidence
 
 
+def plans(plan: Experiment, changes: Mapping, results: str | Path = "results") -> list[Experiment]:
+    """The runs that claims are judged by: those of the plan, and of the scales of which anything is recorded.
+
+    The largest scale is first; quick runs are judged alone.
+    """
+    if plan.scale == "quick":
+        return [plan]
+    recorded = [s for s in SCALES if s != "quick" and (user_path(results) / s).is_dir()]
+    scales = [s for s in reversed(SCALES) if s in (plan.scale, *recorded)]
+    return [load_experiment(report.ROOT / "experiments" / f"{plan.name}.yaml", s, dict(changes)) for s in scales]
+
+
 def claims(plan: Experiment, changes: Mapping, results: str | Path = "results") -> list[Found]:
     """Our evidence for all claims, each at the largest scale at which enough cells count; quick pages show quick."""
-    scales = [plan.scale]
-    if plan.scale != "quick":
-        recorded = [s for s in SCALES if s != "quick" and (user_path(results) / s).is_dir()]
-        scales = [s for s in reversed(SCALES) if s in (plan.scale, *recorded)]
+    scales = [one.scale for one in plans(plan, changes, results)]
     known: dict[tuple[str, str], tuple[Experiment, pd.DataFrame]] = {}
     out = []
     for claim in CLAIMS:
@@ -340,7 +348,7 @@ def _tally(found: Sequence[Found]) -> str:
     words, why = Counter(word for word, _ in decided), Counter(rule for word, rule in decided if word == "open")
     told = ", ".join(f"{n} {word.replace('not always', 'did not always hold')}" for word, n in words.items())
     reasons = {
-        "undecided": "whose intervals include zero or disagree",
+        "undecided": "whose intervals include zero, disagree, or are of one cell with few seeds",
         "too few": f"with too few cells of {FEWEST} seeds",
         "other data": "on other data than the paper's",
     }

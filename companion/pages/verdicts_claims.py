@@ -114,7 +114,9 @@ def pairs(
             rows = runs[same & (taught | (runs.method == "baseline"))]
             extra = "".join(f", {_setting(k, at[k])}" for k in by)
             what = f"{LABELS[one]} − {LABELS[other]}, {_cell(at, rows)}{extra}"
-            found.append(Comparison(what, difference(rows, one, other, value=value).times(sign)))
+            whole = {"clean", "full"} & set(at.values())  # one teacher, whatever share of the images its students have
+            shared = f"{at['student']} & {at['teacher']}, one teacher" if whole else ""
+            found.append(Comparison(what, difference(rows, one, other, value=value).times(sign), shared))
     return found
 
 
@@ -222,11 +224,13 @@ def better_when_lower(runs: pd.DataFrame, by: str = "method") -> list[Comparison
     """For every pair and T: rank correlation of a low mismatch score with accuracy over all values of `by`, by seed.
 
     Spearman's, for each seed over the runs that it has; 1 where the order of accuracies is that of the scores, lowest
-    first. Fewer than three runs of a seed say nothing.
+    first. Fewer than three runs of a seed say nothing; all seeds are over the same values.
     """
     found, done = [], runs[runs.complete].dropna(subset=["stm", "accuracy"])
     for key, rows in done.groupby(["dataset", "student", "teacher", "timesteps"], sort=False):
         at = dict(zip(("dataset", "student", "teacher", "timesteps"), key, strict=True))
+        rows = rows[rows.groupby("seed")[by].transform("nunique") > 2]
+        rows = rows[rows.groupby(by).seed.transform("nunique") == rows.seed.nunique()]  # all seeds over the same
         of_seed = {
             seed: controls.rank_correlation(-same.stm.to_numpy(float), same.accuracy.to_numpy(float)).item()
             for seed, same in rows.groupby("seed")
@@ -283,7 +287,9 @@ def most_alike(runs: pd.DataFrame) -> list[Comparison]:
     for key, rows in done.groupby(["dataset", "student", "teacher", "timesteps"], sort=False):
         at = dict(zip(("dataset", "student", "teacher", "timesteps"), key, strict=True))
         facts = pd.DataFrame([controls.facts(Run(path)) for path in rows.path], rows.seed)
-        share = paired(facts.likest, facts.chance, _teachers(rows)).times(100)
+        chance = facts.chance.iloc[0]
+        share = paired(facts.likest, facts.chance, _teachers(rows))
+        share = replace(share, least=-chance, most=1 - chance).times(100)
         found.append(Comparison(f"share of cells − chance, {_cell(at, rows)}", share))
     return found
 
@@ -519,7 +525,7 @@ CLAIMS = (
           front="SASTC surpasses its ANN teacher (of the same images)",
           printed=lambda: len(paper("sota_static").query("method == 'SASTC' and dataset.str.startswith('CIFAR')"))),
     Claim("imagenet", "SASTC is more accurate than the others on ImageNet", "table3", on_imagenet, paper=_imagenet,
-          printed=lambda: 3),
+          printed=lambda: 3, pool=False),
     Claim("imagenet_feature_kd", "Feature KD is worse than KD on ImageNet", "table3",
           partial(on_imagenet, one="kd", others=["feature_kd"]), paper=partial(_imagenet, ("feature_kd", "kd")),
           printed=lambda: 1),
@@ -546,9 +552,10 @@ CLAIMS = (
           unit="above", digits=4),
     Claim("controls", "Learned weights give a higher accuracy than uniform, random, untrained and CKA weights",
           "controls", attention_controls, paper=lambda: "no control is reported", least=len(controls.REPLACED),
-          front="Learned attention weights beat their replacements", ours=True),
+          front="Learned attention weights beat their replacements", ours=True, pool=False),
     Claim("neuromorphic", "SASTC is the best on neuromorphic data (ours: beside the other methods)", "table6", events,
-          paper=_neuromorphic, printed=lambda: len(paper("neuromorphic_accuracy").query("method != 'SASTC'"))),
+          paper=_neuromorphic, pool=False,
+          printed=lambda: len(paper("neuromorphic_accuracy").query("method != 'SASTC'"))),
     Claim("noise_kd", "SASTC is more accurate than KD with noisy labels", "table7", partial(noisy, others=["kd"]),
           "Table 7: SASTC is above KD under noise"),
     Claim("noise_feature_kd", "SASTC is more accurate than feature KD with noisy labels", "table7",
@@ -557,9 +564,9 @@ CLAIMS = (
     Claim("noise_teacher", "SASTC is more accurate than its teacher with noisy labels (teacher trained on them too)",
           "table7", teacher_of_noisy, "Table 7: SASTC is above its ANN teacher under noise"),
     Claim("maps", "SASTC's activation maps are closer to its teacher's than other methods' are", "sam", likeness,
-          paper=lambda: "pictures in Figure 3", unit=""),
+          paper=lambda: "pictures in Figure 3", unit="", pool=False),
     Claim("fisher", "Fisher information is lower after training with SASTC (the paper: falls faster)", "fisher",
-          fisher_last, paper=lambda: "curves in the appendix", unit="(log₁₀)"),
+          fisher_last, paper=lambda: "curves in the appendix", unit="(log₁₀)", pool=False),
     Claim("few_kd", "SASTC is more accurate than KD with few images", "fewshot", partial(few_images, others=["kd"]),
           paper=partial(_above, "few_shot", "sastc", "kd"), printed=lambda: 3),
     Claim("few_feature_kd", "SASTC is more accurate than feature KD with few images", "fewshot",
@@ -583,7 +590,7 @@ CLAIMS = (
           "energy table: SASTC at T=2 needs less than the others at T=7", unit="µJ less", pool=False),
     Claim("energy_at_equal_steps", "SASTC saves energy beside the other methods at equal T (the paper compares T=2 "
           "with T=7 instead)", "energy", energy_at_equal_steps, paper=_equal_steps, unit="% less", digits=1,
-          printed=lambda: forensics_costs.same_step_costs().filter(like="over").size, ours=True),
+          printed=lambda: forensics_costs.same_step_costs().filter(like="over").size, ours=True, pool=False),
     Claim("accuracy_across", "SASTC at T=2 is more accurate than the others at T=7", "energy",
           lambda r: across_steps(r[r.complete], "accuracy", 1), paper=_accuracies_across, printed=lambda: 3,
           pool=False),

@@ -53,6 +53,10 @@ def controls(*comparisons):
             [claim("A", *[UP] * 5, OPEN)],
             "Here, SASTC beats A on average over 6 comparisons (+2.58 [+1.51, +3.65] points, and in 5 of them singly).",
         ),
+        (
+            [claim("A", Difference(1.0, 0.95, 5), Difference(6.0, 5.8, 5))],
+            "Here, SASTC beats A in each of 2 comparisons (uncorrected).",
+        ),
         ([claim("A", *[UP] * 5, DOWN)], "Here, SASTC beats A in 5 of 6 and not always."),
         ([claim("A", OPEN, OPEN)], "Here, SASTC is not shown to beat A."),
         ([claim("A", DOWN)], "Here, SASTC does not beat A (−9.00 [−10.00, −8.00] points, n=5)."),
@@ -80,7 +84,8 @@ def test_the_largest_scale_leads_the_headline():
     assert front.place(plan, [learned]) == "On CIFAR-10 with small networks"
     text = front.headline([small, large, learned], [attention_run(4)], "Here")
     assert text.startswith("Here, SASTC beats B (+3.00 [+2.00, +4.00] points, n=5). There its attention")
-    assert text.endswith("difference in accuracy (n=5, small-scale runs).")
+    assert "difference in accuracy (n=5, small-scale runs). With small" in text
+    assert text.endswith(" With small networks it beats A (+3.00 [+2.00, +4.00] points, n=5).")
 
 
 def test_a_claim_that_is_not_for_the_front_page_is_not_in_its_sentence():
@@ -108,6 +113,8 @@ def test_the_second_sentence_follows_the_controls(comparisons, words):
     assert same.endswith(f" {start}; replacing its weights makes no distinguishable difference in accuracy (n=5).")
     some = front.headline(found, [attention_run(4), attention_run(2)], "Here")
     assert "There its attention in 75 % of cases picks the teacher layer that is easiest to imitate;" in some
+    few = dataclasses.replace(found[1], claim=dataclasses.replace(found[1].claim, least=4))
+    assert front.headline([found[0], few], [attention_run(4)], "Here").endswith(f"{start}.")
     alone = front.headline([claim("A", UP)], [attention_run(4)], "Here")
     assert alone.endswith(f" {start}.")
 
@@ -128,6 +135,7 @@ def test_plots_are_to_scale_and_say_what_they_show():
     assert low < -0.5
     assert high > 4.0
     assert ticks == [0, 1, 2, 3, 4]
+    assert re.findall(r'text-anchor="middle">([^<]*)<', front.scale_of(-2, 2, [-1, 0, 1])) == ["−1", "0", "+1"]
     drawing = front.plot(one, 0.0, 4.0, [])
     assert re.findall(r'class="(\w+)" cx="([\d.]+)%"', drawing) == [
         ("outside", "75.00"),
@@ -196,7 +204,7 @@ def test_the_numbers_of_every_interval_are_in_sight(browser, width):
         ([], ""),
         ([(math.nan, math.nan, 0)], ""),
         ([(2.0, 1.0, 3), (2.0, 1.0, 3), (0.5, 1.0, 3)], "more accurate in 2 of 3, not distinguishable in 1"),
-        ([(-2.0, 1.0, 3), (2.0, math.nan, 1)], "less accurate in 1 of 2, without an interval in 1"),
+        ([(-2.0, 1.0, 3), (2.0, math.nan, 1)], "less accurate in 1 of 2, not judged in 1"),
     ],
 )
 def test_differences_are_tallied_by_their_intervals(found, text):
@@ -207,7 +215,7 @@ def test_a_single_difference_in_words():
     assert headlines.beside(UP, "higher", "lower") == "higher than"
     assert headlines.beside(DOWN, "higher", "lower") == "lower than"
     assert headlines.beside(OPEN, "higher", "lower") == "not distinguishable from"
-    assert headlines.beside(Difference(0.5, math.nan, 1), "higher", "lower") == "without an interval beside"
+    assert headlines.beside(Difference(0.5, math.nan, 1), "higher", "lower") == "not judged beside"
 
 
 def test_the_value_that_changes_nothing_is_not_counted(monkeypatch):

@@ -182,7 +182,7 @@ def test_kd_that_is_trained_longer_is_a_row_and_the_rival_of_what_costs_as_much(
     assert "the method takes (18 and 24 epochs): not told from it: TWD +2.17 [+0.27, +4.06], n=3, SP −0.50 [" in line, (
         "the interval alone would say better"
     )
-    assert "(points; corrected for 2 comparisons, Holm)" in line
+    assert "(points, small-scale runs; corrected for 2 comparisons, Holm)" in line
     surer = bench.leaderboard(runs).assign(half_as_long=lambda b: b.half_as_long / 3)
     assert bench.answer(surer)[0].endswith("as long as they take: better: TWD; worse: SP.")
     assert "(18 and 24 epochs): better: TWD +2.17 [+1.53, +2.80], n=3; worse: SP −0.50 [" in bench.worth(surer)
@@ -269,11 +269,40 @@ def test_kd_that_still_learns_is_told(tmp_path):
         put(tmp_path, config, 50.0 + config.seed + (config.epochs == 24) * (5 + 0.1 * config.seed))
     runs = bench.collect(plan(*configs), tmp_path).assign(trained=49.0)
     (line,) = bench.converged(runs)
-    assert "KD has not converged: it reaches 51.0 % after 12 (49.0 % on its training images, as they are aug" in line
+    assert "KD has not converged (small-scale runs): it reaches 51.0 % after 12 (49.0 % on its training" in line
     assert "augmented), 56.1 % after 24. Gains" in line
     level = runs.assign(accuracy=runs.accuracy.where(runs.epochs == 12, [51.0] * 3 + [49.0, 52.0, 51.5] + [51.0] * 3))
     assert bench.converged(level) == [], "an interval that holds zero"
     assert bench.converged(runs[runs.epochs == 12]) == []
+    assert bench.converged(runs[runs.seed < 2]) == [], "two seeds"
+    (line,) = bench.converged(runs.drop(runs.index[(runs.seed == 0) & (runs.epochs == 24)]).pipe(more_seeds))
+    assert "51.4 % after 12" in line, "of the seeds that both have"
+
+
+def more_seeds(runs):
+    """With another pair of KD's runs."""
+    kd = runs[(runs.method == "kd") & (runs.seed == 2)]
+    return pd.concat([runs, kd.assign(seed=3, accuracy=kd.accuracy - 0.9)], ignore_index=True)
+
+
+def test_a_method_that_diverged_is_told_as_such(runs):
+    lost = (runs.method == "fitnet") & (runs.validation == 0)
+    runs = runs.assign(complete=runs.complete & ~lost, diverged=runs.diverged.mask(lost, 3.0))
+    board = bench.leaderboard(runs)
+    assert board.set_index("method").verdict[["fitnet", "bkdsnn"]].tolist() == [bench.DIVERGED, bench.MISSING]
+    assert "diverged: FitNet" in " ".join(bench.details(board))
+    page = bench.table(board, runs)
+    assert ">diverged</td>" in page
+    assert re.search(r"<p>Not run:</p><ul><li>[^:]*: <span[^>]*>BKDSNN</span></li></ul>", page)
+    assert "runs of FitNet, 3 of 3 (small-scale runs)" in bench.unstable(runs)
+
+
+def test_costs_of_two_devices_are_each_beside_kd_on_the_same(runs):
+    second = (runs.seed == 2) & (runs.validation == 0)
+    faster = runs.assign(device=runs.device.mask(second, "other"))
+    faster.loc[second & (runs.method == "twd"), "cpu_seconds"] *= 2
+    board = bench.leaderboard(faster).set_index("method")
+    assert list(board.loc["twd", ["cost", "cost_low", "cost_high"]]) == pytest.approx([(2 * 1.5 + 3.0) / 3, 1.5, 3.0])
 
 
 def test_training_that_breaks_down_midway_is_told(runs):
@@ -282,6 +311,9 @@ def test_training_that_breaks_down_midway_is_told(runs):
     fell = runs.fell.mask(of_twd, 5.0).mask(of_twd & runs.seed.gt(0), 5.1).mask(runs.validation > 0, 50.0)
     said = bench.unstable(runs.assign(fell=fell))
     assert "Training breaks down midway in runs of TWD, 2 of 3 (small-scale runs): training accuracy falls by" in said
+    assert "settings of the best trial" in said
+    untried = runs[runs.validation == 0]
+    assert "best trial" not in bench.unstable(untried.assign(fell=fell[untried.index])), "there were no trials"
     history = pd.DataFrame(dict(epoch=[1, 2, 3, 4], train_accuracy=[20.0, 40.0, 28.5, 39.0]))
     for path in runs.path[of_twd]:
         history.to_csv(Path(path) / "history.csv", index=False)

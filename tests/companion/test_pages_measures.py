@@ -133,7 +133,7 @@ def test_a_field_is_compared_in_every_method(tmp_path):
     assert [d.half for d in found.accuracy] == pytest.approx([0.01 * half, half], abs=1e-6)
     page = choices.methods_table(runs, "precision")
     assert page.count("<tr>") == 1 + 4
-    assert "n=2: better" in page
+    assert "n=2: cannot say from two seeds" in page
     assert page.count("seed <a") == 4
 
 
@@ -156,12 +156,12 @@ def test_gains_are_between_runs_of_the_same_settings(tmp_path):
     assert [d.n for d in found.baseline] == [0, 0, 0]
     assert found.kd.iloc[0].half == pytest.approx(12.706205, abs=1e-5)  # differences 1 and 3: deviation √2, t(0.975, 1)
     preset, gamma, released = choices.verdict_of_each(runs)
-    assert "not compared with the baseline, not distinguishable from KD (+2.00 [−10.71, +14.71] points, n=2)" in preset
-    assert "worse than KD (−5.00 [" in gamma
+    assert "not compared with the baseline, not to be judged from two seeds against KD (+2.00 [−10.71, +1" in preset
+    assert "from two seeds against KD (−5.00 [" in gamma
     assert "One seed decides nothing: SASTC has +20.00 points against KD (n=1)." in released
     assert headlines.other_choices(choices.gains(runs)) == (
-        "Where every method has the same other setting, SASTC is less accurate than KD in 1 of 2 other settings, "
-        "without an interval in 1 (n=1 to 2, too few for a verdict)."
+        "Where every method has the same other setting, SASTC is not judged beside KD in 2 of 2 other settings "
+        "(n=1 to 2)."
     )
     first, second = choices.changed(plan(*configs))
     assert first == "gamma = 0.3 (was 1.0)"
@@ -282,7 +282,7 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
         "Attention is always largest on the teacher layer that is easiest to imitate, and on the layer most similar by "
         "CKA in 50 % of cells (in every run, which gives no interval); chance is 33 %. "
         "Accuracy with other weights than the learned (n=3): less accurate: untrained; not distinguishable: uniform; "
-        f"one seed each, too few to judge: CKA; not run: random. To those not distinguishable learned weights add at "
+        f"of too few seeds to judge: CKA; not run: random. To those not distinguishable learned weights add at "
         f"most {1 / 3 + half:.2f} points."
     )
     lines = controls.sentences(runs)
@@ -498,30 +498,30 @@ def test_rows_of_other_data_have_kd_of_their_own_and_days_are_named(tmp_path):
 
 
 def test_fisher_summary_and_differences(tmp_path):
-    configs = [RunConfig(method=m, seed=s, fisher_samples=8) for m in ("kd", "sastc") for s in (0, 1)]
+    configs = [RunConfig(method=m, seed=s, fisher_samples=8) for m in ("kd", "sastc") for s in (0, 1, 2)]
     for config in configs:
         last = {"kd": 100.0, "sastc": 10.0}[config.method]
         record(tmp_path, config, {"fisher": np.array([[1.0, 1000.0], [2.0, last]])})
     values = fisher.traces(plan(*configs), tmp_path)
     rows = fisher.summary(values)
-    assert list(rows.method) == ["kd", "kd", "sastc", "sastc"]
-    assert list(rows["last"]) == [100, 100, 10, 10]
-    assert list(rows.change) == [0.1, 0.1, 0.01, 0.01]
-    assert list(rows.one_step) == [2, 2, 2, 2]
+    assert list(rows.method) == ["kd"] * 3 + ["sastc"] * 3
+    assert list(rows["last"]) == [100] * 3 + [10] * 3
+    assert list(rows.change) == [0.1] * 3 + [0.01] * 3
+    assert list(rows.one_step) == [2] * 6
     ((other, d),) = fisher.log_differences(values).items()
-    assert (other, d.mean, d.n) == ("kd", -1.0, 2)
+    assert (other, d.mean, d.n) == ("kd", -1.0, 3)
     told = " ".join(fisher.sentences(values))
-    assert "divided by KD's is 0.10 (n=2: cannot say from equal differences)" in told
-    # log₁₀ of 10.1 / 10 is 0.00432: deviation 0.00306 of mean -0.9978, t(0.975, 1) = 12.706
-    differ = values.assign(trace=values.trace * (1 + 0.01 * (values.seed * (values.method == "sastc"))))
-    assert "divided by KD's is 0.10 (0.09 to 0.11; n=2: lower)" in " ".join(fisher.sentences(differ))
+    assert "divided by KD's is 0.10 (n=3: cannot say from equal differences)" in told
+    # log₁₀ of 1, 1.1 and 1.21 is 0, 0.0414 and 0.0828: deviation 0.0414 of mean -0.9586, t(0.975, 2) = 4.303
+    differ = values.assign(trace=values.trace * 1.1 ** (values.seed * (values.method == "sastc")))
+    assert "divided by KD's is 0.11 (0.09 to 0.14; n=3: lower)" in " ".join(fisher.sentences(differ))
     falls = "KD falls (× 0.10; highest after epoch 1); SASTC falls (× 0.01; highest after epoch 1)"
     assert f"From the first epoch to the last of 2: {falls}." in told
-    assert "from low to high (means over 2 seeds): SASTC 10, KD 100." in told
-    assert fisher.of_seeds(values[(values.method == "kd") | (values.seed == 0)]) == "means over 1 to 2 seeds"
+    assert "from low to high (means over 3 seeds): SASTC 10, KD 100." in told
+    assert fisher.of_seeds(values[(values.method == "kd") | (values.seed == 0)]) == "means over 1 to 3 seeds"
     single = fisher.sentences(values[values.seed == 0])
     assert "from low to high (one seed of each method): SASTC 10, KD 100." in " ".join(single)
-    assert "Between the 2 seeds of one method the last trace differs by a factor of up to 1.00." in fisher.spread(
+    assert "Between the 3 seeds of one method the last trace differs by a factor of up to 1.00." in fisher.spread(
         values
     )
     assert "all T steps. Ours: here. Download" in fisher.summary_table(values, "Ours: here.")

@@ -83,7 +83,7 @@ def test_baselines_of_two_datasets_are_kept_apart():
     [
         ([70.0, 71.27, 72.0], [70.1, 71.37, 72.1], "+0.10"),  # their deviation is 8e-15, not 0
         ([70.0, 71.27, 72.0], [70.0, 71.27, 72.0], "+0.00"),
-        ([70.0, 71.0], list(np.float32([70.1, 71.1]).astype(float)), "+0.10"),
+        ([70.0, 71.0, 72.0], list(np.float32([70.1, 71.1, 72.1]).astype(float)), "+0.10"),
     ],
 )
 def test_equal_differences_have_no_interval(kd, sastc, gap):
@@ -94,7 +94,7 @@ def test_equal_differences_have_no_interval(kd, sastc, gap):
     found = verdicts.Found(claims.CLAIMS[0], claims.pairs(runs, "sastc", ["kd"]), papers_data=True)
     assert verdicts.verdict(found) == ("open", "too few")
     assert f'{gap}</span> <span class="seeds">n={d.n}: {NO_INTERVAL}' in report.differences_table(runs)
-    assert f"from seeds that do not differ against KD ({gap} points, n={d.n})" in report.held_up(runs)
+    assert f"from equal differences against KD ({gap} points, n={d.n})" in report.held_up(runs)
 
 
 def test_mean_and_deviation():
@@ -124,13 +124,15 @@ def test_cells_link_runs_and_show_dashes_with_their_command():
 
 
 def test_differences_are_signed_and_judged():
-    page = report.differences_table(table(baseline=[92.0, 93.0], kd=[96.0, 96.5], sastc=[94.99, 95.51]))
-    assert ">−1.00</span> [−1.13,\N{NO-BREAK SPACE}−0.87]" in page
-    assert "n=2: worse" in page
+    page = report.differences_table(
+        table(baseline=[92.0, 93.0, 93.0], kd=[96.0, 96.5, 97.0], sastc=[94.99, 95.51, 96.0])
+    )
+    assert ">−1.00</span> [−1.02,\N{NO-BREAK SPACE}−0.98]" in page
+    assert "n=3: worse" in page
     assert "not run" in page, "feature KD"
     data = pd.read_csv(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])))
     assert data.set_index("other")["mean"].to_dict() == pytest.approx(
-        {"baseline": 2.75, "kd": -1.0, "feature_kd": math.nan}, nan_ok=True
+        {"baseline": 8.5 / 3, "kd": -1.0, "feature_kd": math.nan}, nan_ok=True
     )
 
 
@@ -293,10 +295,10 @@ def test_a_runs_page_names_the_papers_value_for_the_papers_settings_alone(tmp_pa
 
 
 def test_held_up_says_what_intervals_allow():
-    runs = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
+    runs = table(baseline=[90.0, 90.2, 90.1], kd=[95.0, 93.0, 94.0], sastc=[94.0] * 3)
     sentence = report.held_up(runs)
-    assert sentence.startswith("SASTC is better than the baseline (+3.90 [+2.63, +5.17] points, n=2), ")
-    assert "not distinguishable from KD (+0.00 [−12.71, +12.71] points, n=2)" in sentence
+    assert sentence.startswith("SASTC is better than the baseline (+3.90 [+3.65, +4.15] points, n=3), ")
+    assert "not distinguishable from KD (+0.00 [−2.48, +2.48] points, n=3)" in sentence
     assert sentence.endswith(", and not compared with feature KD.")
     assert report.held_up(runs[runs.seed == 0]) == (
         "One seed decides nothing: SASTC has +4.00 points against the baseline and −1.00 points against KD (n=1)."
@@ -306,23 +308,25 @@ def test_held_up_says_what_intervals_allow():
 
 
 def test_the_front_page_counts_every_pair_of_several_seeds(tmp_path):
-    first = table(baseline=[90.0, 90.2], kd=[95.0, 93.0], sastc=[94.0, 94.0])
-    second = table(baseline=[90.0, 90.2], kd=[80.1, 80.2], sastc=[80.0, 80.25]).assign(student="resnet18")
+    first = table(baseline=[90.0, 90.2, 90.1], kd=[95.0, 93.0, 94.0], sastc=[94.0] * 3)
+    second = table(baseline=[90.0, 90.2, 90.1], kd=[80.1, 80.2, 80.15], sastc=[80.0, 80.25, 80.1]).assign(
+        student="resnet18"
+    )
     second = pd.concat([second, second.assign(timesteps=3)])
     once = table(sastc=[70.0]).assign(student="wrn16_2")
     experiment = Experiment("x", "x", "table2", "paper", (RunConfig(dataset="cifar10", scale="paper"),))
     told = report.headlines(pd.concat([once, second, first]), experiment, tmp_path)
     assert told["held_up"] == (
         "SASTC beats the baseline in 1 of 3 combinations of networks and T and loses to it in 2 (−9.98 to +3.90), KD "
-        "in 0 of 3 (−0.02 to +0.00). This counts 95 % intervals over seeds (n=2), corrected for their number; brackets "
+        "in 0 of 3 (−0.03 to +0.00). This counts 95 % intervals over seeds (n=3), corrected for their number; brackets "
         "hold the lowest and the highest mean difference in points of accuracy."
     )
     page = told["results_short"]
     assert (
-        0 < page.index('VGG-11 &amp;<br>ResNet-19 <span class="seeds">n=2') < page.index("ResNet-18 &amp;<br>ResNet-19")
+        0 < page.index('VGG-11 &amp;<br>ResNet-19 <span class="seeds">n=3') < page.index("ResNet-18 &amp;<br>ResNet-19")
     )
     assert "WRN-16-2" not in page
-    assert '<span class="ours">90.10 ± 0.14</span><span class="paper">paper 92.48</span>' in page
+    assert '<span class="ours">90.10 ± 0.10</span><span class="paper">paper 92.48</span>' in page
     assert "T=3" not in page
     assert page.count('<span class="ours">–</span>') == 2  # feature KD
     told = report.headlines(once, experiment, tmp_path)["held_up"]

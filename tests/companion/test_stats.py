@@ -54,15 +54,22 @@ def test_paired_difference_needs_one_run_for_each_seed():
         ((0.5, 1.0, 3), "not distinguishable"),
         ((1.0, 1.0, 3), "not distinguishable"),
         ((9.0, math.nan, 1), "cannot say from one seed"),
+        ((9.0, 1.0, 2), "cannot say from two seeds"),
         ((math.nan, math.nan, 0), "not run"),
-        ((0.28, 0.0, 2), "cannot say from equal differences"),
-        ((0.28, math.nan, 2), "cannot say from equal differences"),
+        ((0.28, 0.0, 3), "cannot say from equal differences"),
+        ((0.28, math.nan, 3), "cannot say from equal differences"),
         ((0.0, 0.0, 3), "cannot say from equal differences"),
         ((math.nan, 1.0, 3), "cannot say from equal differences"),
     ],
 )
 def test_judge_says_no_more_than_the_interval_allows(numbers, words):
     assert Difference(*numbers).judgement == words
+
+
+def test_two_cells_are_enough_for_a_mean_over_cells():
+    of_two = stats.pooled([Difference(2.0, 0.5, 3), Difference(2.1, 0.5, 3)])
+    assert (of_two.n, of_two.judgement) == (2, "better"), "each has its own seeds"
+    assert Difference(2.0, 0.5, 2, "teachers").judgement == "cannot say from two teachers"
 
 
 def test_small_differences_that_differ_have_an_interval():

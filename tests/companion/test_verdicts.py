@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from browsing import closed_context, served
 from scipy.special import stdtrit
 
@@ -196,6 +197,25 @@ def load(scale):
     return load_experiment(report.ROOT / "experiments" / "verdicts.yaml", scale)
 
 
+def test_the_page_counts_the_runs_of_every_claim():
+    plan = load("slim")
+    pages = {claim.page for claim in claims.CLAIMS}
+    of = set(yaml.safe_load((ROOT / "experiments/verdicts.yaml").read_text())["of"])
+    assert pages <= of
+    assert [one.scale for one in verdicts.plans(plan, {})] == ["paper", "quarter", "slim"]
+    assert verdicts.plans(load("quick"), {})[0].scale == "quick"
+
+
+def test_cells_of_one_teacher_are_one_group():
+    shares = pd.concat(
+        rows(sastc=[3.0] * 3, kd=[2.0] * 3).assign(label_noise=p, noise_teacher="clean") for p in (0.2, 0.5)
+    )
+    found = claims.pairs(shares, others=["kd"], by=("label_noise", "noise_teacher"))
+    assert len({c.group for c in found}) == 2, "one for each teacher"
+    own = claims.pairs(shares.assign(noise_teacher="same_noise"), others=["kd"], by=("label_noise", "noise_teacher"))
+    assert len({c.group for c in own}) == 4, "a teacher for each share"
+
+
 def test_what_was_judged_stands_beside_the_papers_number():
     one = found("up5", "one", "none", printed=39)
     assert verdicts.coverage(one) == [
@@ -219,7 +239,8 @@ def test_what_was_judged_stands_beside_the_papers_number():
     assert list(rows.p_holm[:2]) == pytest.approx([2 * p[0], p[1]])
     every = [found("none"), one, found("up", "flat"), one]
     assert verdicts.summary(every) == (
-        "Of 4 claims of the paper, 2 held, 2 open (1 whose intervals include zero or disagree, 1 not run)."
+        "Of 4 claims of the paper, 2 held, 2 open (1 whose intervals include zero, disagree, or are of one cell with "
+        "few seeds, 1 not run)."
     )
 
 
@@ -401,6 +422,8 @@ def test_a_lower_score_is_compared_with_accuracy_by_rank_in_every_seed():
     assert (d.mean, d.n) == (pytest.approx((1 - 1 + 0.8) / 3), 3)
     assert what == "rank correlation over methods, VGG-11 & ResNet-19, T=2"
     assert claims.better_when_lower(runs_of(kd=[1.0], sastc=[2.0]))[0].difference.n == 0, "two have no order"
+    more = runs_of(**accuracies, twd=[0.0], stm=stm | dict(twd=[0]))  # of one seed; it would turn its order
+    assert claims.better_when_lower(more)[0].difference == d, "all seeds are over the same methods"
 
 
 def test_scores_and_accuracies_of_the_bench_are_of_its_main_runs():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sastc
-from sastc.records import list_runs
+from sastc.records import list_runs, write_config
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -23,6 +23,12 @@ def results(tmp_path_factory, tiny):
     slim = tiny(scale="slim", precision="fp32", memory_format="contiguous", method="kd", train_subset=128)
     sastc.run(slim, results=folder, progress=False)
     (folder / "README.md").write_text("what is here\n")
+    lost = folder / "slim" / "lost"
+    lost.mkdir()
+    config = slim.replace(learning_rate=9.0)
+    write_config(lost, config)
+    (lost / "diverged.json").write_text('{"epoch": 1, "what": "the loss"}')
+    (folder / "slim" / "again.csv").write_text("run\n")
     return folder
 
 
@@ -68,7 +74,8 @@ def test_files_are_there_with_their_hashes(packed, graph):
         assert len(content) == int(entity["contentSize"])
     names = packed.namelist()
     assert not [name for name in names if name.endswith(".pt")]
-    assert {"results/README.md", "CITATION.cff", "LICENSE"} <= set(names)
+    beside = {"results/README.md", "results/slim/lost/diverged.json", "results/slim/again.csv"}
+    assert {"CITATION.cff", "LICENSE"} | beside <= set(names)
 
 
 def test_a_run_says_what_its_record_says(results, graph):

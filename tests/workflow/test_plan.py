@@ -153,6 +153,16 @@ def test_a_forked_kernel_computes_with_the_threads_that_its_job_has(tmp_path, mo
     assert (tmp_path / "told").read_text() == "2 2"
 
 
+def test_a_page_follows_all_that_it_reads():
+    jobs = plan.make_plan("quick", {}, (), "results", "data")
+    for scale in ("slim", "quarter"):
+        assert any(f"/{scale}/" in path for path in jobs["verdicts_slim"].record), scale
+    bench = {path for path in jobs["bench"].record if "/slim/" in path}
+    assert bench <= set(jobs["verdicts_slim"].record)
+    assert any(path.endswith("diverged.json") for path in bench), "a trial that diverged is a result, too"
+    assert not any("/quarter/" in path for path in jobs["table2_slim"].record)
+
+
 def test_a_digest_follows_the_content_and_the_set_of_records(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "ROOT", tmp_path)
     for name in ("a", "b"):
