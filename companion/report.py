@@ -94,20 +94,6 @@ def mean_sd(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(known):.{digits}f}{deviation}"
 
 
-def cell(rows: pd.DataFrame, paper: float | None, link: str = "combination/{}.html") -> str:
-    """One HTML cell: our mean ± sd and n, each seed linked to its run, and the paper's value below."""
-    done = rows[rows.complete]
-    if len(done):
-        links = " ".join(f'<a href="{link.format(r.run)}" title="{r.run}">{r.seed}</a>' for r in done.itertuples())
-        ours = (
-            f'<span class="ours">{mean_sd(done.accuracy)}</span> <span class="seeds">n={len(done)}: seed {links}</span>'
-        )
-    else:
-        commands = html.escape("\n".join(rows.command), quote=True)
-        ours = f'<span class="missing" title="{commands}">–</span>'
-    return ours + (f'<span class="paper">paper {paper:.2f}</span>' if paper is not None else "")
-
-
 def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, str, int]]:
     """Every dataset, student, teacher and T that a distillation is run for, in the experiment's order."""
     keys = runs[runs.method != "baseline"][list(PAIR)].drop_duplicates()
@@ -257,15 +243,21 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         if tuned := [row for row in rows if len({c.learning_rate for c in row}) > 1 and not held_out]:
             of = f" of {'; '.join(named(c for row in tuned for c in row))}" * (len(tuned) < len(rows))
             text += f"Every method{of} has learning rate and weights of its own best trial. "
-        several = [row for row in rows if len({c.seed for c in row}) > 1]
-        if shared := [row for row in several if len({(c.teacher_seed, c.data_seed) for c in row}) == 1]:
-            of = (
-                f"a pair of {'; '.join(named(c for row in shared for c in row))}"
-                if len(shared) < len(rows)
-                else "a pair"
-            )
-            text += f"All seeds of {of} share one teacher and one subset of the images: the intervals do not cover "
-            text += "variation between teachers or subsets. "
+        kinds: dict[tuple[str, ...], list] = {}
+        for row in rows:
+            if len({c.seed for c in row}) > 1:
+                subset = len({c.data_seed for c in row}) == 1 and any(
+                    c.train_subset or c.train_fraction < 1 for c in row
+                )
+                one = len({c.teacher_seed for c in row}) == 1
+                kinds.setdefault((*["teacher"] * one, *["subset"] * subset), []).append(row)
+        for what, same in kinds.items():
+            of = f" of {'; '.join(named(c for row in same for c in row))}" * (len(same) < len(rows))
+            words = " and ".join(f"one {name}" for name in what).replace("subset", "subset of the images")
+            text += (
+                f"All seeds of a pair{of} share {words}: the intervals do not cover variation between "
+                f"{' or '.join(f'{name}s' for name in what)}. "
+            ) * bool(what)
         if any("JPEG copy" in name for name in data_names(recorded)):
             text += 'The <a href="../data.html">data page</a> explains the JPEG copy.'
     else:
@@ -389,7 +381,6 @@ def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = 
     )
     return {
         "held_up": held_up_in(list(judged.values())),
-        "size": ", ".join(size(experiment)) or "the paper's size",
         "results_short": rows_table(caption, heads, rows),
     }
 
