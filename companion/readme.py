@@ -31,19 +31,21 @@ def section(results: str | Path = "results") -> str:
     changes = controls.changes_of_accuracy(frame(_plan("controls", "slim"), results))
     said = [*filter(None, [larger(frame(_plan("table2", "quarter"), results))]), lead(rows, main, changes)]
     parts = [
-        re.sub(r"^(.*?\.) ", r"**\1** ", f"{' '.join(said)} The paper's scale is not run: it needs a GPU."),
+        re.sub(
+            r"^(.*?\.) ", r"**\1** ", f"{' '.join(said)} No whole run at the paper's scale is made: it needs a GPU."
+        ),
         bench_intro(rows, main),
         bench_table(rows),
-        "Feature KD here trains all pairs of layers of equal depth at once; the paper trains each pair alone and "
-        "averages the accuracies.",
+        "Feature KD here trains each student layer with the teacher layer at the nearest relative depth, all pairs at "
+        "once; the paper trains each pair alone and averages the accuracies.",
         "\n".join(_filled(f"- {line}", "  ") for line in bench_words(rows, runs)),
         "All rows of Table 2 that are run, SASTC and what it gains (95 % intervals, uncorrected, from three seeds "
         "on; the book has the other methods, and what the intervals allow to say):",
         table2_table(results),
         attention_words(changes, results),
         "These runs are in bf16. They can tell methods apart on small networks; they do not confirm the paper's "
-        "numbers. Not run yet: the paper's scale (`python workflow/launch.py --scale paper`, GPU), CIFAR-100, more "
-        "than two or three seeds of most other settings, event recordings beyond a part of N-MNIST.",
+        "numbers. Not run yet: whole runs at the paper's scale (`python workflow/launch.py --scale paper`, GPU), "
+        "CIFAR-100, more than two or three seeds of most other settings, event recordings beyond a part of N-MNIST.",
     ]
     return "\n\n".join(part if part[:2] in ("| ", "- ") else _filled(part) for part in parts) + "\n\n"
 
@@ -92,9 +94,9 @@ def lead(rows: pd.DataFrame, runs: pd.DataFrame, changes: dict[str, Difference])
     cost = rows.cost[rows.label == mine.rival].iloc[0]
     return (
         f"At the small scale SASTC is {beside_kd} KD after as many epochs ({signed(mine.gain)} points), "
-        f"{SAID[fixed.judgement]} feature KD ({signed(fixed.mean)}), and {longer} KD that is trained for at least as "
-        f"long as SASTC takes ({signed(mine.gain_as_long)}; {mine.rival.removeprefix('KD, ')}, at {cost:.2f} times "
-        f"KD's cost, SASTC's is {mine.cost:.2f}). {instead}"
+        f"{SAID[fixed.judgement]} feature KD ({signed(fixed.mean)}), and {longer} KD that is trained for "
+        f"{mine.rival.removeprefix('KD, ')} ({signed(mine.gain_as_long)}), which costs {cost:.2f} times as much as "
+        f"KD's usual {usual.epochs.iloc[0]}; SASTC costs {mine.cost:.2f} times as much. {instead}"
     )
 
 
@@ -142,7 +144,7 @@ def bench_words(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     for name, words in ((bench.WORSE, "Worse"), (bench.UNTOLD, "Not told from KD")):
         told += [f"{words}: {said[name]}."] * bool(said[name])
     if said[bench.NO_HELP]:
-        told.append(f"With a 95 % interval (uncorrected) wholly below half a point: {said[bench.NO_HELP]}.")
+        told.append(f"Less than half a point better by 95 % intervals (uncorrected): {said[bench.NO_HELP]}.")
     broken, ends = bench.unstable(main).partition(":")[0], bench.at_an_end(runs).partition(":")
     lines = [" ".join([*told, f"{broken}." * bool(broken)]), bench.worth(rows), *bench.converged(main)]
     yardstick = ", KD among them" * any(one.startswith("KD (") for one in ends[2].strip().split("; "))
@@ -201,16 +203,19 @@ def attention_words(changes: dict[str, Difference], results: str | Path = "resul
 
 def paper_steps(results: str | Path = "results") -> str:
     """Where attention goes in the first steps of the full-width runs with the paper's settings."""
-    told, last = [], 0
+    told = []
     for config in _plan("first_steps", "paper").runs:
         found = first_steps.steps(Run(run_path(config, results)))
-        share, last = (100 * found.easiest).round(), max(last, int(found.step.max()))
-        unit = "with queries and keys of unit length" if config.qk_norm else "without"
-        told.append(f"{unit} in {share.min():.0f} to {share.max():.0f} % (median {share.median():.0f})")
+        each = found.step == np.arange(len(found))  # later only every few steps are recorded
+        medians = [100 * found.easiest[rows].median() for rows in (each, ~each)]
+        told.append((not config.qk_norm, f"{medians[0]:.0f} % of cases", f"in {medians[1]:.0f} %", each.sum(), found))
+    (_, first, later, steps, found), (_, first_free, later_free, *_) = sorted(told, key=lambda one: one[0])
     return (
-        f"With the paper's own β, γ and learning rate on the full-width VGG-11, over the first {last + 1} steps (a "
-        f"teacher of a quarter of the width; one run each), it is largest on the easiest layer {in_words(told)} of "
-        f"cases; chance is {100 * found.chance.iloc[0]:.0f} %."
+        "With the paper's own β, γ and learning rate the full-width VGG-11 was trained for a hundred steps, with a "
+        f"teacher of a quarter of its width, one run each. With queries and keys of unit length its largest weight is "
+        f"on the easiest layer in {first} (median of the first {steps} steps) and then {later} (median of those "
+        f"recorded later, up to step {found.step.max() + 1}); without unit length in {first_free} and then "
+        f"{later_free}. Chance is {100 * found.chance.iloc[0]:.0f} %."
     )
 
 

@@ -88,7 +88,11 @@ def _facts(config: RunConfig, row: Any) -> dict[str, Any]:
 # What SASTC adds to another method of the bench: that method, and the idea by which the two differ.
 IDEAS = (
     ("feature_kd", "attention over all pairs of layers, in the place of fixed pairs"),
-    ("semckd", "every time step by itself (and maxima of larger maps), in the place of their mean (and averages)"),
+    (
+        "semckd",
+        "every time step by itself, in the place of their mean (SASTC also pools larger maps by their maximum, SemCKD by "
+        "their mean)",
+    ),
 )
 
 
@@ -259,6 +263,9 @@ def worth(rows: pd.DataFrame) -> str:
     if not found:
         return ""
     known = rows[rows.pairs_as_long >= FEWEST]
+    cheap = list(rows.label[(rows.verdict == HELPS) & (rows.rival == "") & (0.95 * rows.cost <= 1)])  # see _as_long
+    s = "s" * (len(cheap) == 1)
+    itself = f" {in_words(cheap)} cost{s} at most a twentieth more than KD and need{s} no longer one." * bool(cheap)
     epochs = [rival.rpartition(", ")[2].removesuffix(" epochs") for rival in known.sort_values("cost").rival.unique()]
     told = "; ".join(
         f"{judged}: {', '.join(f'{row.label} {gap.words()}, n={gap.n}' for row, gap in which)}"
@@ -267,7 +274,7 @@ def worth(rows: pd.DataFrame) -> str:
     return (
         f"Gain over KD that is trained for at least as long as the method takes ({in_words(epochs)} epochs): {told} "
         f"(points, {report.SCALE_WORDS[known.scale.iloc[0]]}; corrected for {len(known)} "
-        f"comparison{'s' * (len(known) > 1)}, Holm)."
+        f"comparison{'s' * (len(known) > 1)}, Holm).{itself}"
     )
 
 
