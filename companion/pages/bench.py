@@ -90,8 +90,8 @@ IDEAS = (
     ("feature_kd", "attention over all pairs of layers, in the place of fixed pairs"),
     (
         "semckd",
-        "every time step by itself, in the place of their mean (SASTC also pools larger maps by their maximum, SemCKD by "
-        "their mean)",
+        "every time step by itself, in the place of their mean (SASTC also pools larger maps by their maximum, SemCKD "
+        "by their mean)",
     ),
 )
 
