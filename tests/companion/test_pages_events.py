@@ -66,9 +66,9 @@ def test_runs_include_the_teachers_once(runs):
 
 def test_sentences_pair_seeds_and_name_the_interval(runs):
     found = table6.sentences(runs)
-    assert [s for s in found if "SASTC minus KD +6.00 points (n=2: cannot say from equal differences)" in s]
+    assert [s for s in found if "SASTC minus KD +6.00 points (n=2: cannot say from two seeds)" in s]
     # differences 1 and 2: mean 1.5, t(0.975, 1) = 12.706 times the deviation 0.7071 over the root of 2
-    assert [s for s in found if "mean frame +1.50 [−4.85, +7.85] points (n=2: not dist" in s]
+    assert [s for s in found if "mean frame +1.50 [−4.85, +7.85] points (n=2: cannot say" in s]
     assert len(found) == 4
 
 

@@ -86,7 +86,7 @@ def test_its_first_sentence_follows_the_verdicts(runs):
     open_ = rows.assign(verdict=rows.verdict.mask(mine, bench.UNTOLD), half_as_long=rows.half_as_long.mask(mine, 99.0))
     told = readme.lead(open_, main, same | {"uniform": Difference(-1.0, 0.5, 5)})
     assert "SASTC is not told from KD after as many epochs" in told
-    assert "and not told from KD that is trained for at least as long" in told
+    assert "and not told from KD that is trained for 36 epochs (" in told
     assert "attention give 1.00 points less." in told
 
 
