@@ -11,7 +11,7 @@ from companion import report
 from companion.html import in_words
 from companion.pages import bench, controls, first_steps, table2
 from companion.pages.parts import frame
-from companion.stats import FEWEST, Difference, difference, family, signed
+from companion.stats import FEWEST, Difference, difference, signed
 from sastc.config import RunConfig
 from sastc.experiments import Experiment, load_experiment
 from sastc.labels import LABELS
@@ -29,7 +29,11 @@ def section(results: str | Path = "results") -> str:
     (rows,) = bench.comparisons(bench.leaderboard(runs))
     main = runs[runs.validation == 0]
     changes = controls.changes_of_accuracy(frame(_plan("controls", "slim"), results))
-    said = [*filter(None, [larger(frame(_plan("table2", "quarter"), results))]), lead(rows, main, changes)]
+    quarter = frame(_plan("table2", "quarter"), results)
+    pairs = [larger(report.same_pair(quarter, *pair)) for pair in report.pairs_of(quarter)]
+    if quarter_said := " ".join(filter(None, pairs)):
+        quarter_said += " (95 % intervals, not corrected for their number.)"
+    said = [*filter(None, [quarter_said]), lead(rows, main, changes)]
     parts = [
         re.sub(
             r"^(.*?\.) ", r"**\1** ", f"{' '.join(said)} No whole run at the paper's scale is made: it needs a GPU."
@@ -58,28 +62,24 @@ def written(text: str, results: str | Path = "results") -> str:
 
 
 def larger(runs: pd.DataFrame) -> str:
-    """What SASTC is worth at a quarter of the width, in one sentence; '' with fewer than three seeds."""
-    gaps = family(difference(runs, "sastc", other) for other in ("kd", "feature_kd"))
-    if min(gap.n for gap in gaps) < FEWEST:
+    """What SASTC is worth to a pair at a quarter of the width, in one sentence; '' with fewer than three seeds."""
+    if min(difference(runs, "sastc", other).n for other in report.METHODS if other != "sastc") < FEWEST:
         return ""
     done = runs[runs.complete]
     mine = done[done.method == "sastc"]
     first = mine.iloc[0]
-    told = " and ".join(
-        f"{SAID[gap.judgement]} {other} ({gap.words()} points, n={gap.n})"
-        for other, gap in zip(("KD", "feature KD"), gaps, strict=True)
-    )
+    told = report.held_up(runs).replace("the baseline", "a student without a teacher")
     return (
         f"On {report.data_of(runs)}, {LABELS[first.student]} of a quarter of the width after {first.epochs} epochs "
         f"({mine.accuracy.mean():.1f} %, T={first.timesteps}), with a {LABELS[first.teacher]} of the same width as its "
-        f"teacher ({table2.teachers(mine)} %), SASTC is {told}."
+        f"teacher ({table2.teachers(mine)} %), {told}"
     )
 
 
 def lead(rows: pd.DataFrame, runs: pd.DataFrame, changes: dict[str, Difference]) -> str:
     """What SASTC is worth at the bench's scale, in two sentences."""
     mine = rows[rows.method == "sastc"].iloc[0]
-    usual = bench._arms(runs).query("longer == 1")
+    usual = bench.with_arms(runs).query("longer == 1")
     beside_kd = SAID[VERDICTS.get(mine.verdict, "not distinguishable")]
     fixed = difference(usual, "sastc", "feature_kd")
     judged = {row.method: told for told, which in bench.beside_longer(rows).items() for row, _ in which}
@@ -102,8 +102,8 @@ def lead(rows: pd.DataFrame, runs: pd.DataFrame, changes: dict[str, Difference])
 
 def bench_intro(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
     """What the bench's runs are of, and what its columns are."""
-    done = bench._arms(runs[runs.complete]).query("longer == 1")
-    seeds = report._span(done.groupby("method").seed.nunique())
+    done = bench.with_arms(runs[runs.complete]).query("longer == 1")
+    seeds = report.span(done.groupby("method").seed.nunique())
     first = done.iloc[0]
     return (
         f"{done.method.nunique()} methods were trained under equal conditions on the original "
@@ -159,14 +159,16 @@ def table2_table(results: str | Path = "results") -> str:
     for scale in ("quarter", "slim"):
         plan = _plan("table2", scale)
         runs = frame(plan, results)
-        for pair in report._pairs(runs):
-            same = report._same_pair(runs, *pair)
+        for pair in report.pairs_of(runs):
+            same = report.same_pair(runs, *pair)
             done = same[same.complete]
             mine = done[done.method == "sastc"]
             if mine.empty:
                 continue
             gaps = [difference(same, "sastc", other) for other in ("kd", "feature_kd")]
             of = "tuned" if done.learning_rate.nunique() > 1 else "not tuned"
+            if of == "tuned" and pair[0] not in (tried := report.trials_on(scale)):
+                of = f"tuned on {in_words([*tried.values()])}"
             _, student, teacher, timesteps = pair
             cells = (
                 f"{LABELS[student]} & {LABELS[teacher]}",
@@ -191,7 +193,7 @@ def attention_words(changes: dict[str, Difference], results: str | Path = "resul
     words = {"better": "more accurate", "worse": "less accurate", "not distinguishable": "not distinguishable"}
     said = {w: [names[c] for c in names if changes[c].judgement == judged] for judged, w in words.items()}
     judged = "; ".join(f"{w}: {in_words(which)}" for w, which in said.items() if which)
-    n = report._span({changes[c].n for c in names})
+    n = report.span({changes[c].n for c in names})
     return (
         f"In {'all' if all(ended) else f'{sum(ended)} of'} {len(ended)} SASTC runs of this table the attention of "
         "every student layer and time step ends at its bound, the largest weight that queries and keys of unit "

@@ -24,7 +24,7 @@ from companion.closing import runs_of as runs_of
 from companion.closing import shown_of as shown_of
 from companion.html import download as download
 from companion.html import download_csv as download_csv
-from companion.html import interval, plain, rows_table
+from companion.html import in_words, interval, plain, rows_table
 from companion.stats import FEWEST, Difference, difference, family, over, signed, spread
 from sastc.config import DISTIL, METHODS, RunConfig
 from sastc.experiments import Experiment, load_experiment
@@ -94,7 +94,7 @@ def mean_sd(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(known):.{digits}f}{deviation}"
 
 
-def _pairs(runs: pd.DataFrame) -> list[tuple[str, str, str, int]]:
+def pairs_of(runs: pd.DataFrame) -> list[tuple[str, str, str, int]]:
     """Every dataset, student, teacher and T that a distillation is run for, in the experiment's order."""
     keys = runs[runs.method != "baseline"][list(PAIR)].drop_duplicates()
     return list(keys.itertuples(index=False, name=None))
@@ -183,23 +183,23 @@ def _size(runs: Sequence[RunConfig]) -> list[str]:
         ours["train_subset"] = {round((c.train_subset or images) * (1 - c.validation) * c.train_fraction) for c in runs}
     words = []
     if "width" in ours:
-        words.append(f"{_span(ours['width'], _fraction)} of the channels")
+        words.append(f"{span(ours['width'], _fraction)} of the channels")
     if all(widths := {config.teacher_width for config in runs}):  # 0: as the student's
-        words.append(f"teachers with {_span(widths, _fraction)} of the channels")
+        words.append(f"teachers with {span(widths, _fraction)} of the channels")
     if "train_subset" in ours:
-        words.append(f"{_span(ours['train_subset'], '{:,}'.format)} of {images:,} training images")
+        words.append(f"{span(ours['train_subset'], '{:,}'.format)} of {images:,} training images")
     if "epochs" in ours:
-        words.append(f"{_span(ours['epochs'])} epoch{'s' * (ours['epochs'] != {1})}")
+        words.append(f"{span(ours['epochs'])} epoch{'s' * (ours['epochs'] != {1})}")
     if "precision" in ours:
         words.append(" and ".join(sorted(ours["precision"])))
     for name, sign in dict(learning_rate="learning rate", beta="β", gamma="γ").items():
         if name in ours:
-            here, there = (_span(values[name], "{:g}".format) for values in (ours, papers))
+            here, there = (span(values[name], "{:g}".format) for values in (ours, papers))
             words += [f"{sign} = {here} instead of {there}"] * (here != there)
     return words
 
 
-def _span(values: Iterable, show: Callable[[Any], str] = str) -> str:
+def span(values: Iterable, show: Callable[[Any], str] = str) -> str:
     """One value, or the lowest and the highest."""
     low, high = min(values := set(values)), max(values)
     return show(low) if low == high else f"{show(low)} to {show(high)}"
@@ -217,8 +217,8 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
     experiment = dataclasses.replace(experiment, runs=done or experiment.runs)
     sets = {config.dataset for config in experiment.runs}
     if sets and sets <= {"digits", "digits_dvs"}:
-        widths = _span({c.width for c in experiment.runs}, _fraction)
-        epochs = _span({config.epochs for config in experiment.runs})
+        widths = span({c.width for c in experiment.runs}, _fraction)
+        epochs = span({config.epochs for config in experiment.runs})
         text = (
             "<strong>A smoke test: digits are not CIFAR-10.</strong> "
             f"These runs train networks with {widths} of the paper's channels "
@@ -243,6 +243,10 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         if tuned := [row for row in rows if len({c.learning_rate for c in row}) > 1 and not held_out]:
             of = f" of {'; '.join(named(c for row in tuned for c in row))}" * (len(tuned) < len(rows))
             text += f"Every method{of} has learning rate and weights of its own best trial. "
+            tried = trials_on(experiment.scale)
+            if new := [LABELS[name] for name in sorted(sets) if name not in tried]:
+                there = in_words([*tried.values()])
+                text += f"No trial is run on {in_words(new)}: settings there are those of {there}. "
         kinds: dict[tuple[str, ...], list] = {}
         for row in rows:
             if len({c.seed for c in row}) > 1:
@@ -264,6 +268,12 @@ def scale_note(experiment: Experiment, results: str | Path = "results") -> str:
         text = f"<strong>{SCALE_WORDS[experiment.scale].capitalize()}</strong>"
         text += f": {', '.join(words)}." if (words := size(experiment)) else "."
     return f'<p class="scale-note">{" ".join([text.strip(), *networks(experiment)])}</p>'
+
+
+def trials_on(scale: str) -> dict[str, str]:
+    """The datasets on which settings are tried at a scale, with their names for readers."""
+    runs = load_experiment(ROOT / "experiments" / "tuning.yaml", scale).runs
+    return {config.dataset: LABELS[config.dataset] for config in runs}
 
 
 def networks(experiment: Experiment) -> list[str]:
@@ -293,7 +303,7 @@ def _rows(configs: Iterable[RunConfig]) -> list[list[RunConfig]]:
 # Comparisons
 
 
-def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
+def same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, timesteps: int) -> pd.DataFrame:
     """The runs of one dataset, student, teacher and T; a baseline belongs to every teacher."""
     rows = runs[(runs.dataset == dataset) & (runs.student == student) & (runs.timesteps == timesteps)]
     return rows[(rows.teacher == teacher) | (rows.method == "baseline")]
@@ -302,15 +312,15 @@ def _same_pair(runs: pd.DataFrame, dataset: str, student: str, teacher: str, tim
 def differences_table(runs: pd.DataFrame) -> str:
     """HTML table: SASTC against each other method for every student, teacher and T."""
     others, body, frame = [m for m in METHODS if m != "sastc"], [], []
-    pairs = _pairs(runs)
-    columns = {o: family(difference(_same_pair(runs, *pair), "sastc", o) for pair in pairs) for o in others}
+    pairs = pairs_of(runs)
+    columns = {o: family(difference(same_pair(runs, *pair), "sastc", o) for pair in pairs) for o in others}
     several = runs[runs.complete].data.nunique() > 1
     for i, pair in enumerate(pairs):
         found = {other: column[i] for other, column in columns.items()}
         key = dict(zip(PAIR, pair, strict=True))
         frame += [key | dict(other=other, difference=d, judgement=d.judgement) for other, d in found.items()]
         name = f"{LABELS[key['student']]} &amp; {LABELS[key['teacher']]}"
-        name += f'<br><span class="seeds">{data_of(_same_pair(runs, *pair))}</span>' * several
+        name += f'<br><span class="seeds">{data_of(same_pair(runs, *pair))}</span>' * several
         body.append([name, str(key["timesteps"]), *(interval(d, says=True) for d in found.values())])
     units = over(d for column in columns.values() for d in column)
     caption = (
@@ -356,11 +366,11 @@ def held_up_by(found: Mapping[str, Difference]) -> str:
 def headlines(runs: pd.DataFrame, experiment: Experiment, results: str | Path = "results") -> dict[str, str]:
     """What the front page says of the results, by name: sentences, and ``results_short``, an HTML table."""
     first = experiment.runs[0]
-    judged = {key: _same_pair(runs, first.dataset, *key) for key in _judged(runs, first)}
+    judged = {key: same_pair(runs, first.dataset, *key) for key in _judged(runs, first)}
     shown = {key: of_pair for key, of_pair in judged.items() if key[-1] == first.timesteps}
     heads = ["method"]
     for (student, teacher, _), of_pair in shown.items():
-        seeds = _span(of_pair[of_pair.complete].groupby("method").seed.nunique()) if of_pair.complete.any() else 0
+        seeds = span(of_pair[of_pair.complete].groupby("method").seed.nunique()) if of_pair.complete.any() else 0
         name = f"{LABELS[student]} &amp;<br>{LABELS[teacher]}"
         of = f"{data_of(of_pair)}, " * (runs[runs.complete].data.nunique() > 1)
         heads.append(f'{name} <span class="seeds">{of}n={seeds}</span>')
@@ -403,7 +413,7 @@ def held_up_in(pairs: Sequence[pd.DataFrame]) -> str:
     if not told:
         return "SASTC is not compared with another method over several seeds."
     return (
-        f"SASTC beats {', '.join(told)}. This counts 95 % intervals over seeds (n={_span(units)}), corrected "
+        f"SASTC beats {', '.join(told)}. This counts 95 % intervals over seeds (n={span(units)}), corrected "
         "for their number; brackets hold the lowest and the highest mean difference in points of accuracy."
     )
 
@@ -445,7 +455,7 @@ def ease_or_meaning(runs: Sequence[Run], question: bool = False) -> str:
     layers = ", ".join(f"{name} in {n}" for name, n in sorted(favourites.items(), key=lambda item: -item[1]))
     if len(favourites) == 1:
         layers = f"always {layers.split()[0]}"
-    bound = f"the largest weight possible ({_span(bounds, '{:.2f}'.format)} of 1)"
+    bound = f"the largest weight possible ({span(bounds, '{:.2f}'.format)} of 1)"
     known = {name: np.nanmean(s) for name, s in (("images", images), ("time steps", steps)) if np.isfinite(s).any()}
     hardly = "hardly differed" if all(v < 0.01 for v in known.values()) else "differed"
     sizes = " and ".join(np.format_float_positional(v, 1, fractional=False, trim="-") for v in known.values())

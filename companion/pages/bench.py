@@ -128,7 +128,7 @@ def leaderboard(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(boards, ignore_index=True)
 
 
-def _arms(rows: pd.DataFrame) -> pd.DataFrame:
+def with_arms(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with how many times as `longer` they are trained as most, in label and `arm`, the method's name if not."""
     usual = rows.epochs.mode().iloc[0]
     other = rows.epochs != usual
@@ -138,11 +138,11 @@ def _arms(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _board(case: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    rows = _arms(rows)
+    rows = with_arms(rows)
     done = rows[rows.complete]
     by_arm = rows.assign(method=rows.arm)
     taught = done.taught.dropna()
-    teachers = report._span(taught, "{:.1f}".format) if len(taught) else ""
+    teachers = report.span(taught, "{:.1f}".format) if len(taught) else ""
     costs = runtime.relative(by_arm[rows.complete]).groupby("method") if YARDSTICK in set(done.arm) else {}
     found = []
     for arm, own in rows.groupby("arm", sort=False):
@@ -288,7 +288,7 @@ def smoke(runs: pd.DataFrame) -> str:
     trains = (done.last_loss < done.first_loss) & (done.accuracy > chance)
     wrong = sorted(set(done.label[~trains]))
     which = f" These do not: {', '.join(wrong)}." if wrong else ""
-    epochs = report._span(done.epochs.astype(int))
+    epochs = report.span(done.epochs.astype(int))
     return (
         f"A smoke test and no comparison: {done.method.nunique()} of {rows.method.nunique()} methods were trained on "
         f"{' and '.join(LABELS[d] for d in dict.fromkeys(done.dataset))} for {epochs} epochs, and "
@@ -301,7 +301,7 @@ def ideas(runs: pd.DataFrame) -> list[str]:
     """What each of SASTC's two ideas is worth: SASTC less the method that lacks it, where three seeds are run."""
     out = []
     for _, rows in runs[(runs.scale != SMOKE) & (runs.validation == 0)].groupby(GROUP, sort=False):
-        rows = _arms(rows).query("longer == 1")
+        rows = with_arms(rows).query("longer == 1")
         gaps = family_of([difference(rows, "sastc", other) for other, _ in IDEAS])
         told = [
             f"{idea} (SASTC − {LABELS[other]}): {gap.words()} points, {gap.judgement}, n={gap.n} {gap.unit}"
@@ -318,7 +318,7 @@ def ideas(runs: pd.DataFrame) -> list[str]:
 
 def _rates(rows: pd.DataFrame, one: str, other: str) -> str:
     """What two methods differ in besides: their learning rates, each the best tried; '' if they are the same."""
-    rates = [report._span(rows.learning_rate[rows.method == method], "{:g}".format) for method in (one, other)]
+    rates = [report.span(rows.learning_rate[rows.method == method], "{:g}".format) for method in (one, other)]
     return f" (with learning rates {rates[0]} and {rates[1]})" * (rates[0] != rates[1])
 
 
@@ -326,7 +326,7 @@ def converged(runs: pd.DataFrame) -> list[str]:
     """That KD still learns after the epochs that are compared, where KD trained longer is surely more accurate."""
     out = []
     for _, rows in runs[(runs.scale != SMOKE) & (runs.validation == 0)].groupby(GROUP, sort=False):
-        rows = _arms(rows)
+        rows = with_arms(rows)
         own = rows[(rows.method == YARDSTICK) & rows.complete]
         arms = own.groupby("epochs").arm.first()
         by_arm = rows.assign(method=rows.arm)
@@ -368,7 +368,7 @@ def unstable(runs: pd.DataFrame) -> str:
 
 def family(board: pd.DataFrame) -> str:
     """A sentence: what is corrected for."""
-    sizes = report._span(rows.family.iloc[0] for rows in comparisons(board)) if comparisons(board) else 0
+    sizes = report.span(rows.family.iloc[0] for rows in comparisons(board)) if comparisons(board) else 0
     return (
         "The family of a comparison is every method but KD that has an interval from at least "
         f"{FEWEST} seeds on that student, teacher, T and scale (now {sizes}). Their p-values, of Student's t on the "
@@ -681,9 +681,9 @@ def trials_table(runs: pd.DataFrame) -> str:
         "either way, from the number of these images alone. The best of several looks better than it is."
     )
     taught = runs.taught[(runs.validation > 0) & runs.complete].dropna()
-    caption += f" The teacher: {report._span(taught, '{:.2f}'.format)} %." if len(taught) else ""
+    caption += f" The teacher: {report.span(taught, '{:.2f}'.format)} %." if len(taught) else ""
     tried, rest = rows[rows.ended > 0], rows[rows.ended == 0]
-    ended, planned, each = rows.ended.sum(), rows.planned.sum(), report._span(rows.planned)
+    ended, planned, each = rows.ended.sum(), rows.planned.sum(), report.span(rows.planned)
     plan = f"<p>{ended} of the {planned} planned trials are recorded; a method has {each} planned.</p>"
     left = f"<p>Not tried yet: {html.escape(', '.join(rest.label))}.</p>" if len(rest) else ""
     return plan + (parts.table(tried, caption, "bench-trials", columns) if len(tried) else "") + left

@@ -289,7 +289,7 @@ def answer(runs: pd.DataFrame) -> str:
         told[says].append(WORDS.get(control, control))
         seeds |= {change.n} - {0, 1}
         most = max(most, -change.low) if says == "not distinguishable" else most
-    n = f" (n={report._span(seeds)})" if seeds else ""
+    n = f" (n={report.span(seeds)})" if seeds else ""
     beside = "; ".join(f"{SAID[says]}: {in_words(which)}" for says, which in told.items() if which)
     adds = f" To those not distinguishable learned weights add at most {most:.2f} points." if most else ""
     return (

@@ -262,7 +262,7 @@ def additions(counted: pd.DataFrame) -> str:
         shares.append((mean.mac_energy_nj["kd"], mean.energy_nj["kd"]))
         told.append(f"{1 + d.mean / 100:.2f} (T={timesteps})")
     part, whole = (f"{nj / 1e3:.2f}" for nj in shares[0])
-    percent = report._span({round(100 * part / whole) for part, whole in shares})
+    percent = report.span({round(100 * part / whole) for part, whole in shares})
     return (
         f"The ratio depends on what the layers take whose input is no spikes: {percent} % of KD's energy here "
         f"({part} of {whole} µJ at T={cases.timesteps.iloc[0]}) are their multiplications, "

@@ -113,11 +113,11 @@ def answer(rows: pd.DataFrame) -> str:
         known = evidence
     for scale, same in known.groupby("scale", sort=False):
         own = same.teacher_width[(same.teacher_width > 0) & (same.teacher_width != same.width)]
-        teacher = f" with a teacher of {report._span(own, '{:g}'.format)} times the width" if len(own) else ""
-        runs = report._span(same.groupby("name").size())
+        teacher = f" with a teacher of {report.span(own, '{:g}'.format)} times the width" if len(own) else ""
+        runs = report.span(same.groupby("name").size())
         told.append(
             f"{report.SCALE_WORDS[scale].capitalize()}{teacher}, up to step "
-            f"{report._span((same.steps + 1).astype(int))}, {runs} run{'s' * (runs != '1')} of each setting: how often "
+            f"{report.span((same.steps + 1).astype(int))}, {runs} run{'s' * (runs != '1')} of each setting: how often "
             f"attention is largest on the easiest layer (chance: {_percent(same.chance)} %)."
         )
         told += [f"{name}: {_course(of)}" for name, of in same.groupby("name", sort=False)]
@@ -125,7 +125,7 @@ def answer(rows: pd.DataFrame) -> str:
 
 
 def _percent(shares: pd.Series) -> str:
-    return report._span((100 * shares).round(), "{:.0f}".format)
+    return report.span((100 * shares).round(), "{:.0f}".format)
 
 
 def _course(rows: pd.DataFrame) -> str:
@@ -134,14 +134,14 @@ def _course(rows: pd.DataFrame) -> str:
     if not rows.qk_norm.iloc[0]:
         bound = f"a weight has no bound below 1, and the largest come up to {_percent(rows.top)} % of the way to it"
     elif len(reached):
-        step = report._span(reached)
+        step = report.span(reached)
         bound = f"the largest weights reach their bound in {len(reached)} of {len(rows)}, at step {step}"
     else:
         bound = f"the largest weights come up to {_percent(rows.top)} % of the way from uniform to their bound"
     return (
         f"{_percent(pd.concat([rows.low, rows.high]))} % of cases over all recorded steps, with quartiles of "
         f"{_percent(rows.quarter)} and {_percent(rows.three_quarters)} %; {bound}; at the first step the gradient of β "
-        f"times the feature loss is {report._span(rows.pull_first.round(1), '{:g}'.format)} times KD's."
+        f"times the feature loss is {report.span(rows.pull_first.round(1), '{:g}'.format)} times KD's."
     )
 
 

@@ -98,7 +98,7 @@ def log_differences(values: pd.DataFrame, one: str = "sastc") -> dict[str, Diffe
 def of_seeds(values: pd.DataFrame) -> str:
     """Of what each method's numbers are: ``one seed``, or ``means over 2 to 3 seeds``."""
     n = set(values.groupby("method").run.nunique())
-    return "one seed of each method" if n <= {1} else f"means over {report._span(n)} seed{'s' * (n != {1})}"
+    return "one seed of each method" if n <= {1} else f"means over {report.span(n)} seed{'s' * (n != {1})}"
 
 
 def sentences(values: pd.DataFrame) -> list[str]:
@@ -135,8 +135,8 @@ def _course(rows: pd.DataFrame) -> str:
     """Which way the trace of one method's runs goes, by what factor, and after which epoch it is highest."""
     up, n = int((rows.change > 1).sum()), len(rows)
     way = "rises" if up == n else "falls" if up == 0 else f"rises in {up} of {n} runs"
-    factor = report._span(rows.change.round(2), "{:.2f}".format)
-    return f"{way} (× {factor}; highest after epoch {report._span(rows.highest)})"
+    factor = report.span(rows.change.round(2), "{:.2f}".format)
+    return f"{way} (× {factor}; highest after epoch {report.span(rows.highest)})"
 
 
 def spread(values: pd.DataFrame) -> str:
@@ -145,5 +145,5 @@ def spread(values: pd.DataFrame) -> str:
     several = last[last["size"] > 1]
     if several.empty:
         return "One seed of each method at most: how much seeds differ is not known, so their order is no result."
-    n, most = report._span(several["size"]), (several["max"] / several["min"]).max()
+    n, most = report.span(several["size"]), (several["max"] / several["min"]).max()
     return f"Between the {n} seeds of one method the last trace differs by a factor of up to {most:.2f}."

@@ -73,7 +73,7 @@ def seeds(claim: Found) -> str:
     known = claim.known
     if not known:
         return "not run"
-    n, m = report._span({d.n for _, d, _ in known}), len(known)
+    n, m = report.span({d.n for _, d, _ in known}), len(known)
     told = f"n={n} seeds, {m} comparison{'s' * (m > 1)} (the paper: {claim.claim.cells() or 'none'})"
     cells = [c.what.partition(", ")[2] for c in known]
     shared = in_common(cells)[0] if m > 1 else ""
@@ -142,7 +142,9 @@ def leading(plan: Experiment, found: Sequence[Found]) -> str:
 
 def place(plan: Experiment, found: Sequence[Found]) -> str:
     """What the headline's runs are of: ``On CIFAR-10 with small networks``."""
-    return f"On {LABELS[plan.runs[0].dataset]} with {NETWORKS[leading(plan, found)]} networks"
+    scale = leading(plan, found)
+    of = dict.fromkeys(d for f in chosen(found) if f.claim.rival and f.scale == scale for d in f.datasets)
+    return f"On {in_words([LABELS[d] for d in of or [plan.runs[0].dataset]])} with {NETWORKS[scale]} networks"
 
 
 def sastc_runs(plan: Experiment, found: Sequence[Found], results: str | Path = "results") -> list[Run]:
@@ -217,9 +219,7 @@ def _second(claim: Found | None, runs: Sequence[Run], scale: str) -> str:
         return f"{text}."
     short = dict(zip((c.what for c in claim.counted), names(claim.counted), strict=True))
     cell = in_common([c.what.partition(", ")[2] for c in claim.counted])[0]  # one, of which the controls are run
-    n = ", ".join(
-        filter(None, (re.sub(r" & [^,]+", "", cell), f"n={report._span({d.n for _, d, _ in claim.counted})}"))
-    )
+    n = ", ".join(filter(None, (re.sub(r" & [^,]+", "", cell), f"n={report.span({d.n for _, d, _ in claim.counted})}")))
     n += f", {report.SCALE_WORDS[claim.scale]}" * (claim.scale != scale)
     better, worse, same = ([short[what] for what in side] for side in claim.sides)
     told = [f"more accurate than {in_words(better)}"] * bool(better) + [f"less accurate than {in_words(worse)}"] * bool(

@@ -39,7 +39,7 @@ def tally(
 
 def _n(found: Iterable[Difference]) -> str:
     """The numbers of pairs behind differences: ``n=3 to 5``."""
-    return f"n={report._span({d.n for d in found if d.n})}"
+    return f"n={report.span({d.n for d in found if d.n})}"
 
 
 def beside(d: Difference, better: str, worse: str) -> str:
@@ -66,7 +66,7 @@ def sweep(of: sweeps.Sweep, panels: Sequence[sweeps.Panel]) -> str:
         text = tally(beside_kd, than="KD" * (not told), of=of.values * (not told))
         few = [d.n for d in every if 0 < d.n < FEWEST] if text and len(beside_kd) < len(every) else []
         if few:
-            text += f"; {len(few)} more with too few seeds to judge (n={report._span(few)})"
+            text += f"; {len(few)} more with too few seeds to judge (n={report.span(few)})"
         *_, kind = panel.title.rpartition(": ") if ": " in panel.title else ("",)
         if text:
             told.append(f"{text} ({', '.join(filter(None, (kind, _n(beside_kd))))})")
@@ -158,7 +158,7 @@ def tuned(rows: pd.DataFrame) -> str:
     if tuning.joint(rows) and done.method.nunique() > 1:
         of_each = done.groupby("method").accuracy.agg(["max", "min"]).sort_values("max", ascending=False)
         told = [f"{LABELS[m]} {best:.2f} % (worst {worst:.2f} %)" for m, best, worst in of_each.itertuples()]
-        trials = report._span(rows.groupby("method").size(), "{:.0f}".format)
+        trials = report.span(rows.groupby("method").size(), "{:.0f}".format)
         lost = int(rows.diverged.notna().sum())
         beside = f"; {lost} of all {len(rows)} diverged" * bool(lost)
         return f"Best of {trials} trials of every method, on held-out images: {', '.join(told)}{beside} (n=1 each)."

@@ -146,7 +146,7 @@ def ours_table(times: pd.DataFrame) -> str:
 
 def _days(times: pd.DataFrame) -> str:
     """The days on which runs were started, the first and the last."""
-    return report._span(filter(None, times.day)) if times.day.any() else "–"
+    return report.span(filter(None, times.day)) if times.day.any() else "–"
 
 
 def _mebibytes(value: float) -> str:

@@ -247,7 +247,7 @@ def sentences(values: pd.DataFrame) -> list[str]:
     names = ", ".join(f"{LABELS[m]} {v:.2f}" for m, v in means.items())
     images = int(values.images.max())
     n = set(values.groupby("method").run.nunique())
-    of = f"mean over {images} images and {report._span(n)} seed{'s' * (n != {1})}"
+    of = f"mean over {images} images and {report.span(n)} seed{'s' * (n != {1})}"
     out = [f"Correlation with the teacher's map, {of}: {names}.".replace("-", "−")]
     for other, d in differences(values).items():
         if d.n:

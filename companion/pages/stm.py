@@ -117,8 +117,8 @@ def notes(runs: pd.DataFrame) -> list[str]:
         done = rows[rows.complete]
         lines = {path: Run(path).history.stm.to_numpy() for path in done.path}
         if lines and min(map(len, lines.values())) < 2 * EPOCHS:
-            of = report._span(map(len, lines.values()))
-            first = report._span(max(len(line) - EPOCHS, 0) + 1 for line in lines.values())
+            of = report.span(map(len, lines.values()))
+            first = report.span(max(len(line) - EPOCHS, 0) + 1 for line in lines.values())
             ours, paper = Run(done.path.iloc[0]).config.scaled.get("epochs", (0, 0))
             papers = f" (the paper's: the last {EPOCHS} of {paper})" * (ours < paper)
             means = done.groupby("method").stm.mean()
@@ -130,7 +130,7 @@ def notes(runs: pd.DataFrame) -> list[str]:
             )
         rates = done.groupby("method").learning_rate.unique()
         if len({*rates.explode()}) > 1:
-            own = ", ".join(f"{LABELS[m]} {report._span(rates[m], '{:g}'.format)}" for m in METHODS if m in rates)
+            own = ", ".join(f"{LABELS[m]} {report.span(rates[m], '{:g}'.format)}" for m in METHODS if m in rates)
             told.append(
                 f"{title}: the methods have learning rates of their own ({own}), so scores may differ for that reason, "
                 "too."

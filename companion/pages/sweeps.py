@@ -187,7 +187,7 @@ def taught(runs: pd.DataFrame) -> str:
     """How accurate the teachers were that taught the finished ones of some runs, as these say; '' where none does."""
     facts = [run.provenance for run in map(Run, runs.path[runs.complete]) if run.has("provenance.json")]
     known = {teacher["accuracy"] for fact in facts if (teacher := fact.get("teacher"))}
-    return f"Teacher{'s' * (len(known) > 1)}: {report._span(known, '{:.2f}'.format)} %. " if known else ""
+    return f"Teacher{'s' * (len(known) > 1)}: {report.span(known, '{:.2f}'.format)} %. " if known else ""
 
 
 def _source(sweep: Sweep, panel: Panel) -> str:
@@ -267,7 +267,7 @@ def sentences(sweep: Sweep, panel: Panel) -> list[str]:
     counts = run.judgement[run.n >= FEWEST].value_counts()
     words = {"better": "higher", "worse": "lower", "not distinguishable": "not distinguishable"}
     judged = ", ".join(f"{words[w]} in {counts[w]}" for w in words if w in counts)
-    n = report._span(run.n[run.n < FEWEST]) if few else ""
+    n = report.span(run.n[run.n < FEWEST]) if few else ""
     single = f"{few} of {len(run)} are of too few seeds to judge (n={n})"
     same = f"{equal} of {len(run)} are the same in every seed and have no interval"
     told = filter(None, (judged, single if few else "", same if equal else ""))
@@ -299,7 +299,7 @@ def optimum(panel: Panel) -> str:
     alike = [value for value, gap in gaps.items() if value not in few and gap.judgement != "better"]
     told = [f"not distinguishable from {', '.join(f'{v:g}' for v in alike)}"] * bool(alike)
     if few:
-        n = report._span(few.values())
+        n = report.span(few.values())
         told += [f"with too few common seeds to compare it with {', '.join(f'{v:g}' for v in few)} (n={n})"]
     apart = ", ".join(told) or "ahead of all others"
     span = f"{mean.max() - mean.min():.2f} points between the best and the worst value"

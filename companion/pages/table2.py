@@ -28,10 +28,12 @@ def published() -> pd.DataFrame:
 
 
 def wanted(plan: Experiment) -> Iterator[RunConfig]:
-    """A run for each cell that the plan leaves out, with the settings of that run of the plan that changes least."""
-    template = min(plan.runs, key=lambda config: len(config.changed))
+    """A run for each cell that the plan leaves out, like the run of its method in the plan that changes least."""
+    least = sorted(plan.runs, key=lambda config: len(config.changed), reverse=True)
+    templates = dict.fromkeys(METHODS, least[-1]) | {config.method: config for config in least}
     have = {_key(c.dataset, c.student, c.teacher, c.timesteps, c.method) for c in plan.runs}
     for row in published().itertuples():
+        template = templates[row.method]
         dataset = grid.dataset_for(row.dataset, template)
         if _key(dataset, row.student, row.teacher, row.timesteps, row.method) in have:
             continue
@@ -132,7 +134,7 @@ def teachers(rows: pd.DataFrame) -> str:
     """The accuracy of the teachers of some runs, as their records have it; a dash where none is known."""
     done = [run for path in rows.path[rows.complete] if (run := Run(path)).has("provenance.json")]
     known = {run.provenance["teacher"]["accuracy"] for run in done if run.provenance.get("teacher")}
-    return report._span(known, "{:.2f}".format) if known else "–"
+    return report.span(known, "{:.2f}".format) if known else "–"
 
 
 def overview(runs: pd.DataFrame) -> Figure:

@@ -124,7 +124,7 @@ def highest(rows: pd.DataFrame, method: str, field: str) -> pd.DataFrame:
 
 def errors(rows: pd.DataFrame) -> str:
     """Sentences: what points, brackets and bars are."""
-    images = report._span(rows.images.dropna(), "{:,.0f}".format) if rows.images.notna().any() else "no"
+    images = report.span(rows.images.dropna(), "{:,.0f}".format) if rows.images.notna().any() else "no"
     points = "Each point is the best of a method's trials with that value. " if joint(rows) else ""
     error = f"two standard errors either way, from the number of validation images ({images}) alone"
     return f"{points}Brackets and bars: {error}."
@@ -299,8 +299,8 @@ def pull(rows: pd.DataFrame) -> list[str]:
         data = along(rows, method, "beta").dropna(subset="cosine")
         if len(data):
             helpers = "projectors and attention" if method == "sastc" else "projectors"
-            ratio, cosine = (report._span(data[n].round(2), "{:.2f}".format) for n in ("gradient_ratio", "cosine"))
-            share = report._span((100 * data.projectors).round(), "{:.0f}".format)
+            ratio, cosine = (report.span(data[n].round(2), "{:.2f}".format) for n in ("gradient_ratio", "cosine"))
+            share = report.span((100 * data.projectors).round(), "{:.0f}".format)
             out.append(
                 f"{LABELS[method]}, β = {', '.join(f'{b:g}' for b in data.beta)}, means over the epochs: the feature "
                 f"term's gradient on the student is {ratio} times the KD term's, the cosine between the two is "
@@ -360,7 +360,7 @@ def on_all_images(rows: pd.DataFrame, results: str | Path = "results") -> str:
     missing = [LABELS[m] for m in dict.fromkeys(waiting) if m not in told]
     return (
         f"On all images, with the settings of a method's best trial: {words}; test images, last epoch."
-        + (f" Teacher: {report._span(teachers.values(), '{:.2f} %'.format)}." if teachers else "")
+        + (f" Teacher: {report.span(teachers.values(), '{:.2f} %'.format)}." if teachers else "")
         + (f" Not run yet: {', '.join(missing)}." if missing else "")
     )
 

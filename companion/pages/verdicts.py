@@ -62,7 +62,8 @@ ORDER = ("held", "did not hold", "not always", "undecided", "too few", "other da
 class Found:
     """Our evidence for a claim at one scale; `smaller` has that of smaller scales at which a cell counts.
 
-    `page` is the name of the page with our runs, '' where there is none; `source` says what they are runs of.
+    `page` is the name of the page with our runs, '' where there is none; `source` says what they are runs of, and
+    `datasets` has those with enough seeds to count.
     """
 
     claim: Claim
@@ -71,6 +72,7 @@ class Found:
     scale: str = "paper"
     page: str = ""
     source: str = ""
+    datasets: tuple[str, ...] = ()
     smaller: tuple["Found", ...] = ()
 
     @property
@@ -198,7 +200,7 @@ def ours(found: Found, source: bool = True) -> str:
         lines = [what + line for what, line in zip(own, lines, strict=True)]
         return "<br>".join(filter(None, (html.escape(common), *lines))) + of
     means = [d.mean for _, d, _ in known]
-    n = report._span({d.n for _, d, _ in known})
+    n = report.span({d.n for _, d, _ in known})
     text = (
         f"{sum(m > 0 for m in means)} of {len(known)} means above zero, "
         f"median {np.median(means):+.{claim.digits}f} {claim.unit} (n={n})"
@@ -273,7 +275,9 @@ def _evidence(claim: Claim, plan: Experiment, runs: pd.DataFrame) -> Found:
     shown = in_book and any(d.n for _, d, _ in comparisons)
     page = page_name(claim.page, "quick" if plan.one_page else plan.scale) if shown else ""
     own_data = set(done.dataset) <= set(PAPERS_DATA)
-    return Found(claim, comparisons, own_data, plan.scale, page, "; ".join(sorted(names)))
+    seeds = done.groupby("dataset", sort=False).seed.nunique() if len(done) else pd.Series(dtype=int)
+    enough = tuple(seeds.index[seeds >= FEWEST])
+    return Found(claim, comparisons, own_data, plan.scale, page, "; ".join(sorted(names)), enough)
 
 
 # HTML

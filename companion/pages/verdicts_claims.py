@@ -136,9 +136,9 @@ def _teachers(rows: pd.DataFrame) -> pd.Series | None:
 
 
 def _cell(at: dict, rows: pd.DataFrame) -> str:
-    """Networks and T, and what data the runs of these rows are on where that is not the dataset: ``, JPEG copy``."""
+    """Networks and T, and what data the runs of these rows are on where that is not CIFAR-10: ``, JPEG copy``."""
     known = rows.data[rows.complete] if "data" in rows else []
-    names = dict.fromkeys(name.removeprefix(LABELS[at["dataset"]]).strip(" ()") for name in known)
+    names = dict.fromkeys(re.sub(r"^CIFAR-10\b(?!0)( \((.*)\))?", r"\2", name) for name in known)
     parts = (
         f"{LABELS[at['student']]} & {LABELS[at['teacher']]}",
         f"T={at['timesteps']}",

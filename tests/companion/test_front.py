@@ -82,6 +82,10 @@ def test_the_largest_scale_leads_the_headline():
     learned = dataclasses.replace(controls(OPEN), scale="slim")
     assert front.place(plan, [small, large, learned]) == "On CIFAR-10 with quarter-width networks"
     assert front.place(plan, [learned]) == "On CIFAR-10 with small networks"
+    two = dataclasses.replace(large, datasets=("cifar10", "cifar100"))
+    assert front.place(plan, [dataclasses.replace(small, datasets=("nmnist",)), two]) == (
+        "On CIFAR-10 and CIFAR-100 with quarter-width networks"
+    )
     text = front.headline([small, large, learned], [attention_run(4)], "Here")
     assert text.startswith("Here, SASTC beats B (+3.00 [+2.00, +4.00] points, n=5). There its attention")
     assert "difference in accuracy (n=5, small-scale runs). With small" in text

@@ -529,7 +529,9 @@ def test_all_methods_are_planned_under_equal_conditions(scale, seeds):
 
 
 def test_the_quarter_widths_runs_of_table_2_are_in_the_bench():
-    table2 = load_experiment(ROOT / "experiments" / "table2.yaml", "quarter").runs
+    table2 = [
+        c for c in load_experiment(ROOT / "experiments" / "table2.yaml", "quarter").runs if c.dataset == "cifar10"
+    ]
     assert {c.name for c in table2} < {c.name for c in load_experiment(FILE, "quarter").runs}
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import stdtrit
 
 from companion import readme, report
 from companion.pages import bench, controls
 from companion.pages.parts import frame
-from companion.stats import Difference
+from companion.stats import Difference, difference
 from sastc.config import RunConfig
 from sastc.experiments import load_experiment
 
@@ -88,6 +89,29 @@ def test_its_first_sentence_follows_the_verdicts(runs):
     assert "SASTC is not told from KD after as many epochs" in told
     assert "and not told from KD that is trained for 36 epochs (" in told
     assert "attention give 1.00 points less." in told
+
+
+def test_every_pair_of_the_quarter_width_with_three_seeds_has_a_sentence(monkeypatch):
+    known = frame(readme._plan("table2", "quarter"))
+    ten = known[known.dataset == "cifar10"]
+    said = readme.larger(ten)
+    for other in ("baseline", "kd", "feature_kd"):
+        assert f"{difference(ten, 'sastc', other).words()} points, n=3)" in said
+    two = ten.assign(complete=ten.complete & ((ten.method != "baseline") | (ten.seed < 2)))
+    assert readme.larger(two) == "", "two seeds of one method"
+    more = ten.assign(dataset="cifar100", data="CIFAR-100", teacher="resnet32x4", accuracy=ten.accuracy + ten.seed)
+    real = readme.frame
+
+    def both(plan, results):
+        found = real(plan, results)
+        quarter = plan.scale == "quarter" and plan.name == "table2"
+        return pd.concat([ten, more], ignore_index=True) if quarter else found
+
+    monkeypatch.setattr(readme, "frame", both)
+    text = " ".join(readme.section().split())
+    assert text.count("(95 % intervals, not corrected for their number.)") == 1
+    assert "On CIFAR-100, VGG-11 of a quarter of the width" in text
+    assert "| VGG-11 & ResNet-32x4 | 2 | CIFAR-100, quarter-width, tuned on CIFAR-10 |" in text
 
 
 def test_a_run_whose_attention_ends_elsewhere_is_counted():

@@ -62,6 +62,7 @@ def test_the_note_says_which_rows_are_tuned_and_which_share_a_teacher(tmp_path):
     quarter = report.scale_note(load_experiment("experiments/table2.yaml", "quarter"), tmp_path)
     assert "Every method has learning rate and weights of its own best trial." in quarter
     assert "share one teacher" not in quarter
+    assert "No trial is run on CIFAR-100: settings there are those of CIFAR-10." in quarter
 
 
 def test_cells_that_are_not_planned_have_the_settings_of_the_scale():
@@ -69,6 +70,11 @@ def test_cells_that_are_not_planned_have_the_settings_of_the_scale():
     assert plan.runs[0].learning_rate == 0.025, "a trial's"
     wanted = list(table2.wanted(plan))
     assert {(c.learning_rate, c.beta, c.train_fraction, c.teacher_seed) for c in wanted} == {(0.05, 10.0, 1.0, 0)}
+    tuned = {
+        (c.method, c.learning_rate, c.beta)
+        for c in table2.wanted(load_experiment("experiments/table2.yaml", "quarter"))
+    }
+    assert tuned == {("baseline", 0.2, 10.0), ("kd", 0.05, 10.0), ("feature_kd", 0.05, 100.0), ("sastc", 0.025, 100.0)}
 
 
 def test_baselines_of_two_datasets_are_kept_apart():

@@ -309,6 +309,9 @@ def test_data_other_than_the_dataset_are_named_and_share_no_teacher_with_it():
     assert [c.what for c in cells] == [f"{pair}, T=2", f"{pair}, T=3, JPEG copy", f"{pair}, T=7, JPEG copy"]
     assert [c.group for c in cells] == ["VGG-11 & ResNet-19", *["VGG-11 & ResNet-19, JPEG copy"] * 2]
     assert verdicts.names(cells) == ["T=2", "T=3, JPEG copy", "T=7, JPEG copy"]
+    (hundred,) = claims.pairs(table.assign(dataset="cifar100", data="CIFAR-100"), "sastc", ["kd"])
+    assert (hundred.what, hundred.group) == (f"{pair}, T=2, CIFAR-100", "VGG-11 & ResNet-19, CIFAR-100")
+    assert verdicts.names([cells[0], hundred._replace(what=f"{pair}, T=3, CIFAR-100")]) == ["T=2", "T=3, CIFAR-100"]
     undone = copy.assign(complete=False, data="CIFAR-10")
     assert claims.pairs(undone, "sastc", ["kd"])[0].what == f"{pair}, T=2", (
         "of runs that are not there nothing is known"
