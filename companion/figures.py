@@ -251,18 +251,21 @@ def weight_against_distance(runs: Sequence[Run]) -> Figure:
 def accuracy_overview(runs: pd.DataFrame) -> Figure:
     """Accuracy of every student, teacher and T as dots: one row a combination, one colour and shape a method."""
     done = runs[runs.complete]
-    keys = done[done.method != "baseline"][["student", "teacher", "timesteps"]].drop_duplicates()
+    keys = done[done.method != "baseline"][["dataset", "student", "teacher", "timesteps"]].drop_duplicates()
     figure, axis = plt.subplots(figsize=(7.0, 0.42 * len(keys) + 1.3))
-    for y, (student, teacher, timesteps) in enumerate(keys.itertuples(index=False)):
-        rows = done[(done.student == student) & (done.timesteps == timesteps)]
+    for y, (dataset, student, teacher, timesteps) in enumerate(keys.itertuples(index=False)):
+        rows = done[(done.dataset == dataset) & (done.student == student) & (done.timesteps == timesteps)]
         rows = rows[(rows.teacher == teacher) | (rows.method == "baseline")]
         for i, method in enumerate(METHODS):
             values = rows[rows.method == method].accuracy
             look = dict(color=COLOURS[method], marker=MARKERS[method], label=LABELS[method] if y == 0 else None)
             axis.plot(values, np.full(len(values), y + 0.16 * (i - 1.5)), linestyle="none", **look)
-    names = [f"{LABELS[s]} & {LABELS[a]}, T={t}" for s, a, t in keys.itertuples(index=False)]
+    several = keys.dataset.nunique() > 1
+    names = [
+        f"{LABELS[s]} & {LABELS[a]}, T={t}" + f", {LABELS[d]}" * several for d, s, a, t in keys.itertuples(index=False)
+    ]
     axis.set_yticks(range(len(keys)), names)
-    axis.invert_yaxis()
+    axis.set_ylim(len(keys) - 0.5, -0.5)
     _finish(axis, "test accuracy (%), per seed", "")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.7 / (0.42 * len(keys) + 0.6)), ncols=4)
     return _named(figure, "accuracies", "Test accuracy of every recorded run, per seed, by pair, T and method.")

@@ -314,7 +314,7 @@ def differences_table(runs: pd.DataFrame) -> str:
     others, body, frame = [m for m in METHODS if m != "sastc"], [], []
     pairs = pairs_of(runs)
     columns = {o: family(difference(same_pair(runs, *pair), "sastc", o) for pair in pairs) for o in others}
-    several = runs[runs.complete].data.nunique() > 1
+    several = runs[runs.complete].data.nunique() > 1 or runs.dataset.nunique() > 1
     for i, pair in enumerate(pairs):
         found = {other: column[i] for other, column in columns.items()}
         key = dict(zip(PAIR, pair, strict=True))

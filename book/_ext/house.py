@@ -30,7 +30,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxRole
 
 from companion.figures import WIDTH
-from companion.report import SCALE_WORDS
+from companion.report import SCALE_WORDS, recorded
 from sastc.config import SCALES
 from sastc.experiments import load_experiment
 from sastc.labels import LABELS
@@ -79,9 +79,11 @@ def source_of(docname: str) -> str | None:
 
 @cache
 def edition(docname: str) -> str:
-    """What a page's runs are of: ``CIFAR-10, small-scale runs``."""
+    """What a page's runs are of, or will be where none is recorded: ``CIFAR-10, small-scale runs``."""
     name, scale = experiment_of(docname)
     runs = load_experiment(ROOT / "experiments" / f"{name}.yaml", scale).runs
+    known = recorded(runs, ROOT / os.environ.get("SASTC_RESULTS", "results"))
+    runs = [run.config for run in known if run] or runs
     data = " and ".join(dict.fromkeys(LABELS[config.dataset] for config in runs))
     return f"{data}, {SCALE_WORDS[scale]}"
 

@@ -30,7 +30,7 @@ def axis(claims: Sequence[Found]) -> tuple[float, float, list[int]]:
     ends = [end for d in known for end in ((d.low, d.high) if d.judged else (d.mean,))]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.04 * (high - low) or 1.0
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 8)
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 5)
     return low - room, high + room, [step * k for k in range(int(low // step) + 1, int(high // step) + 1)]
 
 

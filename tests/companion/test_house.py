@@ -21,6 +21,8 @@ from browsing import closed_context, served, violations
 import sastc
 from companion import figures
 from companion.html import rows_table
+from sastc.experiments import load_experiment
+from sastc.records import run_path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -569,6 +571,17 @@ def test_the_strongest_evidence_is_the_first_tab():
         if family:
             first = house.editions(family[0], family)[:1]
             assert first in ([], [chapter["file"]]), "the contents lead to the first tab"
+
+
+def test_an_edition_names_the_data_of_its_runs(monkeypatch, tmp_path):
+    config = next(c for c in load_experiment(ROOT / "experiments/table2.yaml", "quarter").runs if c.seed == 1)
+    monkeypatch.setenv("SASTC_RESULTS", str(tmp_path))
+    house.edition.cache_clear()
+    assert house.edition("runs/table2_quarter") == "CIFAR-10 and CIFAR-100, quarter-width runs", "none is recorded"
+    shutil.copytree(run_path(config, ROOT / "results"), run_path(config, tmp_path))
+    house.edition.cache_clear()
+    assert house.edition("runs/table2_quarter") == "CIFAR-10, quarter-width runs"
+    house.edition.cache_clear()
 
 
 def test_links_of_the_contents_know_the_editions():

@@ -81,6 +81,15 @@ def test_baselines_of_two_datasets_are_kept_apart():
     runs = table(baseline=[80.0, 80.5], sastc=[95.0, 95.6])
     other = table(baseline=[60.0, 60.5], sastc=[65.0, 65.6]).assign(dataset="cifar100")
     other = other.assign(teacher=other.teacher.replace("resnet19", "resnet32x4"))
+    (axis,) = figures.accuracy_overview(pd.concat([runs, other])).axes
+    marks = [line for line in axis.get_lines() if line.get_marker() == figures.MARKERS["baseline"]]
+    assert [list(line.get_xdata()) for line in marks] == [[80.0, 80.5], [60.0, 60.5]], "a row for each dataset"
+    assert [text.get_text() for text in axis.get_yticklabels()] == [
+        "VGG-11 & ResNet-19, T=2, CIFAR-10",
+        "VGG-11 & ResNet-32x4, T=2, CIFAR-100",
+    ]
+    low, high = sorted(axis.get_ylim())
+    assert all(low < y < high for line in axis.get_lines() for y in line.get_ydata()), "all marks are inside"
     page = report.differences_table(pd.concat([runs, other]))
     assert ">+15.05</span> [+14.41,\N{NO-BREAK SPACE}+15.69]" in page  # t(0.975, 1) = 12.7062 times 0.05
     assert ">+5.05</span> [+4.41,\N{NO-BREAK SPACE}+5.69]" in page
