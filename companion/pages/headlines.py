@@ -195,12 +195,15 @@ def event_data(shown: pd.DataFrame) -> str:
     if done.empty:
         return "No run on recorded events is shown."
     rows = done[(done.student != "") & (done.teacher_input == "mean_frame")]
-    told = []
-    for other, d in zip(METHODS, family(difference(rows, "sastc", other) for other in METHODS[:-1]), strict=False):
-        if d.n:
-            says = beside(d, "more accurate", "less accurate")
-            told.append(f"{says} {AGAINST[other]} ({d.words()} points, n={d.n})")
-    return f"On recorded events (N-MNIST) SASTC is {', '.join(told) or 'not compared'}."
+    said = []
+    for dataset, same in rows.groupby("dataset", sort=False):
+        told = []
+        for other, d in zip(METHODS, family(difference(same, "sastc", other) for other in METHODS[:-1]), strict=False):
+            if d.n:
+                says = beside(d, "more accurate", "less accurate")
+                told.append(f"{says} {AGAINST[other]} ({d.words()} points, n={d.n})")
+        said.append(f"On recorded events ({LABELS[dataset]}) SASTC is {', '.join(told) or 'not compared'}.")
+    return " ".join(said)
 
 
 def the_papers_numbers() -> str:

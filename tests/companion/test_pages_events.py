@@ -4,12 +4,13 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_up_runs import plan, record
 
 from companion.figures import loss_parts
-from companion.pages import table6
+from companion.pages import headlines, table6
 from companion.pages import verdicts_claims as claims
 from companion.report import ROOT
 from sastc.config import METHODS, RunConfig
@@ -228,6 +229,17 @@ def test_both_readings_of_the_teachers_input_are_compared(of_record):
     assert "table6-nmnist" in table
     assert "80.50 ± 0.71" in table, "the baseline with other first weights stands apart"
     assert "no row can be compared" not in table
+
+
+def test_every_dataset_of_recorded_events_has_its_sentence(of_record):
+    one = headlines.event_data(of_record)
+    assert one.startswith("On recorded events (N-MNIST) SASTC is ")
+    assert "baseline (+10.00 " in one
+    other = of_record.assign(dataset="dvs_gesture", accuracy=of_record.accuracy.where(of_record.method != "sastc", 0.0))
+    first, second = headlines.event_data(pd.concat([of_record, other])).split(" On recorded events ")
+    assert first == one
+    assert second.startswith("(DVS-Gesture) SASTC is ")
+    assert "baseline (−" in second
 
 
 def test_readings_of_the_teachers_input_are_told_by_data(runs, of_record):
