@@ -196,7 +196,7 @@ def ours(found: Found, source: bool = True) -> str:
         lines = [interval(d, claim.digits, claim.unit) for _, d, _ in known]
         short = [re.sub(r" & [^,:]+", "", what) for what in own]
         own = short if len(set(short)) == len(own) else own
-        own = [html.escape(f"{what}:").replace(" ", "\N{NO-BREAK SPACE}") + " " if what else "" for what in own]
+        own = [re.sub("(?<!,) ", "\N{NO-BREAK SPACE}", html.escape(f"{what}:")) + " " if what else "" for what in own]
         lines = [what + line for what, line in zip(own, lines, strict=True)]
         return "<br>".join(filter(None, (html.escape(common), *lines))) + of
     means = [d.mean for _, d, _ in known]
@@ -228,7 +228,6 @@ def names(comparisons: Sequence[Comparison]) -> list[str]:
     sides_ = [name.partition(" − ") for name in own]
     if len({left for left, _, _ in sides_}) == 1 and all(right for _, _, right in sides_):
         own = [right for _, _, right in sides_]  # learned − uniform: uniform
-    own = [re.sub(r"\bcka\b", "CKA", name) for name in own]
     short = [re.sub(r" & [^,]+", "", name) for name in own]
     return short if len(set(short)) == len(set(own)) else own
 

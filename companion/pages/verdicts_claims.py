@@ -273,7 +273,7 @@ def attention_controls(runs: pd.DataFrame) -> list[Comparison]:
     """Accuracy with learned weights less that with every replacement."""
     named, cell = runs.assign(control=controls.names(runs)), _cell(runs.iloc[0].to_dict(), runs)
     return [
-        Comparison(f"learned − {c}, {cell}", difference(named, controls.LEARNED, c, "control"))
+        Comparison(f"learned − {controls.WORDS.get(c, c)}, {cell}", difference(named, controls.LEARNED, c, "control"))
         for c in controls.REPLACED
     ]
 

@@ -37,7 +37,7 @@ def attention_run(easiest: int, cells: int = 4):
 
 def controls(*comparisons):
     """The claim about replaced weights."""
-    names = ("uniform", "random", "untrained", "cka")
+    names = ("uniform", "random", "untrained", "CKA")
     named = [Comparison(f"learned − {name}", d) for name, d in zip(names, comparisons, strict=False)]
     words = dict(front="Learned attention beats its replacements", paper=lambda: "no control")
     return Found(Claim("name", "words", "controls", list, **words), named, True, page="controls_slim")

@@ -296,7 +296,7 @@ def test_controls_of_one_seed_are_named_as_such(tmp_path):
     assert (share.mean, share.n) == (pytest.approx(100 * (1 / 2 - 1 / 3)), 3)
     assert math.isnan(share.half), "the same in all seeds"
     found = {what.partition(", VGG-11 & ResNet-19, T=2")[0]: d.n for what, d, _ in claims.attention_controls(runs)}
-    assert found == {"learned − uniform": 3, "learned − random": 0, "learned − untrained": 3, "learned − cka": 1}
+    assert found == {"learned − uniform": 3, "learned − random": 0, "learned − untrained": 3, "learned − CKA": 1}
 
 
 def test_other_changes_of_learned_weights_are_a_family_of_their_own(tmp_path):

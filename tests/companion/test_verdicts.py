@@ -272,6 +272,9 @@ def test_what_all_comparisons_share_is_said_once():
     shown = verdicts.ours(dataclasses.replace(one, comparisons=cells))
     assert shown.count("SASTC − KD") == 1
     assert "T=2<br>label\N{NO-BREAK SPACE}noise\N{NO-BREAK SPACE}0.2: " in shown
+    long = [Comparison(f"A − {x}, VGG-11 & {x}, {x} wrong labels", Difference(3.0, 1.0, 3)) for x in ("B", "C")]
+    lines = verdicts.ours(dataclasses.replace(one, comparisons=long)).replace("\N{NO-BREAK SPACE}", "~")
+    assert "A~−~B, VGG-11, B~wrong~labels: " in lines, "a long name breaks after its commas"
 
 
 def rows(**values):
