@@ -266,7 +266,7 @@ def test_the_front_page_answers_first_on_every_width(site, browser, width):
         page.goto(f"{base}/runs/verdicts.html")
         page.wait_for_url("**/verdicts_slim.html")
         page.goto(f"{base}/runs/table2.html")
-        page.locator(".edition-tabs a", has_text="CIFAR-10").click()
+        page.locator(".edition-tabs a", has_text="CIFAR-10, small-scale runs").click()
         page.wait_for_url("**/runs/table2_slim.html")
         assert page.get_by_role("tab", selected=True).inner_text().startswith("CIFAR-10")
         answer, code = page.locator(".headline").first, page.locator("details.above-input").first
