@@ -21,6 +21,7 @@ import sastc
 from sastc import records
 from sastc.__main__ import main
 from sastc.build import check_data, load_model
+from sastc.data import cifar
 from sastc.data.identity import differences, facts
 from sastc.data.imagenet import HASHED_UP_TO
 from sastc.records import AGAIN, SUMS, Run, RunError, code_version, find_run, list_runs, run_path
@@ -201,7 +202,7 @@ def test_cifar_is_known_by_its_pixels(tmp_path, kind):
 
 
 def test_shards_and_archive_of_the_same_images_are_the_same(tmp_path, monkeypatch):
-    write_archive(tmp_path, monkeypatch, sastc.data.cifar.torchvision.datasets.CIFAR10)
+    write_archive(tmp_path, monkeypatch, cifar.torchvision.datasets.CIFAR10)
     data = sastc.load_dataset("cifar10", root=tmp_path)
     for split in ("train", "test"):
         for part in ("images", "labels"):
